@@ -1,0 +1,71 @@
+"""The randomness of one epoch, drawn as arrays by a pure function of (seed, epoch).
+
+Every loader applies the same Draw, so they give the same pixels, a run can resume at any step without
+saving a generator, and the shards of several processes are slices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+SIDE = 32  # pixels along an image
+
+
+class Draw(NamedTuple):
+    """One epoch's order and augmentation; row i belongs to the i-th image shown, `order[i]`.
+
+    order: int64 (N,), indices into the split.
+    crop: int32 (N, 2), top and left of the 32x32 window relative to the image, -pad..pad.
+    flip: bool (N,), mirrored left-right after the crop.
+    hole: int32 (N, 2), top and left of the CutOut square after the flip; (32, 32) is no hole.
+    """
+
+    order: np.ndarray
+    crop: np.ndarray
+    flip: np.ndarray
+    hole: np.ndarray
+
+
+Draws = Callable[[int], Draw]
+"""epoch (from 1) -> Draw; what a loader is given."""
+
+
+def draw(
+    epoch: int,
+    *,
+    seed: int,
+    count: int,
+    pad: int = 4,
+    flip: float = 0.5,
+    hole: int = 8,
+    hole_probability: float = 1.0,
+) -> Draw:
+    """Draw the augmentation of `count` images for `epoch`.
+
+    The crop's offsets are uniform over all (2 pad + 1)^2; the hole's side is `hole` pixels and it lies
+    wholly inside the image, as albumentations' CoarseDropout places it. One child generator per field:
+    turning one augmentation off leaves the others' draws as they were.
+    """
+    fields = np.random.SeedSequence([seed, epoch]).spawn(5)
+    orders, crops, flips, holes, chances = (np.random.Generator(np.random.PCG64(s)) for s in fields)
+    corner = holes.integers(0, SIDE - hole + 1, size=(count, 2), dtype=np.int32)
+    has_hole = chances.random((count, 1)) < (hole_probability if hole else 0.0)
+    return Draw(
+        order=orders.permutation(count),
+        crop=crops.integers(-pad, pad + 1, size=(count, 2), dtype=np.int32),
+        flip=flips.random(count) < flip,
+        hole=np.where(has_hole, corner, np.int32(SIDE)),
+    )
+
+
+def in_order(count: int) -> Draw:
+    """The draw of an evaluation: every image once, in order, untouched."""
+    return Draw(
+        order=np.arange(count),
+        crop=np.zeros((count, 2), np.int32),
+        flip=np.zeros(count, bool),
+        hole=np.full((count, 2), SIDE, np.int32),
+    )

@@ -1,0 +1,1 @@
+"""GPU kernels in Triton; they import torch and triton and never fasttrain."""
