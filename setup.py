@@ -26,6 +26,7 @@ setup(
             f"torch-tb-profiler==0.4.3; {LINUX}",
             "pytest>=8",
             "pytest-benchmark>=5",
+            "selenium>=4",
             "albumentations==2.0.8",
         ],
     },

@@ -1,7 +1,7 @@
 """The randomness of one epoch, drawn as arrays by a pure function of (seed, epoch).
 
-Every loader applies the same Draw, so they give the same pixels, a run can resume at any step without
-saving a generator, and the shards of several processes are slices.
+Every loader applies the same Draw, so they give the same pixels, a run can resume at any step
+without saving a generator, and the shards of several processes are slices.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def draw(
 ) -> Draw:
     """Draw the augmentation of `count` images for `epoch`.
 
-    The crop's offsets are uniform over all (2 pad + 1)^2; the hole's side is `hole` pixels and it lies
-    wholly inside the image, as albumentations' CoarseDropout places it. One child generator per field:
-    turning one augmentation off leaves the others' draws as they were.
+    The crop's offsets are uniform over all (2 pad + 1)^2; the hole's side is `hole` pixels and it
+    lies wholly inside the image, as albumentations' CoarseDropout places it. One child generator
+    per field: turning one augmentation off leaves the others' draws as they were.
     """
     fields = np.random.SeedSequence([seed, epoch]).spawn(5)
     orders, crops, flips, holes, chances = (np.random.Generator(np.random.PCG64(s)) for s in fields)

@@ -31,7 +31,8 @@ class Batch(NamedTuple):
 
 
 class Loader(Protocol):
-    """Yields the Batches of one epoch each time it is iterated; the next iteration is the next epoch."""
+    """Yields the Batches of one epoch each time it is iterated; the next iteration is the next
+    epoch."""
 
     def __iter__(self) -> Iterator[Batch]: ...
 

@@ -1,1 +1,1 @@
-"""What a person looks at afterwards: figures and one HTML page, drawn from the run directory alone."""
+"""What a person looks at afterwards: figures and an HTML page, drawn from the run directory."""

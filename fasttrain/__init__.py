@@ -1,0 +1,31 @@
+"""A high-throughput trainer of small-image classifiers; `python -m fasttrain --help` is its face.
+
+Names are looked up when they are used: importing fasttrain imports no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Recipe": "recipe",
+    "train": "commands",
+    "fit": "loop",
+    "evaluate": "loop",
+    "Step": "step",
+    "find_lr": "lr_finder",
+    "GradCAM": "gradcam",
+    "ResNet18": "models.resnet18",
+    "ResidentLoader": "data.resident",
+    "DaliLoader": "data.dali",
+}
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fasttrain' has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

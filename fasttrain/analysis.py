@@ -1,0 +1,95 @@
+"""What a network gets wrong: accuracy by class, confusions, mistakes, likely label errors.
+
+Arrays in, plain values out: neither a model nor a file is touched here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+GALLERY = 25
+LABEL_ERRORS = 20
+CONFIDENT = "most confident mistakes first"
+
+
+class Answers(NamedTuple):
+    """The network's answers on a test set: `probabilities` float (N, classes), `labels` (N,)."""
+
+    probabilities: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The most probable class of each image (N,)."""
+        return self.probabilities.argmax(axis=1)
+
+
+def wilson(correct: int, count: int, *, z: float = 1.959964) -> tuple[float, float]:
+    """The Wilson score interval (95 % by default) of a share; (0, 1) of nothing. Wilson, 1927."""
+    if count == 0:
+        return 0.0, 1.0
+    share, spread = correct / count, z * z / count
+    middle = share + spread / 2
+    half = z * math.sqrt(share * (1 - share) / count + spread / (4 * count))
+    return max(0.0, (middle - half) / (1 + spread)), min(1.0, (middle + half) / (1 + spread))
+
+
+def by_class(answers: Answers, classes: Sequence[str]) -> dict[str, Any]:
+    """Count, accuracy and interval of each class; the confusion matrix, true rows."""
+    size = len(classes)
+    cells = np.bincount(answers.labels * size + answers.predicted, minlength=size * size)
+    confusion = cells.reshape(size, size)
+    rows = []
+    for number, name in enumerate(classes):
+        count, correct = int(confusion[number].sum()), int(confusion[number, number])
+        low, high = wilson(correct, count)
+        accuracy = correct / count if count else None
+        row = {"name": name, "count": count, "correct": correct, "accuracy": accuracy}
+        rows.append({**row, "low": low, "high": high})
+    return {"classes": rows, "confusion": confusion.tolist()}
+
+
+def mistakes(answers: Answers, *, sample: str = "confident", seed: int = 0) -> np.ndarray:
+    """Indices of up to 25 misclassified images: the most confident first, or a random sample."""
+    wrong = np.flatnonzero(answers.predicted != answers.labels)
+    if sample == "random":
+        chosen = np.random.default_rng(seed).permutation(wrong)[:GALLERY]
+        return np.sort(chosen)
+    confidence = answers.probabilities[wrong].max(axis=1)
+    return wrong[np.argsort(-confidence, kind="stable")][:GALLERY]
+
+
+def label_errors(answers: Answers) -> np.ndarray:
+    """Indices of up to 20 images whose label is likely wrong, the likeliest first.
+
+    Confident learning's rule (Northcutt et al., 2021): the network gives another class at least the
+    probability that it gives that class on average where it is the label. Ordered by how much more
+    it believes that class than the label.
+    """
+    p, labels = answers.probabilities, answers.labels
+    rows = np.arange(len(labels))
+    own = p[rows, labels]
+    counts = np.bincount(labels, minlength=p.shape[1])
+    usual = np.bincount(labels, weights=own, minlength=p.shape[1]) / np.maximum(counts, 1)
+    other = answers.predicted
+    suspect = (other != labels) & (p[rows, other] >= usual[other]) & (counts[other] > 0)
+    found = np.flatnonzero(suspect)
+    margin = p[found, other[found]] - own[found]
+    return found[np.argsort(-margin, kind="stable")][:LABEL_ERRORS]
+
+
+def describe(answers: Answers, indices: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Index, true and predicted class, and confidence of the images at `indices`."""
+    return [
+        {
+            "index": int(i),
+            "true": classes[answers.labels[i]],
+            "predicted": classes[answers.predicted[i]],
+            "confidence": float(answers.probabilities[i].max()),
+        }
+        for i in indices
+    ]

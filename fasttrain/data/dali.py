@@ -1,0 +1,197 @@
+"""Loads batches through an NVIDIA DALI pipeline, on the GPU or, with the same graph, on the CPU.
+
+DALI augments in its own threads and streams while the model trains. The randomness is fed to it as
+arrays, so its pixels are those of every other loader, and it can start at any step.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from ..draws import SIDE, Draws
+from ..errors import EnvironmentProblem
+from . import Split
+from .chunked import Chunk, Chunked
+
+INSTALL = "pip install nvidia-dali-cuda130 (nvidia-dali-cuda120 for CUDA 12; Linux only)"
+
+
+def available() -> str | None:
+    """Why DALI cannot be used here, in one line; None if it can."""
+    try:
+        import nvidia.dali  # noqa: F401
+    except (ImportError, OSError) as error:
+        return (str(error) or repr(error)).splitlines()[0]
+    return None
+
+
+class DaliLoader(Chunked):
+    """Batches of `split`, cropped, flipped, normalised and cut out by DALI as `draws` say.
+
+    `mean` and `std` are of pixels in 0..1, `hole` is the CutOut's side in pixels, 0 for none.
+    One DALI batch is about `chunk` images; `threads` are DALI's own. DALI has no bfloat16: images
+    are float32 unless `dtype` is float16. Raises EnvironmentProblem where DALI is missing or cannot
+    use the device, UsageError if an epoch has no whole batch.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        draws: Draws,
+        *,
+        batch_size: int,
+        device: torch.device | str,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        hole: int,
+        drop_last: bool,
+        dtype: torch.dtype = torch.float32,
+        chunk: int = 1024,
+        threads: int = 2,
+    ) -> None:
+        super().__init__(
+            split, draws, batch_size=batch_size, device=device, drop_last=drop_last, chunk=chunk
+        )
+        problem = available()
+        if problem:
+            raise EnvironmentProblem(
+                f"DALI (nvidia.dali): {problem}. Run {INSTALL}, or use --loader resident."
+            )
+        # A source apart from self: the pipeline keeps it, and an abandoned loader is freed at once.
+        self._source = _Source(
+            split.images, self._draws, self._shown, self._stride, fields=4 if hole else 3
+        )
+        self._build = partial(
+            _pipeline,
+            self._source,
+            size=min(self._stride, self._shown),
+            device=self.device,
+            mean=mean,
+            std=std,
+            hole=hole,
+            half=dtype == torch.float16,
+            threads=threads,
+        )
+        self._pipeline = self._build()
+
+    def _begin(self, epoch: int) -> Chunk:
+        return lambda start, stop: self._read((epoch, start))
+
+    def _read(self, chunk: tuple[int, int]) -> Tensor:
+        """The pixels of one chunk; what was prefetched for a place no longer wanted is dropped."""
+        if chunk not in self._source.fed:
+            self._source.next = chunk
+        while True:
+            got, images = self._run()
+            if got == chunk:
+                # No copy: with DALI's default executor the buffer belongs to whoever holds it.
+                return from_dlpack(images.as_tensor())
+
+    def _run(self) -> tuple[tuple[int, int], Any]:
+        """The oldest chunk that DALI was fed and its pixels; one more is fed in its place."""
+        # With the consumer's stream DALI makes that stream wait; without it, the host would.
+        stream = torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
+        try:
+            (images,) = self._pipeline.run(stream)
+            return self._source.fed.popleft(), images
+        except BaseException:
+            # Interrupted half way, the account of what is in flight may be one off: start over.
+            self._source.fed.clear()
+            self._pipeline = self._build()
+            raise
+
+
+class _Source:
+    """Gives DALI chunk after chunk, epoch after epoch, and keeps account of those in flight."""
+
+    def __init__(
+        self, images: np.ndarray, draws: Draws, shown: int, stride: int, *, fields: int
+    ) -> None:
+        self.next = (1, 0)  # epoch and first image of the chunk that DALI will be given
+        self.fed: deque[tuple[int, int]] = deque()  # given to DALI, not yet taken from it
+        self._images, self._draws = np.ascontiguousarray(images), draws
+        self._shown, self._stride, self._fields = shown, stride, fields
+
+    def __call__(self) -> list[np.ndarray]:
+        epoch, start = self.next
+        stop = min(start + self._stride, self._shown)
+        order, crop, flip, hole = (field[start:stop] for field in self._draws(epoch))
+        # DALI reads no strides, and a shard's draw has them.
+        arrays = [
+            self._images[order],
+            np.ascontiguousarray(crop),
+            flip.astype(np.int32),
+            hole.astype(np.float32, order="C"),
+        ]
+        self.fed.append(self.next)
+        self.next = (epoch, stop) if stop < self._shown else (epoch + 1, 0)
+        return arrays[: self._fields]
+
+
+def _pipeline(
+    source: _Source,
+    *,
+    size: int,
+    device: torch.device,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    hole: int,
+    half: bool,
+    threads: int,
+) -> Any:
+    """Build the graph slice -> flip and normalise -> erase over `size` images a run."""
+    from nvidia.dali import fn
+    from nvidia.dali.pipeline import Pipeline
+    from nvidia.dali.types import DALIDataType as types
+
+    pipeline = Pipeline(batch_size=size, num_threads=threads, device_id=_device_id(device))
+    with pipeline:
+        images, crop, flip, *corner = fn.external_source(
+            source=source,
+            num_outputs=4 if hole else 3,
+            batch=True,
+            layout=["HWC"],
+            dtype=[types.UINT8, types.INT32, types.INT32, types.FLOAT][: 4 if hole else 3],
+            ndim=[3, 1, 0, 1][: 4 if hole else 3],
+        )
+        window = fn.slice(
+            images.gpu() if device.type == "cuda" else images,
+            start=crop,
+            shape=[SIDE, SIDE],
+            axis_names="HW",
+            out_of_bounds_policy="pad",
+        )
+        images = fn.crop_mirror_normalize(
+            window,
+            mirror=flip,
+            mean=[255 * value for value in mean],
+            std=[255 * value for value in std],
+            output_layout="HWC",
+            dtype=types.FLOAT16 if half else types.FLOAT,
+        )
+        if hole:
+            images = fn.erase(images, anchor=corner[0], shape=[float(hole)] * 2, axis_names="HW")
+        pipeline.set_outputs(images)
+    try:
+        pipeline.build()
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise EnvironmentProblem(
+            f"DALI ({device}): {reason}. Check the driver and that the DALI package is for its "
+            "CUDA version, or use --loader resident."
+        ) from error
+    return pipeline
+
+
+def _device_id(device: torch.device) -> int | None:
+    """DALI's name of the device: None is the CPU, and needs no driver."""
+    if device.type != "cuda":
+        return None
+    return torch.cuda.current_device() if device.index is None else device.index

@@ -1,0 +1,164 @@
+"""The flags: one for every field of a Recipe, and those that say where a run is kept."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import __version__
+from .errors import UsageError
+from .recipe import FIELDS, Scalar, flag, make, parse
+
+COMMANDS = {
+    "train": "train a network (the default: the word may be left out)",
+    "find-lr": "run the learning-rate range test alone and print what it suggests",
+    "explain": "look at a trained run: its mistakes, Grad-CAM, accuracy by class",
+    "report": "draw a run's figures and its report.html anew, without a network or a GPU",
+    "compare": "lay several runs over each other",
+    "data": "fetch and verify CIFAR-10 and print where it is",
+}
+TITLES = {
+    "recipe": "recipe: what is trained",
+    "augmentation": "augmentation: what happens to a training image",
+    "data": "data",
+    "machine": "machine: what it runs on",
+    "stopping": "stopping early",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose complaints are UsageErrors and name the nearest flag."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}. See --help.")
+
+
+def read(arguments: list[str]) -> tuple[str, argparse.Namespace, dict[str, Scalar]]:
+    """(command, its options, the Recipe fields that were given); exits only for --help,
+    --version."""
+    name = "train"
+    if arguments and arguments[0] in COMMANDS:
+        name, arguments = arguments[0], arguments[1:]
+    elif arguments and not arguments[0].startswith("-"):
+        raise UsageError(
+            f"command ({arguments[0]!r}): must be one of {', '.join(COMMANDS)}. See --help."
+        )
+    options, unknown = parser(name).parse_known_args(arguments)
+    if unknown:
+        _refuse(unknown[0], name)
+    takes_recipe = name in ("train", "find-lr", "data")
+    given = {
+        field: parse(field, text) if isinstance(text, str) else text
+        for field in FIELDS
+        if takes_recipe and (text := getattr(options, field, None)) is not None
+    }
+    make(given)
+    return name, options, given
+
+
+def parser(name: str) -> Parser:
+    """The parser of one command, with a flag for every Recipe field."""
+    listed = "\n".join(f"  {word:9} {what}" for word, what in COMMANDS.items())
+    made = Parser(
+        prog="fasttrain" if name == "train" else f"fasttrain {name}",
+        usage="fasttrain [COMMAND] [flags]" if name == "train" else f"fasttrain {name} [flags]",
+        description=f"{COMMANDS[name]}\n\ncommands:\n{listed}\n"
+        "  COMMAND --help shows a command's own flags",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("--version", action="version", version=f"fasttrain {__version__}")
+    if name in ("explain", "report", "compare"):
+        _add_run_arguments(made, name)
+        return made
+    if name == "train":
+        _add_run_flags(made)
+    groups = {group: made.add_argument_group(title) for group, title in TITLES.items()}
+    for field in FIELDS.values():
+        _add_field(groups[field.metadata["group"]], field)
+    return made
+
+
+def _add_run_flags(made: Parser) -> None:
+    runs = made.add_argument_group("run: where it is kept")
+    runs.add_argument(
+        "--out", type=_path, metavar="FOLDER", help="run directory (default: runs/RECIPE-DATE-TIME)"
+    )
+    either = runs.add_mutually_exclusive_group()
+    either.add_argument(
+        "--resume",
+        nargs="?",
+        type=_path,
+        const=True,
+        metavar="CHECKPOINT",
+        help="go on with a run: a checkpoint, a run directory, --out's or the newest one",
+    )
+    either.add_argument(
+        "--overwrite", action="store_true", help="replace the run that --out already holds"
+    )
+
+
+def _add_run_arguments(made: Parser, name: str) -> None:
+    if name == "compare":
+        made.add_argument("runs", type=_path, nargs="+", metavar="RUN", help="run directories")
+        made.add_argument(
+            "--out", type=_path, default=Path("compare.html"), help="page (default: compare.html)"
+        )
+        return
+    made.add_argument("run", type=_path, metavar="RUN", help="run directory")
+    if name == "explain":
+        made.add_argument(
+            "--image", type=_index, metavar="INDEX", help="one test image, through all four stages"
+        )
+        made.add_argument(
+            "--sample",
+            choices=("confident", "random"),
+            default="confident",
+            help="which mistakes are shown (default: confident: the most confident ones first)",
+        )
+        made.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+
+
+def _index(text: str) -> int:
+    if not text.isdecimal() or len(text) > 9:
+        raise UsageError(f"--image ({text!r}): must be a whole number from 0. See --help.")
+    return int(text)
+
+
+def _add_field(group: Any, field: Any) -> None:
+    facts = field.metadata
+    if isinstance(field.default, bool):
+        group.add_argument(flag(field.name), action="store_true", default=None, help=facts["help"])
+        return
+    default = "none" if field.default is None else field.default
+    limits = f", {facts['low']:g} to {facts['high']:.10g}" if "low" in facts else ""
+    group.add_argument(
+        flag(field.name),
+        metavar=_metavar(facts),
+        help=f"{facts['help']} (default: {default}{limits})".replace("%", "%%"),
+    )
+
+
+def _metavar(facts: Mapping[str, Any]) -> str:
+    if "choices" in facts:
+        return "{" + ",".join(facts["choices"]) + "}"
+    if "low" not in facts:
+        return facts["metavar"]
+    kind = "INT" if isinstance(facts["low"], int) else "FLOAT"
+    return "{" + ",".join([kind, *facts["also"]]) + "}" if facts["also"] else kind
+
+
+def _path(text: str) -> Path:
+    if not text or not text.isprintable():
+        raise UsageError(f"path ({text!r}): must be a non-empty line of text. See --help.")
+    return Path(text)
+
+
+def _refuse(word: str, name: str) -> NoReturn:
+    known = [option for action in parser(name)._actions for option in action.option_strings]
+    near = difflib.get_close_matches(word.split("=")[0], known, n=1)
+    hint = f"Did you mean {near[0]}?" if near else "See --help."
+    raise UsageError(f"argument ({word!r}): not known to fasttrain {name}. {hint}")

@@ -1,0 +1,174 @@
+"""The minimal, profiled loop: `fit` drives a Step over a Loader, `evaluate` counts.
+
+Everything that acts is an argument; hooks only watch. The host waits for the device once an epoch
+to read the training sums, and once to read the test sums.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .data import Batch, Loader
+from .errors import Diverged
+from .step import Step
+from .trace import span
+
+
+class Epoch(NamedTuple):
+    """One row of the history: accuracies are fractions, times seconds; `seconds` is training
+    alone."""
+
+    epoch: int
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    seconds: float
+    images_per_second: float
+    data_wait_seconds: float
+
+
+class Schedule(Protocol):
+    """What moves the learning rate."""
+
+    def after_step(self) -> None: ...
+
+    def after_epoch(self, test_accuracy: float) -> None: ...
+
+
+@dataclasses.dataclass
+class Run:
+    """Where a training stands: what hooks look at and checkpoints store.
+
+    `epoch` counts finished epochs, `step` the steps done in the current one. `sums` stays on the
+    device: float64 (3,), the current epoch's loss times images, correct answers, images.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    phase: str = "train"
+    sums: Tensor | None = None
+    loss: Tensor | None = None
+    seconds: float = 0.0
+    data_wait_seconds: float = 0.0
+    eval_seconds: float = 0.0
+    history: list[Epoch] = dataclasses.field(default_factory=list)
+
+
+Hook = Callable[[Run], None]
+
+
+def fit(
+    step: Step,
+    train: Loader,
+    test: Loader,
+    schedule: Schedule,
+    epochs: int,
+    *,
+    run: Run | None = None,
+    on_step: Sequence[Hook] = (),
+    on_epoch: Sequence[Hook] = (),
+    until: Callable[[Run], bool] = lambda run: False,
+) -> list[Epoch]:
+    """Train for `epochs`, evaluating after each, or until `until` says so; return the history.
+
+    `on_step` hooks run after each training step and each test batch (`run.phase` tells them apart),
+    `on_epoch` hooks after each epoch. A `run` given continues where it stands; seek `train` there
+    first. Raises Diverged at the end of an epoch whose loss is not finite, before it is evaluated.
+    """
+    run = run or Run()
+    while run.epoch < epochs and not until(run):
+        sums = run.sums = _zeros(step.device) if run.sums is None else run.sums
+        run.phase, began = "train", perf_counter() - run.seconds
+        step.model.train()
+        for images, labels in _waiting(train, run):
+            with span("step"):
+                run.loss, logits = step(images, labels)
+                _add(sums, run.loss, logits, labels)
+                schedule.after_step()
+            run.step += 1
+            run.seconds = perf_counter() - began
+            for hook in on_step:
+                hook(run)
+        loss, accuracy, lr, images_seen = _read(sums, step.lr)
+        run.seconds = perf_counter() - began
+        _refuse_not_finite(loss, lr, run)
+        run.phase, began = "test", perf_counter()
+        test_loss, test_accuracy = evaluate(step, test, run=run, on_batch=on_step)
+        run.eval_seconds += perf_counter() - began
+        run.epoch += 1
+        speed = images_seen / run.seconds
+        row = (run.epoch, lr, loss, accuracy, test_loss, test_accuracy)
+        run.history.append(Epoch(*row, run.seconds, speed, run.data_wait_seconds))
+        schedule.after_epoch(test_accuracy)
+        run.step, run.sums, run.seconds, run.data_wait_seconds = 0, None, 0.0, 0.0
+        for hook in on_epoch:
+            hook(run)
+    return run.history
+
+
+def evaluate(
+    step: Step, loader: Loader, *, run: Run | None = None, on_batch: Sequence[Hook] = ()
+) -> tuple[float, float]:
+    """Mean loss and accuracy (a fraction) over every image of `loader`; the model is left in eval
+    mode."""
+    run = run or Run(phase="test")
+    sums = _zeros(step.device)
+    step.model.eval()
+    with torch.no_grad():
+        for images, labels in loader:
+            with span("eval"):
+                logits = step.predict(images)
+                _add(sums, F.cross_entropy(logits, labels), logits, labels)
+            for hook in on_batch:
+                hook(run)
+    loss, accuracy, *_ = _read(sums, 0.0)
+    return loss, accuracy
+
+
+def _zeros(device: torch.device) -> Tensor:
+    return torch.zeros(3, dtype=torch.float64, device=device)
+
+
+def _add(sums: Tensor, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+    """Add a batch's loss, correct answers and images to `sums`, on the device."""
+    sums[0] += loss * len(labels)
+    sums[1] += (logits.argmax(dim=1) == labels).sum()
+    sums[2] += len(labels)
+
+
+def _read(sums: Tensor, lr: Tensor | float) -> tuple[float, float, float, float]:
+    """Mean loss, accuracy, lr and images: the one place of an epoch where the host waits."""
+    rate = torch.as_tensor(lr, dtype=torch.float64, device=sums.device)
+    loss, correct, images, rate_now = torch.cat([sums, rate.reshape(1)]).tolist()
+    return loss / max(images, 1), correct / max(images, 1), rate_now, images
+
+
+def _refuse_not_finite(loss: float, lr: float, run: Run) -> None:
+    if not math.isfinite(loss):
+        raise Diverged(
+            f"training loss ({loss}): not finite in epoch {run.epoch + 1}, by step {run.step}, "
+            f"at lr {lr:g}. Try a lower --lr; checkpoints hold only finite epochs."
+        )
+
+
+def _waiting(loader: Loader, run: Run) -> Iterator[Batch]:
+    """The loader's batches; what the host waited for them is added to `run.data_wait_seconds`."""
+    batches = iter(loader)
+    while True:
+        asked = perf_counter()
+        with span("data"):
+            batch = next(batches, None)
+        run.data_wait_seconds += perf_counter() - asked
+        if batch is None:
+            return
+        yield batch

@@ -1,0 +1,229 @@
+// Line charts drawn at the size they are shown, that answer to the pointer and to the arrow keys.
+"use strict";
+
+const SVG = "http://www.w3.org/2000/svg";
+const EDGE = { left: 58, right: 14, top: 14, bottom: 42 };
+
+const FORMATS = {
+  percent: (v) => `${(100 * v).toFixed(2)} %`,
+  points: (v) => `${(100 * v).toFixed(2)} points`,
+  loss: (v) => v.toPrecision(4),
+  rate: (v) => String(Number(v.toPrecision(3))),
+  epoch: (v) => String(v),
+  seconds: (v) => `${v.toFixed(v < 100 ? 1 : 0)} s`,
+};
+const TICKS = { ...FORMATS, loss: (v) => String(round(v)) };
+TICKS.percent = TICKS.points = (v) => String(round(100 * v));
+TICKS.seconds = (v) => String(round(v));
+
+const round = (v) => Number(v.toPrecision(6));
+const finite = (values) => values.filter((v) => v !== null);
+
+function element(name, attributes, parent, text) {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  if (text !== undefined) made.textContent = text;
+  parent.append(made);
+  return made;
+}
+
+function html(name, className, parent, text) {
+  const made = document.createElement(name);
+  made.className = className;
+  if (text !== undefined) made.textContent = text;
+  parent.append(made);
+  return made;
+}
+
+function linearTicks(low, high, count, whole) {
+  const rough = (high - low) / count;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  let step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough * 0.999);
+  if (whole) step = Math.max(1, Math.round(step));
+  const ticks = [];
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) ticks.push(i * step);
+  return ticks;
+}
+
+function logTicks(low, high, count) {
+  const decades = [];
+  for (let p = Math.floor(Math.log10(low)); p <= Math.ceil(Math.log10(high)); p++) decades.push(p);
+  const inside = (v) => v >= low * 0.999 && v <= high * 1.001;
+  const every = Math.ceil(decades.length / count);
+  const whole = decades.filter((p) => p % every === 0).map((p) => Number(`1e${p}`)).filter(inside);
+  if (whole.length > 2) return whole;
+  return decades.flatMap((p) => [1, 2, 5].map((n) => Number(`${n}e${p}`))).filter(inside);
+}
+
+function scale(axis, values, from, to, count) {
+  let low = Math.min(...values);
+  let high = Math.max(...values);
+  if (axis.log) {
+    if (low === high) [low, high] = [low / 2, high * 2];
+    const span = Math.log(high / low);
+    const at = (v) => from + ((to - from) * Math.log(v / low)) / span;
+    return { at, ticks: logTicks(low, high, count) };
+  }
+  if (axis.zero) low = Math.min(0, low);
+  if (low === high) [low, high] = [low - 0.5, high + 0.5];
+  const at = (v) => from + ((to - from) * (v - low)) / (high - low);
+  return { at, ticks: linearTicks(low, high, count, axis.format === "epoch") };
+}
+
+function padded(axis, values) {
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  if (axis.log) return [low / (high / low) ** 0.06, high * (high / low) ** 0.06];
+  const extra = 0.06 * (high - low);
+  return [axis.zero && low >= 0 ? 0 : low - extra, high + extra];
+}
+
+function pathOf(series, xs, x, y) {
+  let path = "";
+  let previous = null;
+  series.values.forEach((value, i) => {
+    if (value === null) {
+      if (!series.join) previous = null;
+      return;
+    }
+    const [px, py] = [x.at(xs[i]).toFixed(1), y.at(value).toFixed(1)];
+    if (previous === null) path += `M${px} ${py}`;
+    else path += series.step ? `H${px}V${py}` : `L${px} ${py}`;
+    previous = value;
+  });
+  return path;
+}
+
+function valueAt(series, at) {
+  for (let i = at; i >= 0; i--) {
+    if (series.values[i] !== null) return [i, series.values[i]];
+    if (!series.join) break;
+  }
+  return null;
+}
+
+function drawAxes(svg, spec, x, y, width, height) {
+  const [left, bottom] = [EDGE.left, height - EDGE.bottom];
+  for (const tick of y.ticks) {
+    element("line", { class: "grid", x1: left, x2: width - EDGE.right, y1: y.at(tick), y2: y.at(tick) }, svg);
+    element("text", { class: "tick", x: left - 8, y: y.at(tick) + 4, "text-anchor": "end" }, svg, TICKS[spec.y.format](tick));
+  }
+  for (const tick of x.ticks) {
+    element("line", { class: "axis", x1: x.at(tick), x2: x.at(tick), y1: bottom, y2: bottom + 5 }, svg);
+    element("text", { class: "tick", x: x.at(tick), y: bottom + 19, "text-anchor": "middle" }, svg, TICKS[spec.x.format](tick));
+  }
+  element("line", { class: "axis", x1: left, x2: width - EDGE.right, y1: bottom, y2: bottom }, svg);
+  element("text", { class: "name", x: (left + width - EDGE.right) / 2, y: height - 5, "text-anchor": "middle" }, svg, spec.x.name);
+  const middle = (EDGE.top + bottom) / 2;
+  element("text", { class: "name", transform: `translate(13 ${middle}) rotate(-90)`, "text-anchor": "middle" }, svg, spec.y.name);
+}
+
+function drawMark(svg, mark, x, y, width, height) {
+  const px = x.at(mark.x);
+  const beyond = px > (EDGE.left + width) / 2;
+  const anchor = beyond ? "end" : "start";
+  const shift = beyond ? -7 : 7;
+  if (mark.y === undefined) {
+    element("line", { class: `mark ${mark.look}`, x1: px, x2: px, y1: EDGE.top, y2: height - EDGE.bottom }, svg);
+    if (mark.label) element("text", { class: "label", x: px + shift, y: height - EDGE.bottom - 9, "text-anchor": anchor }, svg, mark.label);
+    return;
+  }
+  const py = y.at(mark.y);
+  element("circle", { class: `mark ${mark.look}`, cx: px, cy: py, r: 5 }, svg);
+  const below = py < height / 2 ? 20 : -11;
+  if (mark.label) element("text", { class: "label", x: px, y: py + below, "text-anchor": anchor }, svg, mark.label);
+}
+
+function draw(box, spec) {
+  const width = Math.max(240, box.clientWidth);
+  const height = Math.round(Math.min(330, Math.max(230, width * 0.56)));
+  const x = scale(spec.x, finite(spec.x.values), EDGE.left + 4, width - EDGE.right - 4, Math.max(3, Math.floor(width / 90)));
+  const shown = spec.series.filter((s) => !s.loose).flatMap((s) => finite(s.values));
+  const y = scale(spec.y, padded(spec.y, shown), height - EDGE.bottom, EDGE.top, 5);
+  const svg = document.createElementNS(SVG, "svg");
+  for (const [k, v] of Object.entries({ width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" })) svg.setAttribute(k, v);
+  drawAxes(svg, spec, x, y, width, height);
+  for (const mark of spec.marks.filter((m) => m.y === undefined)) drawMark(svg, mark, x, y, width, height);
+  for (const series of spec.series) {
+    if (series.dots) {
+      series.values.forEach((v, i) => {
+        if (v !== null) element("circle", { class: `dot ${series.look}`, cx: x.at(spec.x.values[i]), cy: Math.max(EDGE.top, Math.min(height - EDGE.bottom, y.at(v))), r: 1.8 }, svg);
+      });
+    } else element("path", { class: `line ${series.look}`, d: pathOf(series, spec.x.values, x, y) }, svg);
+    if (finite(series.values).length === 1) {
+      const i = series.values.findIndex((v) => v !== null);
+      element("circle", { class: `dot ${series.look}`, cx: x.at(spec.x.values[i]), cy: y.at(series.values[i]), r: 4 }, svg);
+    }
+  }
+  for (const mark of spec.marks.filter((m) => m.y !== undefined)) drawMark(svg, mark, x, y, width, height);
+  const cursor = element("g", { class: "cursor" }, svg);
+  box.replaceChildren(svg);
+  return { x, y, height, cursor };
+}
+
+function chart(box, spec) {
+  const say = FORMATS[spec.y.format];
+  const readout = html("p", "readout", box);
+  const where = html("span", "where", readout);
+  const shown = spec.series.filter((series) => !series.dots || !spec.quiet);
+  const values = shown.map((series) => {
+    const key = html("span", "key", readout);
+    const swatch = element("svg", { width: 26, height: 10, "aria-hidden": "true" }, key);
+    if (series.dots) element("circle", { class: `dot ${series.look}`, cx: 13, cy: 5, r: 2.5 }, swatch);
+    else element("line", { class: `line ${series.look}`, x1: 0, x2: 26, y1: 5, y2: 5 }, swatch);
+    key.append(` ${series.name} `);
+    return html("b", "value", key);
+  });
+  const plot = html("div", "plot", box);
+  plot.tabIndex = 0;
+  const facts = { role: "slider", "aria-label": spec.label, "aria-valuemin": 0, "aria-valuemax": spec.x.values.length - 1 };
+  for (const [key, value] of Object.entries(facts)) plot.setAttribute(key, value);
+  let drawn = null;
+  let at = spec.rest;
+
+  function point(index, active) {
+    at = Math.max(0, Math.min(spec.x.values.length - 1, index));
+    where.textContent = `${spec.x.short} ${FORMATS[spec.x.format](spec.x.values[at])}`;
+    const words = shown.map((series, i) => {
+      const found = valueAt(series, at);
+      values[i].textContent = found ? say(found[1]) : "–";
+      return `${series.name} ${values[i].textContent}`;
+    });
+    plot.setAttribute("aria-valuenow", at);
+    plot.setAttribute("aria-valuetext", `${where.textContent}: ${words.join(", ")}`);
+    drawn.cursor.replaceChildren();
+    if (!active) return;
+    const px = drawn.x.at(spec.x.values[at]);
+    element("line", { x1: px, x2: px, y1: EDGE.top, y2: drawn.height - EDGE.bottom }, drawn.cursor);
+    for (const series of shown.filter((s) => !s.dots)) {
+      const found = valueAt(series, at);
+      if (found) element("circle", { class: `dot ${series.look}`, cx: px, cy: drawn.y.at(found[1]), r: 4 }, drawn.cursor);
+    }
+  }
+
+  function nearest(event) {
+    const px = event.clientX - plot.getBoundingClientRect().left;
+    const gaps = spec.x.values.map((v) => Math.abs(drawn.x.at(v) - px));
+    return gaps.indexOf(Math.min(...gaps));
+  }
+
+  const steps = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10 };
+  plot.addEventListener("keydown", (event) => {
+    const goal = { Home: 0, End: spec.x.values.length - 1 }[event.key];
+    if (goal === undefined && !(event.key in steps)) return;
+    event.preventDefault();
+    point(goal ?? at + steps[event.key], true);
+  });
+  for (const kind of ["pointermove", "pointerdown"]) plot.addEventListener(kind, (event) => point(nearest(event), true));
+  plot.addEventListener("pointerleave", () => point(spec.rest, false));
+  plot.addEventListener("focus", () => plot.matches(":focus-visible") && point(at, true));
+  plot.addEventListener("blur", () => point(spec.rest, false));
+  let width = 0;
+  new ResizeObserver(() => {
+    if (plot.clientWidth === width) return;
+    width = plot.clientWidth;
+    drawn = draw(plot, spec);
+    point(at, false);
+  }).observe(plot);
+  drawn = draw(plot, spec);
+  point(at, false);
+}

@@ -1,0 +1,95 @@
+"""The figures of the classes, and of where the time went: bars, their intervals, the confusions.
+
+Each takes a Run and returns a Figure, or None where the run has nothing to draw.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .read import Run
+from .style import INK, MUTED, PAPER, TEST, colours, figure, plot
+from .words import duration, percent, share_sum
+
+if TYPE_CHECKING:
+    from .style import Axes, Figure
+
+HATCHES = ("", "////", "....", "\\\\\\\\", "xx", "--", "oo", "++", "||")
+
+
+def class_bars(run: Run) -> Figure | None:
+    """Accuracy per class, the best on top, with its 95 % interval."""
+    rows = sorted(run.classes, key=lambda row: row.accuracy)
+    if not rows:
+        return None
+    note = "Whiskers: Wilson 95 % interval. Right: correct answers of all test images of the class."
+    made = figure("Accuracy per class", note, size=(8, 1.6 + 0.32 * len(rows)))
+    axes = plot(made, x="test accuracy (%)", y="", grid="x")
+    places = np.arange(len(rows))
+    shares, low, high = (
+        100 * np.array([getattr(row, key) for row in rows]) for key in ("accuracy", "low", "high")
+    )
+    axes.barh(places, shares, height=0.62, color=TEST, alpha=0.35, edgecolor=TEST)
+    errors = np.abs(np.stack([shares - low, high - shares]))
+    axes.errorbar(shares, places, xerr=errors, fmt="o", color=INK, ms=4, capsize=3, lw=1.2)
+    axes.set_yticks(places, [row.name for row in rows], color=INK)
+    axes.set_xlim(0, 100)
+    for place, row in enumerate(rows):
+        text = f"  {percent(row.accuracy, 1)}  ({row.correct:,} of {row.images:,})"
+        axes.text(100, place, text, va="center")
+    return made
+
+
+def confusion(run: Run) -> Figure | None:
+    """How often each class was taken for which: counts, coloured by their share of the row."""
+    counts = run.confusion
+    if not counts.size:
+        return None
+    note = "How many images of the row's class were taken for the column's class."
+    made = figure("Confusion matrix", note, size=(7.6, 7))
+    axes = plot(made, x="predicted class", y="true class", grid="")
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
+    # The square root: otherwise the diagonal leaves no shade to the few per cent beside it.
+    drawn = axes.imshow(np.sqrt(shares), cmap="magma_r", vmin=0, vmax=1, interpolation="nearest")
+    names = [row.name for row in run.classes]
+    axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(length=0)
+    _write_counts(axes, counts, np.sqrt(shares))
+    bar = made.colorbar(drawn, label="share of the row's images", shrink=0.7, aspect=30)
+    ticks = np.array([0, 0.01, 0.05, 0.1, 0.25, 0.5, 1])
+    bar.set_ticks(np.sqrt(ticks), labels=[percent(tick, 0) for tick in ticks])
+    return made
+
+
+def _write_counts(axes: Axes, counts: np.ndarray, shades: np.ndarray) -> None:
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            ink = PAPER if shades[row, column] > 0.5 else INK
+            weight = "bold" if row == column else "normal"
+            axes.text(column, row, f"{count:,}", color=ink, ha="center", va="center", weight=weight)
+
+
+def ledger(run: Run) -> Figure | None:
+    """Where the wall-clock time went: one bar, a part for each line of the ledger."""
+    parts = share_sum(run.summary.get("ledger") or {})
+    if not parts:
+        return None
+    whole = sum(seconds for _, seconds in parts)
+    size = (8, 2.2 + 0.2 * ((len(parts) + 1) // 2))
+    made = figure("Where the time went", f"{duration(whole)} in all.", size=size)
+    axes = plot(made, x="time since the start (s)", y="", grid="x")
+    fills = colours(np.linspace(0.25, 0.95, len(parts)), "cividis") / 255
+    done = 0.0
+    for i, (name, seconds) in enumerate(parts):
+        look = {"color": fills[i], "hatch": HATCHES[i % len(HATCHES)], "edgecolor": INK}
+        label = f"{name}: {duration(seconds)}, {percent(seconds / whole, 1)}"
+        axes.barh(0, seconds, left=done, height=0.6, label=label, linewidth=0.7, **look)
+        done += seconds
+    axes.set(yticks=[], xlim=(0, whole), ylim=(-0.5, 0.5))
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(colors=MUTED)
+    made.legend(loc="outside lower left", ncols=2)
+    return made

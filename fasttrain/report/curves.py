@@ -1,0 +1,156 @@
+"""The figures of numbers over time: loss, accuracy, the rate, the range test, train against test.
+
+Each takes a Run and returns a Figure, or None where the run has nothing to draw.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .read import Run
+from .records import Sweep
+from .style import ACCENT, INK, MUTED, PAPER, RULE, TEST_LINE, TRAIN_LINE, Look, figure, plot
+from .words import ending, listed, percent, points, rate
+
+if TYPE_CHECKING:
+    from .style import Axes, Figure
+
+BACKED: Look = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.5}  # for text that crosses lines
+
+
+def loss(run: Run) -> Figure | None:
+    """Training and test loss by epoch."""
+    if not run.rows:
+        return None
+    made = figure("Loss", drops_in_words(run))
+    axes = plot(made, x="epoch", y="cross-entropy (nats per image)")
+    _pair(axes, run, "loss", 1.0)
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="upper right")
+    return made
+
+
+def accuracy(run: Run) -> Figure | None:
+    """Training and test accuracy by epoch, the best test accuracy marked."""
+    if not run.rows:
+        return None
+    made = figure("Accuracy", drops_in_words(run))
+    axes = plot(made, x="epoch", y="images classified correctly (%)")
+    _pair(axes, run, "accuracy", 100.0)
+    if best := run.best:
+        place = best.epoch, 100 * best.test_accuracy
+        axes.plot(*place, "o", ms=9, mfc="none", mec=INK, mew=1.4, label="_best")
+        text = f"best: {percent(best.test_accuracy)}\nin epoch {best.epoch}"
+        side = "right" if best.epoch > run.rows[-1].epoch / 3 else "left"
+        look: Look = {"textcoords": "offset points", "ha": side, "va": "top", "bbox": BACKED}
+        axes.annotate(text, place, (0, -14), **look)
+    axes.legend(loc="lower right")
+    return made
+
+
+def lr(run: Run) -> Figure | None:
+    """The learning rate of each epoch on a log axis, the plateau's drops marked."""
+    rates = np.array([row.lr if row.lr > 0 else np.nan for row in run.rows])
+    if not np.isfinite(rates).any():
+        return None
+    scheduler = run.recipe.get("scheduler")
+    made = figure("Learning rate", f"Scheduler: {scheduler}." if scheduler else "")
+    axes = plot(made, x="epoch", y="learning rate")
+    epochs = [row.epoch for row in run.rows]
+    axes.semilogy(epochs, rates, marker=".", ms=6, **TEST_LINE | {"drawstyle": "steps-mid"})
+    axes.yaxis.set_major_formatter(_power)
+    axes.margins(y=0.12)
+    for row in run.drops:
+        text = f"epoch {row.epoch}:\n{rate(row.lr)}"
+        axes.annotate(text, (row.epoch, row.lr), (-9, 1), textcoords="offset points", ha="right")
+        axes.axvline(row.epoch - 0.5, color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
+    text = f"starts at {rate(rates[0])}"
+    axes.annotate(text, (epochs[0], rates[0]), (0, 7), textcoords="offset points")
+    axes.locator_params(axis="x", integer=True)
+    return made
+
+
+def lr_finder(run: Run) -> Figure | None:
+    """The smoothed loss of the range test against the rate, with the suggestion and the end."""
+    sweep = run.sweep
+    if sweep is None or not np.isfinite(sweep.losses).any():
+        return None
+    made = figure("Learning-rate range test", " ".join([ending(sweep), *sweep.notes]))
+    axes = plot(made, x="learning rate", y="cross-entropy (nats per image)")
+    if len(sweep.raw):
+        axes.plot(sweep.lrs, sweep.raw, ".", color=MUTED, ms=4, alpha=0.6, label="each step")
+    axes.semilogx(sweep.lrs, sweep.losses, **TEST_LINE, label="smoothed")
+    axes.xaxis.set_major_formatter(_power)
+    _limit(axes, sweep)
+    axes.axvline(sweep.suggestion, color=ACCENT, linewidth=1.6, linestyle=(0, (6, 2, 1, 2)))
+    text = f"suggestion {rate(sweep.suggestion)} "
+    look: Look = {"color": ACCENT, "ha": "right", "transform": axes.get_xaxis_transform()}
+    axes.text(sweep.suggestion, 0.04, text, **look)
+    axes.plot(sweep.lrs[-1], sweep.losses[-1], "X", color=INK, ms=8, label="end of the test")
+    axes.legend(loc="upper left")
+    return made
+
+
+def train_vs_test(run: Run) -> Figure | None:
+    """Test accuracy against training accuracy, epoch after epoch."""
+    if not run.rows:
+        return None
+    made = figure("Training against test accuracy", gap_in_words(run), size=(6.5, 6))
+    axes = plot(made, x="training accuracy (%)", y="test accuracy (%)", grid="both")
+    train, test = (
+        [100 * getattr(row, f"{half}_accuracy") for row in run.rows] for half in ("train", "test")
+    )
+    axes.axline((100, 100), slope=1, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    axes.plot(train, test, color=RULE, linewidth=1.2, zorder=1.5)
+    epochs = [row.epoch for row in run.rows]
+    look: Look = {"cmap": "viridis_r", "s": 34, "edgecolors": INK, "linewidths": 0.5, "zorder": 3}
+    dots = axes.scatter(train, test, c=epochs, **look)
+    if np.isfinite([train, test]).any():
+        limits = np.nanmin([train, test]) - 2, np.nanmax([train, test]) + 2
+        axes.set(xlim=limits, ylim=limits, aspect="equal")
+    axes.text(0.03, 0.95, "dashed: equal accuracy", color=MUTED, transform=axes.transAxes)
+    made.colorbar(dots, label="epoch", shrink=0.8, aspect=30)
+    return made
+
+
+def drops_in_words(run: Run) -> str:
+    """When the rate fell, as the note of a figure whose dotted lines mark it."""
+    drops = [row.epoch for row in run.drops]
+    plural = "s" if len(drops) > 1 else ""
+    return f"Dotted: the learning rate falls, at epoch{plural} {listed(drops)}." if drops else ""
+
+
+def gap_in_words(run: Run) -> str:
+    """How far training accuracy is from test accuracy at the end."""
+    last = run.rows[-1]
+    gap = last.train_accuracy - last.test_accuracy
+    if not np.isfinite(gap):
+        return ""
+    order = "above" if gap > 0 else "below"
+    return f"After epoch {last.epoch}, training accuracy is {points(gap)} {order} test accuracy."
+
+
+def _pair(axes: Axes, run: Run, what: str, factor: float) -> None:
+    """The training and the test line of `what`, times `factor`, and where the rate falls."""
+    epochs = [row.epoch for row in run.rows]
+    marker = "o" if len(run.rows) == 1 else None  # a line of one point is not seen
+    for half, look in (("train", TRAIN_LINE), ("test", TEST_LINE)):
+        values = [factor * getattr(row, f"{half}_{what}") for row in run.rows]
+        axes.plot(epochs, values, label=half, marker=marker, **look)
+    for row in run.drops:
+        axes.axvline(row.epoch - 0.5, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
+    axes.locator_params(axis="x", integer=True)
+
+
+def _power(value: float, _: float) -> str:
+    """A tick of a log axis in plain digits: the style reads no formulas."""
+    return f"{value:g}"
+
+
+def _limit(axes: Axes, sweep: Sweep) -> None:
+    """Leave out what single steps shoot beyond the smoothed curve."""
+    finite = sweep.losses[np.isfinite(sweep.losses)]
+    spread = float(np.ptp(finite)) or 1.0
+    axes.set_ylim(finite.min() - 0.15 * spread, finite.max() + 0.15 * spread)

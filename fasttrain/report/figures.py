@@ -1,0 +1,67 @@
+"""All figures of a run as PNG files, from its directory alone.
+
+The table below is the list of them; what has no data yet is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import classes, curves, galleries
+from .files import writing
+from .read import Run, read
+from .style import save, styled
+
+if TYPE_CHECKING:
+    from .style import Figure
+
+FIGURES: dict[str, Callable[[Run], Figure | None]] = {
+    "loss": curves.loss,
+    "accuracy": curves.accuracy,
+    "lr": curves.lr,
+    "lr_finder": curves.lr_finder,
+    "train_vs_test": curves.train_vs_test,
+    "confusion": classes.confusion,
+    "class_accuracy": classes.class_bars,
+    "samples": galleries.samples,
+    "misclassified": galleries.misclassified,
+    "gradcam_predicted": galleries.gradcam_predicted,
+    "gradcam_true": galleries.gradcam_true,
+    "ledger": classes.ledger,
+}
+
+
+def draw_all(run_dir: Path) -> list[Path]:
+    """Write `run_dir`/figures/NAME.png for every figure the run has data for; return the paths.
+
+    Raises what read() raises, and OutputError if they cannot be written.
+    """
+    run, drawn = read(run_dir), []
+    folder = run_dir / "figures"
+    with styled(), writing(folder):
+        folder.mkdir(exist_ok=True)
+        for name, draw in FIGURES.items():
+            if made := draw(run):
+                drawn.append(save(made, folder / f"{name}.png"))
+    return drawn
+
+
+def draw_layers(
+    image: np.ndarray,
+    maps_predicted: dict[str, np.ndarray],
+    maps_true: dict[str, np.ndarray],
+    *,
+    title: str,
+    path: Path,
+) -> Path:
+    """Write one image (32, 32, 3) uint8 through the layers, for the predicted and the true class.
+
+    The maps (H, W) in [0, 1] are named by their layers, in their order. Raises OutputError.
+    """
+    with styled(), writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return save(galleries.layers(image, maps_predicted, maps_true, title=title), path)

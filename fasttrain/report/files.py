@@ -1,0 +1,35 @@
+"""Writing what a report leaves behind: whole or not at all, and one line when the disk refuses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import OutputError
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a refusal of the operating system into an OutputError that names `path`."""
+    try:
+        yield
+    except OSError as problem:
+        why = problem.strerror or str(problem)
+        raise OutputError(
+            f"report ({path}): cannot be written: {why}. Make room or the folder writable."
+        ) from None
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Put `text` in place of `path` in one move, so that nobody reads half a page."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            draft.write_text(text, encoding="utf-8")
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+    return path

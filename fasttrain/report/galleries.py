@@ -1,0 +1,161 @@
+"""The figures of images: augmented samples, mistakes, and what the network looked at.
+
+Images are enlarged pixel by pixel; only the maps over them are smoothed. One pair of axes holds a
+whole gallery: 25 of them would take matplotlib seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .read import Run
+from .records import Mistake
+from .style import INK, MUTED, figure, pictures
+from .tiles import overlay
+from .words import percent
+
+if TYPE_CHECKING:
+    from .style import Axes, Figure
+
+COLUMNS = 5
+LINE = 0.13  # height of a line of text under a tile, in tile widths
+WANTED = 25
+
+
+def samples(run: Run) -> Figure | None:
+    """Training images above, and the same ones as the augmentation showed them below."""
+    before, after = run.pictures("sample_originals"), run.pictures("sample_augmented")
+    if not len(before) or not len(after):
+        return None
+    across = min(len(before), 8)
+    bands = -(-len(before) // across)
+    note = "In each pair: above as it is stored, below as the network saw it."
+    made = figure("Training images and their augmentation", note, size=(8, 0.75 + 2.05 * bands))
+    axes = pictures(made, width=1.06 * across, height=2.25 * bands - 0.2)
+    for i, pair in enumerate(zip(before, after, strict=True)):
+        band, column = divmod(i, across)
+        for row, image in enumerate(pair):
+            _put(axes, image, 1.06 * column, 2.25 * band + 1.02 * row)
+    return made
+
+
+def misclassified(run: Run) -> Figure | None:
+    """The mistakes that the rule chose: what each was taken for, what it is, how sure."""
+
+    def tile(_: int, image: np.ndarray) -> np.ndarray:
+        return image
+
+    note = " Below each: taken for, how sure; what it is and its index in the test set."
+    return _gallery(run, "Misclassified test images", tile, note)
+
+
+def gradcam_predicted(run: Run) -> Figure | None:
+    """Grad-CAM of the mistakes for the class each was taken for."""
+    return _cams(run, "predicted")
+
+
+def gradcam_true(run: Run) -> Figure | None:
+    """Grad-CAM of the mistakes for the class each belongs to."""
+    return _cams(run, "true")
+
+
+def layers(
+    image: np.ndarray,
+    predicted: dict[str, np.ndarray],
+    true: dict[str, np.ndarray],
+    *,
+    title: str,
+) -> Figure:
+    """One image (32, 32, 3) and its maps through the layers, for both classes side by side."""
+    note = "Grad-CAM through the layers. Bright: what spoke for the class."
+    made = figure(title, note, size=(1.7 * (1 + len(predicted)), 4.5))
+    axes = pictures(made, width=1.05 * (1 + len(predicted)), height=2.36)
+    for row, (name, maps) in enumerate((("predicted", predicted), ("true", true))):
+        top = 1.2 * row + 0.14
+        _put(axes, image, 0, top)
+        _label(axes, 0, top - 0.03, f"for the {name} class", ink=INK, above=True)
+        for column, (layer, heat) in enumerate(maps.items(), 1):
+            _put(axes, overlay(image, heat, 8), 1.05 * column, top)
+            _label(axes, 1.05 * column, top - 0.03, layer, ink=MUTED, above=True)
+    return made
+
+
+def how_chosen(run: Run) -> str:
+    """Which mistakes are shown, in a sentence or two."""
+    mistakes = run.mistakes
+    if mistakes is None:
+        return ""
+    shown, count = len(mistakes.shown), max(mistakes.total, len(mistakes.shown))
+    if not count:
+        return "The model makes no mistake on the test images."
+    if shown < min(count, WANTED) or count > shown:
+        which = f"{shown} of {count:,} mistakes"
+    else:
+        which = f"The model makes only {count}: all are shown" if count < WANTED else f"All {count}"
+    return f"{which}. Chosen by: {mistakes.rule}." if mistakes.rule else f"{which}."
+
+
+def _cams(run: Run, which: str) -> Figure | None:
+    maps = run.arrays.get(f"{which}_maps")
+    if maps is None:
+        return None
+
+    def tile(i: int, image: np.ndarray) -> np.ndarray:
+        return overlay(image, maps[i], 5)
+
+    title = f"What the network looked at: Grad-CAM for the {which} class"
+    return _gallery(run, title, tile, " Bright: spoke for the class in italics.", stress=which)
+
+
+def _gallery(
+    run: Run,
+    title: str,
+    tile: Callable[[int, np.ndarray], np.ndarray],
+    note: str,
+    *,
+    stress: str = "",
+) -> Figure | None:
+    images = run.pictures("images")
+    if not len(images) or run.mistakes is None:
+        return None
+    pitch = 1 + 2 * LINE + 0.1
+    rows = -(-len(images) // COLUMNS)
+    made = figure(title, how_chosen(run) + note, size=(8, 0.85 + rows * pitch * 1.47))
+    axes = pictures(made, width=1.06 * COLUMNS, height=rows * pitch)
+    for i, (image, mistake) in enumerate(zip(images, run.mistakes.shown, strict=True)):
+        row, column = divmod(i, COLUMNS)
+        _put(axes, tile(i, image), 1.06 * column, row * pitch)
+        _caption(axes, 1.06 * column, row * pitch + 1, mistake, stress)
+    return made
+
+
+def _caption(axes: Axes, left: float, top: float, mistake: Mistake, stress: str) -> None:
+    lines: Sequence[tuple[str, str, str]] = (
+        (f"{mistake.predicted}, {percent(mistake.confidence, 1)}", INK, "predicted"),
+        (f"is {mistake.true}  #{mistake.place}", MUTED, "true"),
+    )
+    for line, (text, ink, which) in enumerate(lines):
+        slant = "italic" if which == stress else "normal"
+        _label(axes, left, top + 0.02 + line * LINE, text, ink=ink, slant=slant)
+
+
+def _put(axes: Axes, image: np.ndarray, left: float, top: float) -> None:
+    axes.imshow(image, extent=(left, left + 1, top + 1, top), interpolation="nearest")
+    axes.autoscale(False)
+
+
+def _label(
+    axes: Axes,
+    left: float,
+    top: float,
+    text: str,
+    *,
+    ink: str,
+    slant: str = "normal",
+    above: bool = False,
+) -> None:
+    side = "bottom" if above else "top"
+    axes.text(left, top, text, color=ink, va=side, fontsize=8.5, fontstyle=slant)

@@ -1,0 +1,198 @@
+"""A run directory, read whole into one value: every file may be missing, none is written.
+
+Figures and pages draw from this alone, so a run can be looked at without a model or a GPU, while it
+is still training, and after a crash.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import CheckpointError, UsageError
+from .records import ClassRow, Mistake, Row, Sweep
+
+PICTURES = ("images", "label_error_images", "sample_originals", "sample_augmented")
+MAPS = ("predicted_maps", "true_maps")
+
+
+class Mistakes(NamedTuple):
+    """misclassified.json: `total` mistakes in all, those shown and the `rule` that chose them."""
+
+    rule: str = ""
+    total: int = 0
+    shown: tuple[Mistake, ...] = ()
+    label_errors: tuple[Mistake, ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run directory holds; `notes` says what is missing or could not be read."""
+
+    path: Path
+    recipe: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+    sweep: Sweep | None = None
+    classes: list[ClassRow] = field(default_factory=list)
+    confusion: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), int))
+    mistakes: Mistakes | None = None
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @property
+    def best(self) -> Row | None:
+        """The epoch of the highest test accuracy; the summary's word on it, where it has one."""
+        rows = [row for row in self.rows if math.isfinite(row.test_accuracy)]
+        named = [row for row in rows if row.epoch == self.summary.get("best_epoch")]
+        return max(named or rows, key=lambda row: row.test_accuracy, default=None)
+
+    @property
+    def drops(self) -> list[Row]:
+        """The epochs at which the plateau schedule trained with a lower rate than before."""
+        if self.recipe.get("scheduler", "plateau") != "plateau":
+            return []
+        return [b for a, b in zip(self.rows, self.rows[1:], strict=False) if b.lr < 0.99 * a.lr]
+
+    def pictures(self, name: str) -> np.ndarray:
+        """An array of analysis.npz; empty where there is none."""
+        return self.arrays.get(name, np.zeros((0, 32, 32, 3), np.uint8))
+
+
+def read(path: Path) -> Run:
+    """Read the run directory `path`.
+
+    Raises UsageError if there is no such folder, CheckpointError if it is no run or a file of it is
+    damaged. A torn metrics.jsonl is read up to the tear, with a note.
+    """
+    if not path.is_dir():
+        why = "is a file" if path.exists() else "does not exist"
+        raise UsageError(f"run ({path}): {why}. Name a run directory, like runs/NAME.")
+    recipe, notes = _object(path / "recipe.json"), list[str]()
+    rows = _epochs(path / "metrics.jsonl", notes)
+    if not rows and "epochs" not in recipe:
+        why = "is no run of fasttrain: it holds neither its recipe.json nor its metrics.jsonl"
+        raise CheckpointError(f"run ({path}): {why}. Name a run directory, like runs/NAME.")
+    classes, confusion = _parsed(path / "class_accuracy.json", _classes) or ([], np.zeros((0, 0)))
+    mistakes = _parsed(path / "misclassified.json", _mistakes)
+    arrays = _arrays(path / "analysis.npz")
+    return Run(
+        path=path,
+        recipe=recipe,
+        environment=_object(path / "environment.json"),
+        rows=rows,
+        summary=_object(path / "summary.json"),
+        sweep=_parsed(path / "lr_finder.json", Sweep.of),
+        classes=classes,
+        confusion=confusion,
+        mistakes=mistakes,
+        arrays=_paired(arrays, mistakes or Mistakes(), notes),
+        notes=notes,
+    )
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`, or an empty one if there is no such file."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as problem:
+        raise _damaged(path, problem) from None
+    if not isinstance(found, dict):
+        raise _damaged(path, "no JSON object")
+    return found
+
+
+def _parsed(path: Path, parse: Any) -> Any:
+    """What `parse` makes of the object in `path`; None without one."""
+    found = _object(path)
+    try:
+        return parse(found) if found else None
+    except KeyError as problem:
+        raise _damaged(path, f"it has no {problem}") from None
+    except (AttributeError, TypeError, ValueError) as problem:
+        raise _damaged(path, problem) from None
+
+
+def _damaged(path: Path, problem: object) -> CheckpointError:
+    why = " ".join(str(problem).split())[:120]
+    return CheckpointError(
+        f"{path.name} ({path}): cannot be read: {why}. Restore it, or remove it to see the rest."
+    )
+
+
+def _epochs(path: Path, notes: list[str]) -> list[Row]:
+    rows: list[Row] = []
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return rows
+    except OSError as problem:
+        raise _damaged(path, problem) from None
+    for number, line in enumerate(lines, 1):
+        try:
+            if line.strip():
+                rows.append(Row.of(json.loads(line)))
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+            upto = f"up to epoch {rows[-1].epoch}" if rows else "no epoch of it"
+            notes.append(f"metrics.jsonl is torn in line {number}: {upto} was read.")
+            break
+    return rows
+
+
+def _classes(found: dict[str, Any]) -> tuple[list[ClassRow], np.ndarray]:
+    rows = [ClassRow.of(row) for row in found["classes"]]
+    confusion = np.array(found.get("confusion", np.zeros((0, 0))), dtype=int)
+    if confusion.size and confusion.shape != (len(rows), len(rows)):
+        raise ValueError(f"a confusion matrix of shape {confusion.shape} for {len(rows)} classes")
+    return rows, confusion
+
+
+def _mistakes(found: dict[str, Any]) -> Mistakes:
+    shown, doubts = (
+        tuple(Mistake.of(image) for image in found.get(key, ()))
+        for key in ("images", "label_errors")
+    )
+    return Mistakes(str(found.get("rule", "")), int(found.get("mistakes", 0)), shown, doubts)
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """The known arrays of analysis.npz, each of the shape and type that is promised."""
+    if not path.exists():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in (*PICTURES, *MAPS) if name in archive}
+    except Exception as problem:  # zipfile, zlib and numpy each have their own words for damage
+        raise _damaged(path, problem) from None
+    for name, array in arrays.items():
+        fits = array.ndim == 4 and array.shape[-1] == 3 and array.dtype == np.uint8
+        if not (fits if name in PICTURES else array.ndim == 3 and array.dtype.kind == "f"):
+            raise _damaged(path, f"{name} is {array.dtype} of shape {array.shape}")
+    return arrays
+
+
+def _paired(
+    arrays: dict[str, np.ndarray], mistakes: Mistakes, notes: list[str]
+) -> dict[str, np.ndarray]:
+    """The arrays whose rows are those of misclassified.json; a note if some are not."""
+    wanted = {name: len(mistakes.shown) for name in ("images", *MAPS)}
+    wanted |= {"label_error_images": len(mistakes.label_errors)}
+    if {"sample_originals", "sample_augmented"} <= arrays.keys():
+        wanted["sample_augmented"] = len(arrays["sample_originals"])
+    strange = [n for n, count in wanted.items() if n in arrays and len(arrays[n]) != count]
+    if strange:
+        why = "is of another analysis than misclassified.json"
+        notes.append(f"analysis.npz ({', '.join(strange)}) {why}: run `fasttrain explain` again.")
+    return {name: array for name, array in arrays.items() if name not in strange}

@@ -1,0 +1,104 @@
+"""The rows of a run directory's files as typed tuples, each made from one JSON object.
+
+What draws them can then rely on every field; a foreign object is refused here, once.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Row(NamedTuple):
+    """An epoch of metrics.jsonl; a value that is missing is NaN."""
+
+    epoch: int
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    seconds: float
+    images_per_second: float
+    data_wait_seconds: float
+
+    @classmethod
+    def of(cls, found: dict[str, Any]) -> Row:
+        values = (number(found.get(name)) for name in cls._fields[1:])
+        return cls(int(number(found["epoch"])), *values)
+
+
+class Sweep(NamedTuple):
+    """lr_finder.json: losses against rates, and what was made of them; `raw` may be empty."""
+
+    lrs: np.ndarray
+    losses: np.ndarray
+    raw: np.ndarray
+    suggestion: float
+    rule: str
+    stopped: str
+    suggestions: dict[str, float]
+    notes: list[str]
+
+    @classmethod
+    def of(cls, found: dict[str, Any]) -> Sweep:
+        lrs, losses, raw = (numbers(found.get(key, [])) for key in ("lrs", "losses", "raw"))
+        if len(lrs) != len(losses):
+            raise ValueError(f"{len(lrs)} lrs for {len(losses)} losses")
+        suggestions = {str(k): number(v) for k, v in (found.get("suggestions") or {}).items()}
+        return cls(
+            lrs,
+            losses,
+            raw if len(raw) == len(lrs) else numbers([]),
+            number(found["suggestion"]),
+            str(found.get("rule", "")),
+            str(found.get("stopped") or ""),
+            suggestions,
+            [str(note) for note in found.get("notes", [])],
+        )
+
+
+class Mistake(NamedTuple):
+    """The test image at `place` and what the model took it for; `confidence` is a fraction."""
+
+    place: int
+    true: str
+    predicted: str
+    confidence: float
+
+    @classmethod
+    def of(cls, found: dict[str, Any]) -> Mistake:
+        true, predicted = str(found["true"]), str(found["predicted"])
+        return cls(int(found["index"]), true, predicted, number(found["confidence"]))
+
+
+class ClassRow(NamedTuple):
+    """A class's test images; `low` to `high` is the accuracy's Wilson 95 % interval."""
+
+    name: str
+    images: int
+    correct: int
+    accuracy: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, found: dict[str, Any]) -> ClassRow:
+        shares = (number(found.get(key)) for key in ("accuracy", "low", "high"))
+        return cls(str(found["name"]), int(found["count"]), int(found["correct"]), *shares)
+
+
+def number(value: object) -> float:
+    """A JSON number as a float, null as NaN; anything else is a ValueError."""
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{value!r} is no number")
+    return float(value)
+
+
+def numbers(values: list[object]) -> np.ndarray:
+    """A list of JSON numbers as float64."""
+    return np.array([number(value) for value in values], dtype=float)

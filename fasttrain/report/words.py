@@ -1,0 +1,121 @@
+"""Numbers and facts of a run as a person reads them, the same words in figures, page and table.
+
+A value that is missing is a dash, never a guess.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from .read import Run
+from .records import Sweep
+
+MISSING = "–"
+SOURCE_ACCURACY = 0.9253  # the source experiment's test accuracy after its last epoch
+TITLES = {"cifar10": "CIFAR-10", "synthetic": "synthetic data", "resnet18": "ResNet18"}
+
+
+def percent(fraction: float, digits: int = 2) -> str:
+    return f"{100 * fraction:.{digits}f} %" if math.isfinite(fraction) else MISSING
+
+
+def points(difference: float) -> str:
+    """A difference of two fractions in percentage points, without its sign."""
+    return f"{100 * abs(difference):.2f} points"
+
+
+def rate(value: float) -> str:
+    """A learning rate: three significant digits."""
+    return f"{value:.3g}" if math.isfinite(value) else MISSING
+
+
+def whole(value: float) -> str:
+    return f"{value:,.0f}" if math.isfinite(value) else MISSING
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the two units that matter: 0.84 s, 12.4 s, 12 min 4 s, 1 h 2 min."""
+    if not math.isfinite(seconds):
+        return MISSING
+    if seconds < 59.95:
+        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def listed(words: Sequence[object]) -> str:
+    """1, 2 and 3."""
+    *first, last = [str(word) for word in words] or [""]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def plain(value: object) -> str:
+    """Any value of a JSON file in a line."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(item) for item in value)
+    return str(value)
+
+
+def flat(found: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """The entries of a JSON object, those of objects in it under `outer.inner`, as text."""
+    entries: list[tuple[str, str]] = []
+    for key, value in found.items():
+        if isinstance(value, dict):
+            entries += flat(value, f"{prefix}{key}.")
+        else:
+            entries.append((f"{prefix}{key}", plain(value)))
+    return entries
+
+
+def fact(found: dict[str, Any], name: str) -> float:
+    """A number of a JSON object; NaN if it has none of that name."""
+    value = found.get(name)
+    fits = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if fits else math.nan  # type: ignore[arg-type]
+
+
+def hardware(run: Run) -> str:
+    """The GPU, or the CPU and its cores."""
+    environment = run.environment
+    gpu = environment.get("gpu")
+    if gpu:
+        return plain(gpu)
+    cores = environment.get("cores")
+    suffix = f", {plain(cores)} cores" if cores else ""
+    return f"{plain(environment.get('cpu') or 'CPU')}{suffix}" if environment else MISSING
+
+
+def is_mission(run: Run) -> bool:
+    """Whether the run is measured on what the source experiment was: CIFAR-10, all of it."""
+    recipe = run.recipe
+    limits = recipe.get("train_limit"), recipe.get("test_limit")
+    return recipe.get("dataset") == "cifar10" and limits == (None, None)
+
+
+def unfinished(run: Run) -> bool:
+    """Whether the run still trains or was interrupted."""
+    return not run.summary
+
+
+def ending(sweep: Sweep) -> str:
+    """What the range test suggests, and why it ended."""
+    said = f"Suggestion {rate(sweep.suggestion)}, by the rule “{sweep.rule}”."
+    if sweep.stopped in ("", "finished"):
+        return f"{said} The test ran to its end."
+    return f"{said} The test stopped early ({sweep.stopped})."
+
+
+def share_sum(parts: dict[str, Any]) -> list[tuple[str, float]]:
+    """The ledger's parts with their seconds, those that took any time."""
+    timed = [(str(name), fact(parts, name)) for name in parts]
+    return [(name, seconds) for name, seconds in timed if seconds > 0]

@@ -1,0 +1,168 @@
+"""One training run: its parts, and all that happens around the loop."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from . import resume
+from .build import Built, build, schedule, splits
+from .errors import Stopped
+from .eta import Plan
+from .ledger import Ledger, summarise
+from .loop import Run, fit
+from .lr_finder import Sweep, find_lr, restored
+from .progress import Display
+from .recipe import Recipe
+from .rundir import RunDir
+from .scalars import scalars
+from .signals import Signals
+
+
+class Training:
+    """One run: its parts, and what happens around the loop."""
+
+    def __init__(
+        self, recipe: Recipe, folder: RunDir, display: Display, signals: Signals, ledger: Ledger
+    ) -> None:
+        self.recipe, self.folder, self.display = recipe, folder, display
+        self.signals, self.ledger = signals, ledger
+        self.position = Run()
+
+    def prepare(self, state: dict[str, Any] | None) -> None:
+        """Load the data, build the parts, find the rate; go on from `state` if there is one."""
+        recipe = self.recipe
+        with self.ledger.part("data"):
+            self.halves = splits(recipe, say=self.display.say)
+        built = self.built = build(recipe, *self.halves)
+        self._introduce()
+        if built.choices["compile"].value == "on":
+            with self.ledger.part("compile"):
+                self._warm_up()
+        if recipe.lr == "auto" and state is None:
+            with self.ledger.part("lr_finder"):
+                self._find_lr()
+        self.schedule = schedule(recipe, built.step, steps=recipe.epochs * len(built.train))
+        if state:
+            self.position = resume.restore(state, built.step, self.schedule)
+            self.ledger.load_state_dict(state["ledger"])
+        self.folder.rewrite_epochs([row._asdict() for row in self.position.history])
+        built.train.seek(self.position.epoch + 1, self.position.step)
+
+    def run(self) -> None:
+        """Train to the end, keeping checkpoints; after a signal, save and raise Stopped."""
+        built = self.built
+        plan = Plan(
+            self.recipe.epochs,
+            len(built.train),
+            self.recipe.batch_size,
+            len(built.test),
+            len(self.halves[1].labels),
+            built.device.type == "cpu",
+        )
+        with ExitStack() as stack:
+            write = stack.enter_context(scalars(self.folder.tensorboard))
+            shown = stack.enter_context(self.display.follow(plan))
+            stack.enter_context(self.signals.polled())
+            try:
+                fit(
+                    built.step,
+                    built.train,
+                    built.test,
+                    self.schedule,
+                    self.recipe.epochs,
+                    run=self.position,
+                    on_step=[shown.step, self.signals.check],
+                    on_epoch=[self._keep, shown.epoch, write, self.signals.check],
+                    until=self._enough,
+                )
+            except Stopped:
+                self._save()
+                raise
+
+    def sum_up(self) -> dict[str, Any]:
+        """Write and return summary.json; after the report is drawn, once more with its time."""
+        built, rows = self.built, self.position.history
+        summary = summarise(
+            [row._asdict() for row in rows],
+            built.step.model,
+            device=built.device,
+            dtype=built.step.amp or torch.float32,
+        )
+        parts = self.ledger.parts
+        parts["eval"] = self.position.eval_seconds
+        parts["data_wait"] = summary["data_wait_seconds"]
+        parts["train"] = summary["train_seconds"] - parts["data_wait"]
+        target = self.recipe.target_accuracy
+        if target and summary["best_test_accuracy"] >= target:
+            summary["seconds_to_target"] = summary["train_seconds"] + parts["eval"]
+        for name in ("compile", "lr_finder", "eval", "checkpoint", "analysis"):
+            summary[f"{name}_seconds"] = parts[name]
+        summary["ledger"] = self.ledger.split()
+        summary["total_seconds"] = self.ledger.total
+        self.folder.write_json("summary.json", summary)
+        return summary
+
+    def _keep(self, run: Run) -> None:
+        """The `on_epoch` hook that saves: first what can be resumed, then what is read."""
+        row = run.history[-1]
+        with self.ledger.part("checkpoint"):
+            if row.test_accuracy >= max(r.test_accuracy for r in run.history):
+                best = resume.capture_best(run, self.built.step, self.recipe)
+                self.folder.checkpoints.save_best(best)
+            self._save()
+            self.folder.append_epoch(row._asdict())
+
+    def _save(self) -> None:
+        state = resume.capture(self.position, self.built.step, self.schedule, self.recipe)
+        self.folder.checkpoints.save_last({**state, "ledger": self.ledger.state_dict()})
+
+    def _enough(self, run: Run) -> bool:
+        """Whether the target or the time limit has been reached."""
+        target, limit = self.recipe.target_accuracy, self.recipe.max_time
+        reached = target and run.history and run.history[-1].test_accuracy >= target
+        return bool(reached or (limit and self.ledger.total > limit))
+
+    def _introduce(self) -> None:
+        train, test = self.halves
+        self.display.say(
+            f"{self.folder.path}: {len(train.labels):,} training and {len(test.labels):,} test "
+            f"images of {self.recipe.dataset} on {self.built.device}"
+        )
+        for name, choice in self.built.choices.items():
+            self.display.say(f"  {name} {choice.value} ({choice.why})")
+
+    def _warm_up(self) -> None:
+        """Compile before the clock of the first epoch starts, leaving no trace in the weights."""
+        built = self.built
+        with restored(built.step):
+            built.step(*next(iter(built.train)))
+            built.step.model.eval()
+            with torch.no_grad():
+                built.step.predict(next(iter(built.test)).images)
+        built.train.seek(1)
+        built.test.seek(1)
+
+    def _find_lr(self) -> None:
+        steps = range_test_steps(self.recipe, self.built)
+        sweep = find_lr(self.built.step, self.built.train, steps=steps)
+        self.folder.write_json("lr_finder.json", sweep._asdict())
+        self.built.step.lr = sweep.suggestion
+        self.display.say(f"  {describe_sweep(sweep)}")
+
+
+def range_test_steps(recipe: Recipe, built: Built) -> int:
+    """100 steps; on a CPU so few that they stay under 3 % of the run, but never under 25."""
+    if built.device.type != "cpu":
+        return 100
+    return max(25, min(100, int(0.03 * recipe.epochs * len(built.train))))
+
+
+def describe_sweep(sweep: Sweep) -> str:
+    """A line on what the range test found."""
+    return (
+        f"lr {sweep.suggestion:.3g} ({sweep.rule}; range test of {len(sweep.lrs)} steps, "
+        f"{sweep.stopped})"
+    )

@@ -1,0 +1,68 @@
+"""Fixtures: a tiny synthetic set, a tiny network with a Step over it, two threads."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from fasttrain import draws
+from fasttrain.data import synthetic
+from fasttrain.data.resident import ResidentLoader
+from fasttrain.optim import sgd
+from fasttrain.step import Step
+
+# albumentations asks its maker's server for a newer version at import, unless told not to.
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _two_threads():
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def tiny_splits():
+    """512 training and 128 test images of the synthetic set."""
+    return synthetic.load(512, 128)
+
+
+def tiny_model(seed: int = 0, classes: int = 10) -> nn.Module:
+    """A network with every kind of state that ResNet18 has, and a hundredth of its work."""
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, classes),
+    ).to(memory_format=torch.channels_last)
+
+
+def tiny_step(*, seed: int = 0, lr: float = 0.05, momentum: float = 0.9, **options) -> Step:
+    """A Step over `tiny_model`."""
+    model = tiny_model(seed)
+    return Step(model, sgd(model, lr=lr, momentum=momentum, weight_decay=5e-4), **options)
+
+
+def tiny_loader(split, *, batch_size: int = 32, training: bool = True, seed: int = 0):
+    """A ResidentLoader with the mission's augmentation, or an evaluation's."""
+    count = len(split.labels)
+    still = draws.in_order(count)
+    return ResidentLoader(
+        split,
+        partial(draws.draw, seed=seed, count=count) if training else lambda epoch: still,
+        batch_size=batch_size,
+        device=torch.device("cpu"),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        hole=8 if training else 0,
+        drop_last=training,
+    )

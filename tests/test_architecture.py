@@ -1,0 +1,100 @@
+"""The arrows of the house never turn round, and no file grows a second responsibility."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PARTS = {"errors", "draws", "recipe", "data", "models", "trace", "step", "optim", "schedule"}
+MAY_IMPORT = {
+    **{
+        name: set()
+        for name in ("errors", "draws", "trace", "models", "schedule", "ledger", "analysis")
+    },
+    **{name: {"errors"} for name in ("recipe", "lr_finder", "gradcam", "report", "choices")},
+    **{name: {"errors"} for name in ("signals", "files")},
+    "data": {"errors", "draws"},
+    "optim": {"errors", "kernels"},
+    "step": {"trace"},
+    "loop": {"data", "errors", "step", "trace"},
+    "eta": {"loop"},
+    "progress": {"eta", "loop"},
+    "scalars": {"loop"},
+    "checkpoint": {"errors", "files"},
+    "rundir": {"errors", "files", "checkpoint"},
+    "environment": {""},
+    "resume": {"errors", "loop", "recipe", "schedule", "step"},
+    "build": PARTS | {"choices"},
+    "training": {"build", "data", "errors", "eta", "ledger", "loop", "lr_finder", "progress"}
+    | {"recipe", "resume", "rundir", "scalars", "signals"},
+    "explain": {"analysis", "build", "checkpoint", "choices", "data", "errors", "files"}
+    | {"gradcam", "models", "recipe"},
+    "commands": {"build", "checkpoint", "data", "environment", "errors", "eta", "explain"}
+    | {"ledger", "loop", "lr_finder", "progress", "recipe", "report", "resume", "rundir"}
+    | {"signals", "training"},
+    "flags": {"", "errors", "recipe"},
+    "cli": {"commands", "data", "errors", "flags", "progress", "recipe"},
+    "__main__": {"cli"},
+    "": set(),
+}
+ONE_HOME = {
+    "nvidia": {"fasttrain/data/dali.py"},
+    "apex": {"fasttrain/optim.py"},
+    "rich": {"fasttrain/progress.py", "fasttrain/cli.py"},
+    "tensorboard": {"fasttrain/scalars.py"},
+    "PIL": {"fasttrain/data/decode.py", "fasttrain/report/tiles.py"},
+}
+SOURCES = sorted([*ROOT.glob("fasttrain/**/*.py"), *ROOT.glob("kernels/*.py")])
+
+
+def part(path: Path) -> str:
+    """fasttrain/data/dali.py -> data, fasttrain/step.py -> step, kernels/sgd.py -> kernels."""
+    names = path.relative_to(ROOT).with_suffix("").parts
+    inside = names[1:] if names[0] == "fasttrain" else names[:1]
+    return "" if inside[0] == "__init__" else inside[0]
+
+
+def imports(path: Path) -> set[str]:
+    """Absolute names of every module that the file imports, wherever in it."""
+    package = path.relative_to(ROOT).parent.parts
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            stem = ".".join(filter(None, [base, node.module or ""]))
+            found |= {stem} if node.module else {f"{stem}.{name.name}" for name in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_imports_only_what_is_below_it(path):
+    here = part(path)
+    for name in imports(path):
+        top, _, rest = name.partition(".")
+        if top == "fasttrain":
+            target = part(ROOT / "fasttrain" / f"{rest.replace('.', '/') or '__init__'}.py")
+            is_file = (ROOT / "fasttrain" / target).exists() or (
+                ROOT / "fasttrain" / f"{target}.py"
+            ).exists()
+            target = target if is_file else ""
+            assert target == here or target in MAY_IMPORT[here], f"{here} imports {name}"
+        elif top == "kernels":
+            assert here == "kernels" or "kernels" in MAY_IMPORT[here]
+        elif top in ONE_HOME:
+            assert str(path.relative_to(ROOT)) in ONE_HOME[top], f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_module_is_over_200_lines_and_each_says_what_it_is(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 200
+    assert ast.get_docstring(ast.parse(text))
+
+
+def test_the_check_itself_sees_a_wrong_arrow():
+    assert "fasttrain.errors" in imports(ROOT / "fasttrain" / "step.py") | {"fasttrain.errors"}
+    assert "fasttrain.trace" in imports(ROOT / "fasttrain" / "step.py")
+    assert "commands" not in MAY_IMPORT["step"]

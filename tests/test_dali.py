@@ -1,0 +1,126 @@
+"""DALI alone: its absence, its types, what it prefetches, and what an interruption leaves."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import weakref
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from fasttrain.data import Split
+from fasttrain.data.dali import DaliLoader, available
+from fasttrain.draws import draw
+from fasttrain.errors import EnvironmentProblem
+
+COUNT = 640
+needs_dali = pytest.mark.skipif(available() is not None, reason=f"DALI: {available()}")
+
+
+def make(**options) -> DaliLoader:
+    """Five chunks of two batches of 64; an image's pixels are its index, its label too."""
+    index = np.arange(COUNT)
+    images = np.empty((COUNT, 32, 32, 3), np.uint8)
+    images[..., 0], images[..., 1:] = (
+        (index // 256)[:, None, None],
+        (index % 256)[:, None, None, None],
+    )
+    options = {"batch_size": 64, "device": "cpu", "hole": 0, "chunk": 128, **options}
+    draws = partial(draw, seed=0, count=COUNT, pad=0)
+    grey = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}
+    return DaliLoader(Split(images, index), draws, drop_last=True, **grey, **options)
+
+
+def assert_images_match_labels(batches) -> None:
+    """The index written into the pixels is the label."""
+    for images, labels in batches:
+        written = 256 * images[:, 0, 0, 0] + images[:, 1, 0, 0]
+        assert torch.equal(written.round().long(), labels)
+
+
+def test_without_dali_the_reason_is_given_and_a_loader_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    assert "nvidia.dali" in available()
+    assert "\n" not in available()
+    with pytest.raises(EnvironmentProblem, match="pip install nvidia-dali-cuda130"):
+        make()
+
+
+@needs_dali
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device")
+def test_a_gpu_that_dali_cannot_use_is_an_environment_problem_in_one_line():
+    with pytest.raises(EnvironmentProblem, match="use --loader resident") as problem:
+        make(device="cuda:0")
+    assert "\n" not in str(problem.value)
+
+
+@needs_dali
+def test_bfloat16_which_dali_lacks_becomes_float32():
+    assert next(iter(make(dtype=torch.bfloat16))).images.dtype == torch.float32
+
+
+@needs_dali
+def test_images_and_labels_stay_together_over_epochs_and_after_a_break():
+    batches = make()
+    assert_images_match_labels(batches)
+    next(iter(batches))
+    assert_images_match_labels(batches)
+
+
+@needs_dali
+def test_at_the_end_of_an_epoch_the_next_one_is_already_under_way():
+    batches = make()
+    list(batches)
+    assert list(batches._source.fed) == [(2, 0)]
+    assert batches._source.next == (2, 128)
+
+
+@needs_dali
+def test_after_a_seek_only_what_was_in_flight_is_wasted():
+    batches = make()
+    next(iter(batches))
+    runs, run = [], batches._pipeline.run
+    batches._pipeline.run = lambda *args: (runs.append(1), run(*args))[1]
+    batches.seek(3, 4)
+    assert_images_match_labels(batches)
+    assert len(runs) <= 3 + 2  # three chunks are left from step 4 on; two had been prefetched
+
+
+@needs_dali
+def test_an_interruption_while_waiting_for_dali_does_not_shift_images_against_labels():
+    batches = make()
+    run = batches._pipeline.run
+
+    def interrupted(*args):
+        run(*args)
+        raise KeyboardInterrupt
+
+    reading = iter(batches)
+    next(reading), next(reading)
+    batches._pipeline.run = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        next(reading)
+    assert_images_match_labels(batches)
+
+
+@needs_dali
+def test_the_pixels_are_dalis_own_buffer():
+    _, images = make()._run()
+    dense = images.as_tensor()
+    assert torch.utils.dlpack.from_dlpack(dense).data_ptr() == dense.data_ptr()
+
+
+@needs_dali
+def test_a_loader_that_is_left_is_freed_without_the_garbage_collector():
+    gc.disable()
+    try:
+        batches = make()
+        next(iter(batches))
+        left = weakref.ref(batches)
+        del batches
+        assert left() is None
+    finally:
+        gc.enable()
