@@ -108,7 +108,7 @@ def _data(recipe: Recipe, display: Any) -> int:
     from .data import cifar10
 
     folder = Path(recipe.data_dir) if recipe.data_dir else None
-    for key, value in cifar10.describe(folder, say=display.say).items():
+    for key, value in cifar10.describe(folder, say=display.say, bar=display.bar).items():
         display.say(f"{key:14} {value}")
     return 0
 

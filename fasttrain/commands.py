@@ -120,7 +120,7 @@ def _one_image(run: Path, subject: explain.Subject, index: int) -> Path:
 def search_lr(recipe: Recipe, *, display: Display | None = None) -> Sweep:
     """The range test alone, on the Step and Loader that `recipe` would train with."""
     display = display or Display()
-    train, test = splits(recipe, say=display.say)
+    train, test = splits(recipe, say=display.say, bar=display.bar)
     built = build(recipe, train, test)
     sweep = find_lr(built.step, built.train, steps=100)
     display.say(describe_sweep(sweep))

@@ -1,4 +1,4 @@
-"""What a run ran on, for environment.json: a number without its machine and versions is worth little.
+"""What a run ran on, for environment.json: a speed without its machine and versions says little.
 
 It says nothing of who ran it or where: no user, home, host or environment variable, so that a run
 directory can be passed on.
@@ -41,7 +41,7 @@ def describe() -> dict[str, Any]:
 
 
 def _git(package: Path) -> dict[str, Any]:
-    """The commit, and whether it was changed since, of the checkout that `package` is the top of."""
+    """The commit, and whether it was changed since, of the checkout that holds `package`."""
     unknown = {"commit": None, "modified": None}
     found = _run_git(package, "rev-parse", "--show-toplevel", "HEAD")
     if found is None or len(found) != 2 or Path(found[0]).resolve() != package.parent:

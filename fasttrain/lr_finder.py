@@ -59,7 +59,7 @@ def find_lr(
     high: float = 1.0,
     steps: int = 100,
     rule: str = "steepest",
-    smoothing: float = 0.9,
+    smoothing: float = 0.1,
     diverge: float = 4.0,
     read_every: int = 10,
     on_step: Sequence[Callable[[int], None]] = (),
@@ -67,10 +67,10 @@ def find_lr(
 ) -> Sweep:
     """Train `steps` steps while the rate rises exponentially from `low` to `high`; undo them.
 
-    Stops early when the loss, averaged with factor `smoothing`, exceeds `diverge` times its best or
-    is not finite; raises Diverged if that is the first. The device is waited for every `read_every`
-    steps. Hooks get the number of steps done. `agree` makes of the losses those that all processes
-    of a group decide by. A short loader is cycled, and in the end put back to epoch 1.
+    Stops early when the loss, averaged over some last `smoothing` of the steps, exceeds `diverge`
+    times its best or is not finite; raises Diverged if that is the first. The device is waited for
+    every `read_every` steps. Hooks get the number of steps done. `agree` makes of the losses those
+    all processes of a group go by. A short loader is cycled, and rewound to epoch 1.
     """
     fits = 0 < low < high < np.inf and steps > 1 and 0 <= smoothing < 1 < diverge
     if not fits or rule not in RULES:
@@ -79,6 +79,7 @@ def find_lr(
         raise UsageError(f"range test ({asked}): impossible. It needs {why}.")
     grid: list[float] = np.geomspace(low, high, steps).tolist()
     losses, raw = list[Tensor](), list[float]()
+    factor = 1 - 1 / max(1, smoothing * steps)
     with contextlib.ExitStack() as undo:
         if hasattr(loader, "seek"):
             undo.callback(loader.seek, 1)
@@ -89,10 +90,10 @@ def find_lr(
                 hook(done)
             if done % read_every == 0 or done == steps:
                 raw += agree(torch.stack(losses[len(raw) :])).tolist()
-                count, stopped = _judged(grid, raw, smoothing, diverge)
+                count, stopped = _judged(grid, raw, factor, diverge)
                 if stopped:
                     break
-    return _sum_up(grid, raw[:count], smoothing, rule, stopped or "finished")
+    return _sum_up(grid, raw[:count], factor, rule, stopped or "finished")
 
 
 def _trained(step: Trainable, loader: Batches, grid: list[float]) -> Iterator[Tensor]:
@@ -111,17 +112,17 @@ def _trained(step: Trainable, loader: Batches, grid: list[float]) -> Iterator[Te
     raise DataError("loader (0 batches): an epoch without images. Give it more of them.")
 
 
-def _judged(grid: list[float], raw: list[float], smoothing: float, most: float) -> tuple[int, str]:
+def _judged(grid: list[float], raw: list[float], factor: float, diverge: float) -> tuple[int, str]:
     """How many of the points count, and why the sweep must stop after them, if it must."""
     best = np.inf
-    for i, (loss, mean) in enumerate(zip(raw, smooth(raw, smoothing), strict=True)):
+    for i, (loss, mean) in enumerate(zip(raw, smooth(raw, factor), strict=True)):
         at = f"at lr {grid[i]:.3g}"
         if not np.isfinite(loss):
             if i == 0:
                 raise Diverged(f"first loss ({loss}): not finite, {at}. Check the images.")
             return i, f"not finite: the loss is {loss} {at}"
         best = min(best, mean)
-        if i >= GRACE and mean - best > (most - 1) * abs(best):
+        if i >= GRACE and mean - best > (diverge - 1) * abs(best):
             return i + 1, f"diverged: the smoothed loss is {mean:.4g} {at}, its best {best:.4g}"
     return len(raw), ""
 
@@ -161,7 +162,7 @@ def suggest(lrs: Sequence[float], losses: Sequence[float]) -> dict[str, float]:
     minimum = {"minimum": float(max(x[low] / 10, x[0]))}
     if low < 2 or y[:low].max() - y[low] <= FLAT * abs(y[:low].max()):
         return minimum
-    steepest = np.gradient(y, np.log(x))[: low + 1].argmin()
+    steepest = 1 + np.gradient(y, np.log(x))[1:low].argmin()
     chains: list[tuple[int, int]] = []  # length and start of the longest fall ending at each point
     for i, loss in enumerate(y):
         length, start = max((chains[j] for j in range(i) if y[j] > loss), default=(0, i))

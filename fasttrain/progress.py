@@ -6,13 +6,13 @@ once the copy has arrived.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 
 from .eta import Estimate, Plan, duration
 from .loop import Run
@@ -31,6 +31,14 @@ class Display:
     def say(self, line: str) -> None:
         """A line of its own, above the bars."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def bar(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A bar over `total` bytes; yields what to call with those done so far."""
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+        with Progress(*columns, console=self.console, transient=True) as bars:
+            task = bars.add_task(title, total=total)
+            yield lambda done: bars.update(task, completed=done)
 
     @contextmanager
     def follow(self, plan: Plan) -> Iterator[Follower]:

@@ -35,7 +35,7 @@ class Training:
         """Load the data, build the parts, find the rate; go on from `state` if there is one."""
         recipe = self.recipe
         with self.ledger.part("data"):
-            self.halves = splits(recipe, say=self.display.say)
+            self.halves = splits(recipe, say=self.display.say, bar=self.display.bar)
         built = self.built = build(recipe, *self.halves)
         self._introduce()
         if built.choices["compile"].value == "on":

@@ -16,12 +16,12 @@ from fasttrain.data.dali import DaliLoader, available
 from fasttrain.draws import draw
 from fasttrain.errors import EnvironmentProblem
 
-COUNT = 640
+COUNT = 704
 needs_dali = pytest.mark.skipif(available() is not None, reason=f"DALI: {available()}")
 
 
 def make(**options) -> DaliLoader:
-    """Five chunks of two batches of 64; an image's pixels are its index, its label too."""
+    """Eleven batches of 64 in six chunks; an image's pixels are its index, its label too."""
     index = np.arange(COUNT)
     images = np.empty((COUNT, 32, 32, 3), np.uint8)
     images[..., 0], images[..., 1:] = (
@@ -78,15 +78,30 @@ def test_at_the_end_of_an_epoch_the_next_one_is_already_under_way():
     assert batches._source.next == (2, 128)
 
 
+def counted_runs(batches: DaliLoader) -> list[int]:
+    """Grows by an item each time the pipeline runs."""
+    runs, run = [], batches._pipeline.run
+    batches._pipeline.run = lambda *args: (runs.append(1), run(*args))[1]
+    return runs
+
+
+@needs_dali
+def test_an_epoch_runs_the_pipeline_once_a_chunk():
+    batches = make()
+    runs = counted_runs(batches)
+    assert_images_match_labels(batches)
+    assert_images_match_labels(batches)
+    assert len(runs) == 2 * 6
+
+
 @needs_dali
 def test_after_a_seek_only_what_was_in_flight_is_wasted():
     batches = make()
     next(iter(batches))
-    runs, run = [], batches._pipeline.run
-    batches._pipeline.run = lambda *args: (runs.append(1), run(*args))[1]
+    runs = counted_runs(batches)
     batches.seek(3, 4)
     assert_images_match_labels(batches)
-    assert len(runs) <= 3 + 2  # three chunks are left from step 4 on; two had been prefetched
+    assert len(runs) == 4 + 1  # the four chunks from step 4 on, and the one that was under way
 
 
 @needs_dali
@@ -95,6 +110,7 @@ def test_an_interruption_while_waiting_for_dali_does_not_shift_images_against_la
     run = batches._pipeline.run
 
     def interrupted(*args):
+        batches._pipeline.run = run
         run(*args)
         raise KeyboardInterrupt
 
@@ -108,9 +124,12 @@ def test_an_interruption_while_waiting_for_dali_does_not_shift_images_against_la
 
 @needs_dali
 def test_the_pixels_are_dalis_own_buffer():
-    _, images = make()._run()
-    dense = images.as_tensor()
-    assert torch.utils.dlpack.from_dlpack(dense).data_ptr() == dense.data_ptr()
+    batches, given = make(), []
+    run = batches._run
+    batches._run = lambda: given.append(run()) or given[-1]
+    images = next(iter(batches)).images
+    [(_, dalis)] = given
+    assert images.data_ptr() == dalis.as_tensor().data_ptr()
 
 
 @needs_dali

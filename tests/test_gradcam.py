@@ -20,7 +20,7 @@ CLASSES = 5
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Two threads on so little work, with one core busy, took 200 times as long: barriers of 10 ms."""
+    """With a core busy, two threads took 200 times as long over so little: 10 ms a barrier."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -61,7 +61,7 @@ class Net(nn.Module):
 
 @pytest.fixture
 def net() -> Net:
-    torch.manual_seed(0)
+    torch.manual_seed(12)
     model = Net()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -155,9 +155,14 @@ def test_two_channel_toy_gives_the_map_known_in_closed_form() -> None:
     assert torch.equal(maps[2], torch.zeros(4, 4)), "a map that is all zero must stay so, not NaN"
 
 
-@pytest.mark.parametrize("layer", ["stem", "bn", "layer1", "layer1.conv", "layer2", "layer2.0.bn"])
+# Before a ReLU channels of both signs cancel, and float32's rounding is divided by a small peak.
+LAYERS = {"stem": 1e-6, "layer1.conv": 1e-6, "layer1": 1e-6, "layer2": 1e-6}
+SIGNED_LAYERS = {"bn": 5e-6, "layer2.0.bn": 5e-6}
+
+
+@pytest.mark.parametrize(("layer", "tolerance"), [*LAYERS.items(), *SIGNED_LAYERS.items()])
 def test_a_batch_of_distinct_targets_equals_a_loop_over_the_images(
-    net: Net, images: Tensor, layer: str
+    net: Net, images: Tensor, layer: str, tolerance: float
 ) -> None:
     with GradCAM(net, layer) as cam:
         maps = cam(images, TARGETS)
@@ -166,14 +171,16 @@ def test_a_batch_of_distinct_targets_equals_a_loop_over_the_images(
     assert not maps.requires_grad
     assert maps.min() >= 0
     assert maps.max() <= 1
-    np.testing.assert_allclose(maps.numpy(), reference(net, layer, images, TARGETS), atol=1e-6)
+    assert (maps.amax(dim=(1, 2)) == 1).sum() >= 4, "maps of zeros would agree too easily"
+    expected = reference(net.double(), layer, images.double(), TARGETS)
+    np.testing.assert_allclose(maps.numpy(), expected, rtol=0, atol=tolerance)
 
 
 def test_the_map_of_another_target_is_another_map(net: Net, images: Tensor) -> None:
     with GradCAM(net, "layer2") as cam:
         maps, others = cam(images, TARGETS), cam(images, (TARGETS + 1) % CLASSES)
     far = (maps - others).abs().amax(dim=(1, 2))
-    assert (far > 0.05).all(), "the reference above would accept a map that ignores its target"
+    assert (far > 0.1).all(), "the reference above would accept a map that ignores its target"
 
 
 def test_several_layers_in_one_pass_equal_single_ones(net: Net, images: Tensor) -> None:

@@ -267,9 +267,14 @@ def test_an_epoch_without_one_whole_batch_is_refused(make):
 
 
 def test_resident_pixels_are_the_splits_own_memory_and_no_warning_is_given(split):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        resident = loader(ResidentLoader, split)
+    torch.set_warn_always(True)  # torch says most things once a process
+    try:
+        with warnings.catch_warnings(record=True) as given:
+            warnings.simplefilter("always")
+            resident = loader(ResidentLoader, split)
+    finally:
+        torch.set_warn_always(False)
+    assert [str(warning.message) for warning in given] == []
     assert resident._images.data_ptr() == split.images.ctypes.data
     assert resident._images.dtype == torch.uint8
 

@@ -1,7 +1,8 @@
 """A deterministic, learnable twin of CIFAR-10 that needs no download.
 
-Each class is a texture: stripes of one of five orientations, fine or coarse, in random colours, phase and
-contrast over noise. Neither the mean colour nor any single pixel tells the class; edges do.
+Each class is a texture: stripes of one of five orientations, fine or coarse, in random colours,
+phase and contrast over noise. Neither the mean colour nor any single pixel tells the class; edges
+do.
 """
 
 from __future__ import annotations

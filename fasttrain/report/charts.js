@@ -1,23 +1,7 @@
 // Line charts drawn at the size they are shown, that answer to the pointer and to the arrow keys.
-"use strict";
 
 const SVG = "http://www.w3.org/2000/svg";
 const EDGE = { left: 58, right: 14, top: 14, bottom: 42 };
-
-const FORMATS = {
-  percent: (v) => `${(100 * v).toFixed(2)} %`,
-  points: (v) => `${(100 * v).toFixed(2)} points`,
-  loss: (v) => v.toPrecision(4),
-  rate: (v) => String(Number(v.toPrecision(3))),
-  epoch: (v) => String(v),
-  seconds: (v) => `${v.toFixed(v < 100 ? 1 : 0)} s`,
-};
-const TICKS = { ...FORMATS, loss: (v) => String(round(v)) };
-TICKS.percent = TICKS.points = (v) => String(round(100 * v));
-TICKS.seconds = (v) => String(round(v));
-
-const round = (v) => Number(v.toPrecision(6));
-const finite = (values) => values.filter((v) => v !== null);
 
 function element(name, attributes, parent, text) {
   const made = document.createElementNS(SVG, name);
@@ -33,48 +17,6 @@ function html(name, className, parent, text) {
   if (text !== undefined) made.textContent = text;
   parent.append(made);
   return made;
-}
-
-function linearTicks(low, high, count, whole) {
-  const rough = (high - low) / count;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  let step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough * 0.999);
-  if (whole) step = Math.max(1, Math.round(step));
-  const ticks = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) ticks.push(i * step);
-  return ticks;
-}
-
-function logTicks(low, high, count) {
-  const decades = [];
-  for (let p = Math.floor(Math.log10(low)); p <= Math.ceil(Math.log10(high)); p++) decades.push(p);
-  const inside = (v) => v >= low * 0.999 && v <= high * 1.001;
-  const every = Math.ceil(decades.length / count);
-  const whole = decades.filter((p) => p % every === 0).map((p) => Number(`1e${p}`)).filter(inside);
-  if (whole.length > 2) return whole;
-  return decades.flatMap((p) => [1, 2, 5].map((n) => Number(`${n}e${p}`))).filter(inside);
-}
-
-function scale(axis, values, from, to, count) {
-  let low = Math.min(...values);
-  let high = Math.max(...values);
-  if (axis.log) {
-    if (low === high) [low, high] = [low / 2, high * 2];
-    const span = Math.log(high / low);
-    const at = (v) => from + ((to - from) * Math.log(v / low)) / span;
-    return { at, ticks: logTicks(low, high, count) };
-  }
-  if (axis.zero) low = Math.min(0, low);
-  if (low === high) [low, high] = [low - 0.5, high + 0.5];
-  const at = (v) => from + ((to - from) * (v - low)) / (high - low);
-  return { at, ticks: linearTicks(low, high, count, axis.format === "epoch") };
-}
-
-function padded(axis, values) {
-  const [low, high] = [Math.min(...values), Math.max(...values)];
-  if (axis.log) return [low / (high / low) ** 0.06, high * (high / low) ** 0.06];
-  const extra = 0.06 * (high - low);
-  return [axis.zero && low >= 0 ? 0 : low - extra, high + extra];
 }
 
 function pathOf(series, xs, x, y) {
@@ -93,10 +35,10 @@ function pathOf(series, xs, x, y) {
   return path;
 }
 
-function valueAt(series, at) {
+function valueAt(series, at, join) {
   for (let i = at; i >= 0; i--) {
-    if (series.values[i] !== null) return [i, series.values[i]];
-    if (!series.join) break;
+    if (series.values[i] !== null) return series.values[i];
+    if (!join) break;
   }
   return null;
 }
@@ -128,6 +70,10 @@ function drawMark(svg, mark, x, y, width, height) {
     return;
   }
   const py = y.at(mark.y);
+  if (mark.look === "fall") {
+    element("text", { class: "label", x: px - 8, y: py + 4, "text-anchor": "end" }, svg, mark.label);
+    return;
+  }
   element("circle", { class: `mark ${mark.look}`, cx: px, cy: py, r: 5 }, svg);
   const below = py < height / 2 ? 20 : -11;
   if (mark.label) element("text", { class: "label", x: px, y: py + below, "text-anchor": anchor }, svg, mark.label);
@@ -164,7 +110,8 @@ function chart(box, spec) {
   const say = FORMATS[spec.y.format];
   const readout = html("p", "readout", box);
   const where = html("span", "where", readout);
-  const shown = spec.series.filter((series) => !series.dots || !spec.quiet);
+  const shown = spec.series;
+  const last = spec.x.values.length - 1;
   const values = shown.map((series) => {
     const key = html("span", "key", readout);
     const swatch = element("svg", { width: 26, height: 10, "aria-hidden": "true" }, key);
@@ -175,17 +122,19 @@ function chart(box, spec) {
   });
   const plot = html("div", "plot", box);
   plot.tabIndex = 0;
-  const facts = { role: "slider", "aria-label": spec.label, "aria-valuemin": 0, "aria-valuemax": spec.x.values.length - 1 };
+  const facts = { role: "slider", "aria-label": spec.label, "aria-valuemin": 0, "aria-valuemax": last };
   for (const [key, value] of Object.entries(facts)) plot.setAttribute(key, value);
   let drawn = null;
-  let at = spec.rest;
+  let at = spec.rest ?? last;
 
-  function point(index, active) {
-    at = Math.max(0, Math.min(spec.x.values.length - 1, index));
-    where.textContent = `${spec.x.short} ${FORMATS[spec.x.format](spec.x.values[at])}`;
+  // `ended`: each series where it ended, for those that do not end together.
+  function point(index, active, ended) {
+    at = Math.max(0, Math.min(last, index));
+    const place = `${spec.x.short} ${FORMATS[spec.x.format](spec.x.values[at])}`;
+    where.textContent = ended ? "at the end" : place;
     const words = shown.map((series, i) => {
-      const found = valueAt(series, at);
-      values[i].textContent = found ? say(found[1]) : "–";
+      const found = valueAt(series, at, ended || series.join);
+      values[i].textContent = found === null ? "–" : say(found);
       return `${series.name} ${values[i].textContent}`;
     });
     plot.setAttribute("aria-valuenow", at);
@@ -195,9 +144,13 @@ function chart(box, spec) {
     const px = drawn.x.at(spec.x.values[at]);
     element("line", { x1: px, x2: px, y1: EDGE.top, y2: drawn.height - EDGE.bottom }, drawn.cursor);
     for (const series of shown.filter((s) => !s.dots)) {
-      const found = valueAt(series, at);
-      if (found) element("circle", { class: `dot ${series.look}`, cx: px, cy: drawn.y.at(found[1]), r: 4 }, drawn.cursor);
+      const found = valueAt(series, at, series.join);
+      if (found !== null) element("circle", { class: `dot ${series.look}`, cx: px, cy: drawn.y.at(found), r: 4 }, drawn.cursor);
     }
+  }
+
+  function rest() {
+    point(spec.rest ?? last, false, spec.rest === null);
   }
 
   function nearest(event) {
@@ -208,22 +161,22 @@ function chart(box, spec) {
 
   const steps = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10 };
   plot.addEventListener("keydown", (event) => {
-    const goal = { Home: 0, End: spec.x.values.length - 1 }[event.key];
+    const goal = { Home: 0, End: last }[event.key];
     if (goal === undefined && !(event.key in steps)) return;
     event.preventDefault();
     point(goal ?? at + steps[event.key], true);
   });
   for (const kind of ["pointermove", "pointerdown"]) plot.addEventListener(kind, (event) => point(nearest(event), true));
-  plot.addEventListener("pointerleave", () => point(spec.rest, false));
+  plot.addEventListener("pointerleave", rest);
   plot.addEventListener("focus", () => plot.matches(":focus-visible") && point(at, true));
-  plot.addEventListener("blur", () => point(spec.rest, false));
+  plot.addEventListener("blur", rest);
   let width = 0;
   new ResizeObserver(() => {
     if (plot.clientWidth === width) return;
     width = plot.clientWidth;
     drawn = draw(plot, spec);
-    point(at, false);
+    rest();
   }).observe(plot);
   drawn = draw(plot, spec);
-  point(at, false);
+  rest();
 }

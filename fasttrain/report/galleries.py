@@ -15,7 +15,7 @@ from .read import Run
 from .records import Mistake
 from .style import INK, MUTED, figure, pictures
 from .tiles import overlay
-from .words import percent
+from .words import sure
 
 if TYPE_CHECKING:
     from .style import Axes, Figure
@@ -48,7 +48,9 @@ def misclassified(run: Run) -> Figure | None:
     def tile(_: int, image: np.ndarray) -> np.ndarray:
         return image
 
-    note = " Below each: taken for, how sure; what it is and its index in the test set."
+    note = (
+        " Below each: what it was taken for and how surely, what it is, its index in the test set."
+    )
     return _gallery(run, "Misclassified test images", tile, note)
 
 
@@ -88,14 +90,18 @@ def how_chosen(run: Run) -> str:
     mistakes = run.mistakes
     if mistakes is None:
         return ""
-    shown, count = len(mistakes.shown), max(mistakes.total, len(mistakes.shown))
-    if not count:
+    shown = len(mistakes.shown)
+    total = max(mistakes.total, shown)
+    if not total:
         return "The model makes no mistake on the test images."
-    if shown < min(count, WANTED) or count > shown:
-        which = f"{shown} of {count:,} mistakes"
+    if shown < total:
+        which = f"{shown} of {total:,} mistakes."
+    elif total < WANTED:
+        plural = "s: all are" if total > 1 else ": it is"
+        which = f"The model makes only {total} mistake{plural} shown."
     else:
-        which = f"The model makes only {count}: all are shown" if count < WANTED else f"All {count}"
-    return f"{which}. Chosen by: {mistakes.rule}." if mistakes.rule else f"{which}."
+        which = f"All {total} mistakes."
+    return f"{which} Chosen by: {mistakes.rule}." if mistakes.rule else which
 
 
 def _cams(run: Run, which: str) -> Figure | None:
@@ -134,7 +140,7 @@ def _gallery(
 
 def _caption(axes: Axes, left: float, top: float, mistake: Mistake, stress: str) -> None:
     lines: Sequence[tuple[str, str, str]] = (
-        (f"{mistake.predicted}, {percent(mistake.confidence, 1)}", INK, "predicted"),
+        (f"{mistake.predicted}, {sure(mistake.confidence)}", INK, "predicted"),
         (f"is {mistake.true}  #{mistake.place}", MUTED, "true"),
     )
     for line, (text, ink, which) in enumerate(lines):

@@ -121,7 +121,7 @@ def _parsed(path: Path, parse: Any) -> Any:
         return parse(found) if found else None
     except KeyError as problem:
         raise _damaged(path, f"it has no {problem}") from None
-    except (AttributeError, TypeError, ValueError) as problem:
+    except (AttributeError, OverflowError, TypeError, ValueError) as problem:
         raise _damaged(path, problem) from None
 
 
@@ -144,7 +144,14 @@ def _epochs(path: Path, notes: list[str]) -> list[Row]:
         try:
             if line.strip():
                 rows.append(Row.of(json.loads(line)))
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ):
             upto = f"up to epoch {rows[-1].epoch}" if rows else "no epoch of it"
             notes.append(f"metrics.jsonl is torn in line {number}: {upto} was read.")
             break

@@ -47,6 +47,9 @@ class Sweep(NamedTuple):
         lrs, losses, raw = (numbers(found.get(key, [])) for key in ("lrs", "losses", "raw"))
         if len(lrs) != len(losses):
             raise ValueError(f"{len(lrs)} lrs for {len(losses)} losses")
+        rates = [*lrs.tolist(), number(found["suggestion"])]
+        if not all(0 < lr < math.inf for lr in rates):
+            raise ValueError("not all of its rates are positive numbers")
         suggestions = {str(k): number(v) for k, v in (found.get("suggestions") or {}).items()}
         return cls(
             lrs,

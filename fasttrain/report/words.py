@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from .read import Run
@@ -35,6 +36,10 @@ def whole(value: float) -> str:
     return f"{value:,.0f}" if math.isfinite(value) else MISSING
 
 
+def tenths(seconds: float) -> str:
+    return f"{seconds:.1f}" if math.isfinite(seconds) else MISSING
+
+
 def duration(seconds: float) -> str:
     """Seconds in the two units that matter: 0.84 s, 12.4 s, 12 min 4 s, 1 h 2 min."""
     if not math.isfinite(seconds):
@@ -45,6 +50,19 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def moment(value: object) -> str:
+    """An ISO date and time to the minute; other text as it is."""
+    try:
+        return f"{datetime.fromisoformat(str(value)):%d %B %Y, %H:%M %Z}".strip()
+    except ValueError:
+        return plain(value)
+
+
+def sure(confidence: float) -> str:
+    """A confidence, rounded down: only 1 itself is 100 %."""
+    return percent(math.floor(1000 * confidence) / 1000, 1) if confidence == confidence else MISSING
 
 
 def listed(words: Sequence[object]) -> str:

@@ -1,0 +1,131 @@
+"""What the page's charts draw, as plain data: axes, series, marks, and the words for a listener.
+
+The script knows how to draw; what is drawn, and in which words, is decided here and tested here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .read import Run
+from .records import Row, Sweep
+from .words import listed, percent, rate
+
+Spec = dict[str, Any]
+Values = Sequence[float | None]
+
+
+def axis(name: str, form: str, *, log: bool = False, zero: bool = False) -> Spec:
+    """An axis; `form` is how the script writes its values: percent, loss, rate, epoch, ..."""
+    return {"name": name, "format": form, "log": log, "zero": zero}
+
+
+def line(name: str, look: str, values: Values, **more: bool) -> Spec:
+    """A series; `look` is its class in the style sheet. `step`, `dots`, `loose` (does not set the
+    scale) and `join` (bridges gaps) may be true."""
+    return {"name": name, "look": look, "values": list(values), **more}
+
+
+def spec(
+    label: str, x: Spec, xs: Sequence[float], y: Spec, series: list[Spec], marks: list[Spec]
+) -> Spec:
+    """A chart; `label` is its name for somebody who cannot see it, and it rests at its end."""
+    x = {**x, "values": list(xs), "short": x["name"].split(" (")[0]}
+    if y["log"]:
+        series = [{**s, "values": [_positive(v) for v in s["values"]]} for s in series]
+    return {"label": label, "x": x, "y": y, "series": series, "marks": marks, "rest": len(xs) - 1}
+
+
+def curves(run: Run) -> dict[str, Spec]:
+    """Accuracy, loss, their gap and the rate by epoch; nothing before the first epoch ended."""
+    if not run.rows:
+        return {}
+    return {
+        "accuracy": _accuracy(run),
+        "loss": _loss(run),
+        "gap": _gap(run),
+        "lr": _lr(run),
+    }
+
+
+def drawable(specs: dict[str, Spec]) -> dict[str, Spec]:
+    """Those charts that have a finite value to show."""
+    return {
+        name: found
+        for name, found in specs.items()
+        if any(v is not None and v == v for s in found["series"] for v in s["values"])
+    }
+
+
+def range_test(sweep: Sweep) -> Spec:
+    """The loss against the rate, the suggestion marked."""
+    label = f"Range test: loss by learning rate; suggestion {rate(sweep.suggestion)}"
+    series = [line("smoothed", "test", sweep.losses.tolist())]
+    if len(sweep.raw):
+        series.insert(0, line("each step", "raw", sweep.raw.tolist(), dots=True, loose=True))
+    mark = {"x": sweep.suggestion, "look": "sign", "label": f"suggestion {rate(sweep.suggestion)}"}
+    y = axis("cross-entropy (nats per image)", "loss")
+    x = axis("learning rate", "rate", log=True)
+    made = spec(label, x, sweep.lrs.tolist(), y, series, [mark])
+    made["rest"] = int(abs(sweep.lrs - sweep.suggestion).argmin())
+    return made
+
+
+def _accuracy(run: Run) -> Spec:
+    last, marks = run.rows[-1], _drops(run)
+    ends = f"ends at {percent(last.train_accuracy)} train, {percent(last.test_accuracy)} test"
+    if best := run.best:
+        place = {"x": best.epoch, "y": best.test_accuracy}
+        marks.append({**place, "look": "best", "label": f"best: {percent(best.test_accuracy)}"})
+        ends += f", best test {percent(best.test_accuracy)} in epoch {best.epoch}"
+    y = axis("images classified correctly (%)", "percent")
+    return spec(f"Accuracy by epoch; {ends}", *_epochs(run), y, _pair(run, "accuracy"), marks)
+
+
+def _loss(run: Run) -> Spec:
+    last = run.rows[-1]
+    label = f"Loss by epoch; ends at {last.train_loss:.4g} train, {last.test_loss:.4g} test"
+    y = axis("cross-entropy (nats per image)", "loss", zero=True)
+    return spec(label, *_epochs(run), y, _pair(run, "loss"), _drops(run))
+
+
+def _gap(run: Run) -> Spec:
+    values = [row.train_accuracy - row.test_accuracy for row in run.rows]
+    y = axis("train − test (points)", "points", zero=True)
+    label = "Training accuracy minus test accuracy by epoch"
+    return spec(label, *_epochs(run), y, [line("train − test", "train", values)], _drops(run))
+
+
+def _lr(run: Run) -> Spec:
+    fell = listed([row.epoch for row in run.drops])
+    label = (
+        f"Learning rate by epoch; it falls at epoch {fell}" if fell else "Learning rate by epoch"
+    )
+    falls = [
+        {"x": row.epoch, "y": row.lr, "look": "fall", "label": rate(row.lr)} for row in run.drops
+    ]
+    marks = _drops(run) + falls
+    values = [row.lr for row in run.rows]
+    y = axis("learning rate", "rate", log=True)
+    return spec(label, *_epochs(run), y, [line("rate", "test", values, step=True)], marks)
+
+
+def _epochs(run: Run) -> tuple[Spec, list[float]]:
+    return axis("epoch", "epoch"), [row.epoch for row in run.rows]
+
+
+def _pair(run: Run, what: str) -> list[Spec]:
+    return [line(half, half, _column(run.rows, f"{half}_{what}")) for half in ("train", "test")]
+
+
+def _column(rows: list[Row], name: str) -> list[float]:
+    return [getattr(row, name) for row in rows]
+
+
+def _drops(run: Run) -> list[Spec]:
+    return [{"x": row.epoch, "look": "drop"} for row in run.drops]
+
+
+def _positive(value: float | None) -> float | None:
+    return value if value is not None and value > 0 else None

@@ -1,0 +1,129 @@
+"""Several runs side by side: one table in plain text, and one page with their curves.
+
+The table holds what came out, and only those lines of the recipes that differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..errors import UsageError
+from .files import write_whole
+from .overlaid import TITLES, curves, names
+from .page import chart, document, esc, scrolled, section
+from .read import Run, read
+from .words import MISSING, fact, hardware, listed, percent, plain, tenths, unfinished, whole
+
+
+def compare(runs: list[Path]) -> str:
+    """One plain-text table of the runs: a column for each.
+
+    Raises UsageError for fewer than two runs, and what read() raises.
+    """
+    found = _read(runs)
+    notes = [note for run in found for note in _notes(run)]
+    if not differences(found):
+        notes.insert(0, "the recipes are the same")
+    return _text(names(found), table(found), notes)
+
+
+def write_page(runs: list[Path], out: Path) -> Path:
+    """Write the page that compares the runs to the file `out`; return it. Raises as compare()."""
+    found = _read(runs)
+    return write_whole(out, page(found))
+
+
+def page(runs: list[Run]) -> str:
+    """The whole page as HTML."""
+    charts, called = curves(runs), names(runs)
+    drawn = "\n".join(chart(name, TITLES[name]) for name in charts)
+    no_script = "<noscript><p>Without JavaScript no curve is drawn.</p></noscript>"
+    content = f'<div class="charts">{drawn}</div>{no_script}'
+    notes = "".join(f"<li>{esc(note)}</li>" for run in runs for note in _notes(run))
+    title = f"{len(runs)} runs of fasttrain"
+    lead = "Point at a curve, or focus it and press the arrow keys, to read it."
+    body = f"""<header>
+<h1 class="title">{title}</h1>
+<p class="lead">{esc(listed(called))}</p>
+{f'<ul class="notes">{notes}</ul>' if notes else ""}
+</header>
+<main>
+{section("table", "What came out, and what differs", "", _html(called, table(runs)))}
+{section("curves", "Curves", lead, content) if charts else ""}
+</main>
+<footer><p>Drawn by fasttrain.</p></footer>"""
+    return document(title, body, charts)
+
+
+def table(runs: list[Run]) -> list[tuple[str, list[str]]]:
+    """The lines of the table: a name and a value for each run."""
+    lines = [(name, [value(run) for run in runs]) for name, value in RESULTS.items()]
+    return lines + differences(runs)
+
+
+def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """The recipes' fields in which the runs differ; a field that a recipe lacks is a dash."""
+    fields = list(dict.fromkeys(name for run in runs for name in run.recipe))
+    lines = [(name, [plain(run.recipe.get(name)) for run in runs]) for name in fields]
+    return [(name, values) for name, values in lines if len(set(values)) > 1]
+
+
+def _read(paths: list[Path]) -> list[Run]:
+    if len(paths) < 2:
+        raise UsageError(f"compare ({len(paths)} runs): needs at least two. Name another run.")
+    return [read(path) for path in paths]
+
+
+def _notes(run: Run) -> list[str]:
+    ongoing = ["this run is not finished"] if unfinished(run) else []
+    return [f"{run.name}: {note}" for note in [*ongoing, *run.notes]]
+
+
+def _best(run: Run) -> str:
+    return percent(run.best.test_accuracy) if run.best else MISSING
+
+
+def _final(run: Run) -> str:
+    return percent(run.rows[-1].test_accuracy) if run.rows else MISSING
+
+
+def _summed(name: str, say: Callable[[float], str]) -> Callable[[Run], str]:
+    return lambda run: say(fact(run.summary, name))
+
+
+RESULTS: dict[str, Callable[[Run], str]] = {
+    "best test accuracy": _best,
+    "in epoch": lambda run: str(run.best.epoch) if run.best else MISSING,
+    "final test accuracy": _final,
+    "epochs done": lambda run: str(len(run.rows)),
+    "seconds in all": _summed("total_seconds", tenths),
+    "seconds of training": _summed("train_seconds", tenths),
+    "images/s": _summed("images_per_second", whole),
+    "hardware": hardware,
+}
+
+
+def _text(called: list[str], lines: list[tuple[str, list[str]]], notes: list[str]) -> str:
+    rows = [("", called), *lines]
+    first = max(len(name) for name, _ in rows)
+    widths = [max(len(values[i]) for _, values in rows) for i in range(len(called))]
+    text = [
+        "  ".join([name.ljust(first), *(v.rjust(w) for v, w in zip(values, widths, strict=True))])
+        for name, values in rows
+    ]
+    return "\n".join([*text, *(f"note: {note}" for note in notes)]) + "\n"
+
+
+def _html(called: list[str], lines: list[tuple[str, list[str]]]) -> str:
+    head = "".join(f'<th scope="col" class="number">{esc(name)}</th>' for name in called)
+    rows = "\n".join(
+        f'<tr><th scope="row">{esc(name)}</th>'
+        + "".join(f'<td class="number">{esc(value)}</td>' for value in values)
+        + "</tr>"
+        for name, values in lines
+    )
+    return scrolled(
+        "Runs compared",
+        f"<table><thead><tr><td></td>{head}</tr></thead>\n<tbody>{rows}</tbody></table>",
+    )

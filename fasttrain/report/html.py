@@ -1,0 +1,71 @@
+"""report.html: one page about one run, in one file that needs no network.
+
+Rebuilt from the run directory alone, at any time, also while the run still trains.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from . import class_table, headline, pictures, sections
+from .charts import Spec, curves, drawable, range_test
+from .files import write_whole
+from .page import document, esc
+from .read import Run, read
+from .words import percent
+
+NAMES = {
+    "curves": "Curves",
+    "rate": "Range test",
+    "mistakes": "Mistakes",
+    "labels": "Label errors",
+    "classes": "Classes",
+    "samples": "Samples",
+    "time": "Time",
+    "details": "In full",
+}
+
+
+def write(run_dir: Path) -> Path:
+    """Write `run_dir`/report.html and return its path.
+
+    Raises what read() raises, and OutputError if it cannot be written.
+    """
+    return write_whole(run_dir / "report.html", page(read(run_dir)))
+
+
+def page(run: Run) -> str:
+    """The whole page as HTML."""
+    charts = _charts(run)
+    parts = {
+        "curves": sections.curves(run, charts),
+        "rate": sections.range_test(run, charts),
+        "mistakes": pictures.mistakes(run),
+        "labels": pictures.label_errors(run),
+        "classes": class_table.classes(run),
+        "samples": pictures.samples(run),
+        "time": sections.ledger(run),
+        "details": sections.details(run),
+    }
+    there = {name: content for name, content in parts.items() if content}
+    links = "".join(f'<li><a href="#{name}">{esc(NAMES[name])}</a></li>' for name in there)
+    content = "\n".join(there.values())
+    body = f"""{headline.headline(run)}
+<main>
+<nav aria-label="Sections"><ul>{links}</ul></nav>
+{content}
+</main>
+<footer><p>Drawn by fasttrain from {esc(run.path.name)}.</p></footer>"""
+    return document(_title(run), body, charts)
+
+
+def _charts(run: Run) -> dict[str, Spec]:
+    found = curves(run)
+    if run.sweep is not None:
+        found["range"] = range_test(run.sweep)
+    return drawable(found)
+
+
+def _title(run: Run) -> str:
+    best = run.best
+    return f"{percent(best.test_accuracy)} · {run.name}" if best else run.name

@@ -1,0 +1,80 @@
+"""The curves of several runs over each other, by epoch and by the time that training took.
+
+Runs of different lengths share an axis; each ends where it ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .charts import Spec, Values, axis, drawable, line, spec
+from .read import Run
+from .records import Row
+
+LOOKS = 6  # kinds of line in the style sheet
+
+TITLES = {
+    "test_accuracy": "Test accuracy",
+    "time": "Test accuracy against training time",
+    "train_loss": "Training loss",
+    "test_loss": "Test loss",
+    "lr": "Learning rate",
+}
+
+
+def curves(runs: list[Run]) -> dict[str, Spec]:
+    """The runs' curves over each other: by epoch, and accuracy by seconds of training."""
+    share, nats = (
+        axis("images classified correctly (%)", "percent"),
+        "cross-entropy (nats per image)",
+    )
+    loss = axis(nats, "loss", log=True)
+    epochs = sorted({row.epoch for run in runs for row in run.rows})
+    if not epochs:
+        return {}
+    kinds = {"test_accuracy": share, "train_loss": loss, "test_loss": loss}
+    kinds["lr"] = axis("learning rate", "rate", log=True)
+    found = {name: _by_epoch(runs, name, epochs, y) for name, y in kinds.items()}
+    found["time"] = _by_time(runs, share)
+    return drawable({name: found[name] for name in TITLES})
+
+
+def _by_epoch(runs: list[Run], name: str, epochs: list[int], y: Spec) -> Spec:
+    series = []
+    for i, (called, run) in enumerate(zip(names(runs), runs, strict=True)):
+        at = {row.epoch: getattr(row, name) for row in run.rows}
+        values: Values = [at.get(epoch) for epoch in epochs]
+        series.append(line(called, f"run{i % LOOKS}", values, step=name == "lr"))
+    made = spec(f"{TITLES[name]} by epoch", axis("epoch", "epoch"), epochs, y, series, [])
+    return made | {"rest": None}  # which is where each run ended
+
+
+def _by_time(runs: list[Run], y: Spec) -> Spec:
+    clocks = [_clock(run.rows) for run in runs]
+    moments = sorted({moment for clock in clocks for moment in clock})
+    series = [
+        line(called, f"run{i % LOOKS}", [clock.get(moment) for moment in moments], join=True)
+        for i, (called, clock) in enumerate(zip(names(runs), clocks, strict=True))
+    ]
+    x = axis("training time (s)", "seconds")
+    return spec(TITLES["time"], x, moments, y, series, []) | {"rest": None}
+
+
+def _clock(rows: list[Row]) -> dict[float, float]:
+    """Test accuracy by the seconds of training that it took; up to an epoch without a time."""
+    passed, at = 0.0, {}
+    for row in rows:
+        passed += row.seconds
+        if passed != passed:
+            break
+        at[round(passed, 3)] = row.test_accuracy
+    return at
+
+
+def names(runs: Sequence[Run]) -> list[str]:
+    """What to call each run: its folder's name, or its path where two have the same."""
+    called = [run.name for run in runs]
+    return [
+        name if called.count(name) == 1 else str(run.path)
+        for name, run in zip(called, runs, strict=True)
+    ]

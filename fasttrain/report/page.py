@@ -1,0 +1,147 @@
+"""The pieces every page is made of: the document itself, sections, tables, charts, escaping.
+
+One file that needs no network: style, script and data are inside, and a policy forbids the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+ASSETS = ("scales.js", "charts.js", "page.js")
+
+Cell = tuple[str, float | None]  # what a cell shows, as HTML, and the number it sorts by
+
+
+def esc(value: object) -> str:
+    """Any text as HTML, in content and in a quoted attribute."""
+    return escape(str(value), quote=True)
+
+
+def asset(name: str) -> str:
+    """The text of a style sheet or script of this package."""
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def document(title: str, body: str, charts: dict[str, Any]) -> str:
+    """A whole page; `charts` is what its charts draw, by name."""
+    script = "\n".join(asset(name) for name in ASSETS)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
+<title>{esc(title)}</title>
+<style>
+{asset("page.css")}</style>
+<script>document.documentElement.classList.add("js");</script>
+</head>
+<body>
+{body}
+<script type="application/json" id="charts">{embedded(charts)}</script>
+<script>
+{script}</script>
+</body>
+</html>
+"""
+
+
+def embedded(data: object) -> str:
+    """JSON that can stand inside a script element; NaN and infinities become null."""
+    text = json.dumps(_finite(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c")
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {str(key): _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def section(name: str, title: str, lead: str, content: str) -> str:
+    """A section with its heading and a sentence (text) of explanation above `content` (HTML)."""
+    said = f'<p class="lead">{esc(lead)}</p>' if lead else ""
+    return f'<section id="{name}">\n<h2>{esc(title)}</h2>\n{said}\n{content}\n</section>'
+
+
+def chart(name: str, title: str, note: str = "") -> str:
+    """The place where the chart `name` is drawn."""
+    said = f"<p>{esc(note)}</p>" if note else ""
+    return f"""<figure><figcaption><h3>{esc(title)}</h3>{said}</figcaption>
+<div class="chart" data-chart="{esc(name)}"></div></figure>"""
+
+
+def scrolled(label: str, content: str) -> str:
+    """Something wide in a box of its own that scrolls, by keyboard too."""
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{esc(label)}">{content}</div>'
+    )
+
+
+def table(
+    caption: str, head: Sequence[str], rows: Iterable[Sequence[Cell]], *, sortable: bool = False
+) -> str:
+    """A table in a box that scrolls; the first column names its rows. A cell that has a number is
+    aligned right, and sorts by it. There must be a row."""
+    kind = ' class="sortable"' if sortable else ""
+    cells = list(rows)
+    body = "\n".join(f"<tr>{_row(row)}</tr>" for row in cells)
+    right = {i for i, (_, value) in enumerate(cells[0]) if i and value is not None}
+    names = "".join(_head(name, i in right, sortable) for i, name in enumerate(head))
+    return scrolled(
+        caption,
+        f"<table{kind}><caption>{esc(caption)}</caption>\n"
+        f"<thead><tr>{names}</tr></thead>\n<tbody>\n{body}\n</tbody></table>",
+    )
+
+
+def _head(name: str, number: bool, sortable: bool) -> str:
+    kind = ' class="number"' if number else ""
+    if not sortable:
+        return f'<th scope="col"{kind}>{esc(name)}</th>'
+    button = f'<button type="button">{esc(name)}</button>'
+    return f'<th scope="col"{kind} aria-sort="none">{button}</th>'
+
+
+def _row(row: Sequence[Cell]) -> str:
+    (name, _), *others = row
+    return f'<th scope="row">{name}</th>' + "".join(_cell(*cell) for cell in others)
+
+
+def _cell(shown: str, value: float | None) -> str:
+    if value is None:
+        return f"<td>{shown}</td>"
+    return f'<td class="number" data-value="{_sortable(value)}">{shown}</td>'
+
+
+def _sortable(value: float) -> str:
+    return repr(float(value)) if math.isfinite(value) else "-1"
+
+
+def entries(title: str, pairs: Iterable[tuple[str, str]]) -> str:
+    """Names and values behind a summary that opens."""
+    rows = "\n".join(
+        f'<tr><th scope="row">{esc(name)}</th><td>{esc(value)}</td></tr>' for name, value in pairs
+    )
+    return (
+        f"<details><summary>{esc(title)}</summary>\n"
+        f'<table class="plain"><tbody>\n{rows}\n</tbody></table></details>'
+    )
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> str:
+    """A few names and values side by side."""
+    items = "".join(
+        f"<div><dt>{esc(name)}</dt><dd>{esc(value)}</dd></div>" for name, value in pairs
+    )
+    return f'<dl class="facts">{items}</dl>'

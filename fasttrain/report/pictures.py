@@ -1,0 +1,138 @@
+"""The page's sections of images: the mistakes with their maps, likely label errors, samples.
+
+A tile holds all its views; the script only chooses which is seen, and without it all are.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .galleries import how_chosen
+from .page import esc, section, table
+from .read import Run
+from .records import Mistake
+from .tiles import data_uri, overlay
+from .words import sure
+
+VIEWS = {
+    "image": "Images",
+    "predicted": "Map for the predicted class",
+    "true": "Map for the true class",
+}
+
+
+def mistakes(run: Run) -> str:
+    """The misclassified images; each tile switches between the image and its two maps."""
+    if run.mistakes is None:
+        return ""
+    shown, images = run.mistakes.shown, run.pictures("images")
+    lead = how_chosen(run)
+    if shown:
+        lead += (
+            " In bold: what the network took it for; below: what it is, its index in the test set."
+        )
+    if not len(images):
+        return section("mistakes", "Mistakes", lead, _listed(shown, "Mistakes") if shown else "")
+    maps = {name: run.arrays.get(f"{name}_maps") for name in ("predicted", "true")}
+    there = {name: found for name, found in maps.items() if found is not None}
+    tiles = "\n".join(
+        _tile(mistake, image, {name: found[i] for name, found in there.items()})
+        for i, (mistake, image) in enumerate(zip(shown, images, strict=True))
+    )
+    if there:
+        lead += (
+            " Press a tile to see where the network looked (Grad-CAM): bright spoke for the class."
+        )
+    views = _views(["image", *there]) if there else ""
+    content = f'<div class="gallery">{views}\n<div class="tiles">\n{tiles}\n</div></div>'
+    return section("mistakes", "Mistakes", lead, content)
+
+
+def _views(names: list[str]) -> str:
+    buttons = "".join(
+        f'<button type="button" data-all="{name}" aria-pressed="{str(name == "image").lower()}">'
+        f"{esc(VIEWS[name])}</button>"
+        for name in names
+    )
+    return f'<div class="views" role="group" aria-label="What all tiles show">{buttons}</div>'
+
+
+def _tile(mistake: Mistake, image: np.ndarray, maps: dict[str, np.ndarray]) -> str:
+    """A tile: a button around its views if there are maps, the image alone if not."""
+    name = f"test image {mistake.place}"
+    views = _img(image, f"{name}, a {mistake.true}", "image", "")
+    for which, heat in maps.items():
+        target = getattr(mistake, which)
+        alt = f"{name}: where the network looked for {target}, its {which} class"
+        views += _img(overlay(image, heat), alt, which, f"map: {target}")
+    if maps:
+        views = f'<button type="button">{views}<span class="showing"></span></button>'
+    return _figure(views, mistake, ' data-view="image"' if maps else "")
+
+
+def _figure(content: str, mistake: Mistake, attributes: str = "") -> str:
+    return (
+        f'<figure class="tile"{attributes}>{content}<figcaption>'
+        f"<strong>{esc(mistake.predicted)}</strong> {sure(mistake.confidence)}"
+        f"<small>is {esc(mistake.true)} · #{mistake.place}</small></figcaption></figure>"
+    )
+
+
+def _img(image: np.ndarray, alt: str, view: str, says: str) -> str:
+    height, width, _ = image.shape
+    return (
+        f'<img data-view="{view}" data-says="{esc(says)}" alt="{esc(alt)}" '
+        f'width="{width}" height="{height}" src="{data_uri(image)}">'
+    )
+
+
+def _listed(shown: tuple[Mistake, ...], caption: str) -> str:
+    """The same mistakes in words, where their images are not there."""
+    head = ("test image", "taken for", "is", "confidence")
+    rows = [
+        [
+            (str(found.place), None),
+            (esc(found.predicted), None),
+            (esc(found.true), None),
+            (sure(found.confidence), found.confidence),
+        ]
+        for found in shown
+    ]
+    return table(caption, head, rows, sortable=True)
+
+
+def label_errors(run: Run) -> str:
+    """Test images whose label the network contradicts with the most confidence."""
+    doubts = run.mistakes.label_errors if run.mistakes else ()
+    if not doubts:
+        return ""
+    lead = (
+        "Here the network contradicts the label with the most confidence, in favour of what is in "
+        "bold. Some of these labels are wrong; which, only a person can say."
+    )
+    images = run.pictures("label_error_images")
+    if not len(images):
+        return section(
+            "labels", "Likely label errors", lead, _listed(doubts, "Likely label errors")
+        )
+    tiles = "\n".join(
+        _figure(_img(image, f"test image {doubt.place}, labelled {doubt.true}", "image", ""), doubt)
+        for doubt, image in zip(doubts, images, strict=True)
+    )
+    tiles = tiles.replace("<small>is ", "<small>labelled ")
+    return section("labels", "Likely label errors", lead, f'<div class="tiles">\n{tiles}\n</div>')
+
+
+def samples(run: Run) -> str:
+    """Training images beside what the augmentation made of them."""
+    before, after = run.pictures("sample_originals"), run.pictures("sample_augmented")
+    if not len(before) or not len(after):
+        return ""
+    pairs = "\n".join(
+        f'<div class="tile">{_img(old, f"training sample {i}, as it is stored", "image", "")}'
+        f"{_img(new, f'training sample {i}, as the network saw it', 'image', '')}</div>"
+        for i, (old, new) in enumerate(zip(before, after, strict=True), 1)
+    )
+    lead = "In each pair: above as it is stored, below as the network saw it."
+    content = f'<div class="tiles pairs">\n{pairs}\n</div>'
+    return section("samples", "Training images and their augmentation", lead, content)

@@ -1,0 +1,112 @@
+"""The page's sections of numbers over time: curves, range test, time, and everything in full.
+
+Each takes a Run and returns HTML, empty where the run has nothing to show.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .charts import Spec
+from .curves import gap_in_words
+from .page import Cell, chart, entries, esc, section, table
+from .read import Run
+from .records import Row
+from .words import duration, ending, flat, listed, percent, rate, share_sum, whole
+
+NO_SCRIPT = "<p>Without JavaScript no curve is drawn; every epoch is below, in numbers.</p>"
+CURVES = {
+    "accuracy": "Accuracy",
+    "loss": "Loss",
+    "gap": "Training against test accuracy",
+    "lr": "Learning rate",
+}
+
+
+def curves(run: Run, charts: dict[str, Spec]) -> str:
+    """Everything by epoch, as charts and in numbers."""
+    if not run.rows:
+        return ""
+    fell = listed([row.epoch for row in run.drops])
+    lead = f"The learning rate fell at epoch {fell}: the dotted lines. " if fell else ""
+    lead += "Point at a curve, or focus it and press the arrow keys, to read it."
+    notes = {"gap": gap_in_words(run)}
+    drawn = "\n".join(chart(n, t, notes.get(n, "")) for n, t in CURVES.items() if n in charts)
+    numbers = table("Every epoch", _EPOCH_HEAD, map(_epoch, run.rows))
+    opened = f"<details><summary>Every epoch in numbers</summary>{numbers}</details>"
+    return section(
+        "curves",
+        "Curves",
+        lead,
+        f'<div class="charts">{drawn}</div>\n<noscript>{NO_SCRIPT}</noscript>\n{opened}',
+    )
+
+
+_EPOCH_HEAD = (
+    "epoch",
+    "rate",
+    "train loss",
+    "train accuracy",
+    "test loss",
+    "test accuracy",
+    "time",
+    "images/s",
+    "data wait",
+)
+
+
+def _epoch(row: Row) -> list[Cell]:
+    texts = (
+        str(row.epoch),
+        rate(row.lr),
+        f"{row.train_loss:.4f}",
+        percent(row.train_accuracy),
+        f"{row.test_loss:.4f}",
+        percent(row.test_accuracy),
+        duration(row.seconds),
+        whole(row.images_per_second),
+        duration(row.data_wait_seconds),
+    )
+    return list(zip(texts, row, strict=True))
+
+
+def range_test(run: Run, charts: dict[str, Spec]) -> str:
+    """The learning-rate range test."""
+    if run.sweep is None:
+        return ""
+    rules = [f"{name} {rate(lr)}" for name, lr in run.sweep.suggestions.items()]
+    others = f" All rules: {listed(rules)}." if len(rules) > 1 else ""
+    lead = " ".join([ending(run.sweep) + others, *run.sweep.notes])
+    drawn = chart("range", "Loss while the rate rises") if "range" in charts else ""
+    return section("rate", "Learning-rate range test", lead, f'<div class="charts">{drawn}</div>')
+
+
+def ledger(run: Run) -> str:
+    """Where the time went, in one bar and a table."""
+    parts = share_sum(run.summary.get("ledger") or {})
+    if not parts:
+        return ""
+    total = sum(seconds for _, seconds in parts)
+    tones = np.linspace(100, 15, len(parts)).round().astype(int).tolist()
+    bar = "".join(
+        f'<div class="part" style="--tone:{tone}%;flex:{seconds / total:.6f}"></div>'
+        for tone, (_, seconds) in zip(tones, parts, strict=True)
+    )
+    rows = [
+        [
+            (f'<span class="swatch part" style="--tone:{tone}%"></span>{esc(name)}', None),
+            (duration(seconds), seconds),
+            (percent(seconds / total, 1), seconds),
+        ]
+        for tone, (name, seconds) in zip(tones, parts, strict=True)
+    ]
+    shown = table("Seconds by part", ("part", "time", "share"), rows)
+    drawn = f'<div class="ledger" aria-hidden="true">{bar}</div>'
+    return section("time", "Where the time went", f"{duration(total)} in all.", drawn + shown)
+
+
+def details(run: Run) -> str:
+    """Summary, environment and recipe in full."""
+    kinds = {"Summary": run.summary, "Environment": run.environment, "Recipe": run.recipe}
+    shown = "\n".join(entries(title, flat(found)) for title, found in kinds.items() if found)
+    return section("details", "In full", "", shown) if shown else ""

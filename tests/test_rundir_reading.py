@@ -1,0 +1,56 @@
+"""What a run directory says of its run, also after a crash in the middle of a line."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import datetime
+
+from test_rundir import a_run, row
+
+from fasttrain.rundir import RunDir, default_name, newest, read_epochs
+
+
+def test_epochs_are_read_up_to_a_torn_or_damaged_line_and_nothing_is_rewritten(tmp_path):
+    path = a_run(tmp_path / "a", epochs=3)
+    file = path / "metrics.jsonl"
+    whole = file.read_bytes()
+    assert read_epochs(path) == ([row(1), row(2), row(3)], None)
+    for cut in range(len(whole)):
+        file.write_bytes(whole[:cut])
+        rows, note = read_epochs(path)
+        complete = (whole[:cut] + b"\n").count(b"}\n")  # a whole row may lack its line's end
+        assert rows == [row(1), row(2), row(3)][:complete]
+        assert (note is None) == (whole[:cut].rstrip().endswith(b"}") or not cut)
+        assert file.read_bytes() == whole[:cut]
+    for bad in (b"\xff\n", b"[1]\n", b"null\n", b"[" * 100_000 + b"\n"):
+        file.write_bytes(json.dumps(row(1)).encode() + b"\n" + bad + whole)
+        rows, note = read_epochs(path)
+        assert rows == [row(1)]
+        assert "damaged in line 2 of 5" in note
+
+
+def test_rewriting_epochs_makes_the_file_what_the_checkpoint_had(tmp_path):
+    with RunDir.resume(a_run(tmp_path / "a", epochs=3)) as run:
+        run.rewrite_epochs([row(1), {**row(2), "test_loss": float("nan")}])
+        run.append_epoch(row(3))
+        assert read_epochs(run.path)[0] == [row(1), {**row(2), "test_loss": None}, row(3)]
+        run.rewrite_epochs([])
+        assert read_epochs(run.path) == ([], None)
+
+
+def test_the_newest_unfinished_run_is_the_one_started_last(tmp_path):
+    assert newest(tmp_path / "runs") is None
+    for number, name in enumerate(("c", "a", "b", "finished")):
+        path = a_run(tmp_path / name, epochs=1)
+        os.utime(path / "recipe.json", (number, number))
+    (tmp_path / "finished" / "summary.json").write_text("{}")
+    (tmp_path / "z-not-a-run").mkdir()
+    assert newest(tmp_path) == tmp_path / "b"
+    os.utime(tmp_path / "c" / "recipe.json", (2, 2))
+    assert newest(tmp_path) == tmp_path / "c", "of equal times the later name"
+
+
+def test_a_run_without_a_name_is_named_after_its_recipe_and_start():
+    when = datetime(2026, 11, 23, 21, 5, 0)
+    assert default_name("resnet18", when) == "resnet18-20261123-210500"
