@@ -1,4 +1,4 @@
-"""Packaging of fasttrain and its kernels. Tool settings (pytest, ruff, mypy) are in pyproject.toml."""
+"""Packaging of fasttrain and its kernels; tool settings are in pyproject.toml."""
 
 from pathlib import Path
 
@@ -17,7 +17,14 @@ setup(
     python_requires=">=3.10",
     packages=["fasttrain", "fasttrain.data", "fasttrain.models", "fasttrain.report", "kernels"],
     package_data={"fasttrain": ["py.typed"], "fasttrain.report": ["*.css", "*.js"]},
-    install_requires=["torch>=2.11", "numpy>=1.26", "matplotlib>=3.8", "rich>=13", "tensorboard>=2.21", "filelock>=3.12"],
+    install_requires=[
+        "torch>=2.11",
+        "numpy>=1.26",
+        "matplotlib>=3.8",
+        "rich>=13",
+        "tensorboard>=2.21",
+        "filelock>=3.12",
+    ],
     extras_require={
         "dali": [DALI],
         "profile": [f"torch-tb-profiler==0.4.3; {LINUX}"],

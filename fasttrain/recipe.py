@@ -145,7 +145,8 @@ def make(given: Mapping[str, Scalar]) -> Recipe:
     name = given.get("recipe", "resnet18")
     if name not in RECIPES:
         raise _complaint("recipe", name, f"must be one of {', '.join(RECIPES)}")
-    return Recipe(**{**RECIPES[str(name)], **given})
+    fields: dict[str, Any] = {**RECIPES[str(name)], **given}
+    return Recipe(**fields)
 
 
 def parse(name: str, text: str) -> Scalar:
@@ -173,7 +174,7 @@ def _check(field: dataclasses.Field[Any], value: object) -> None:
             return
         kinds = (int,) if isinstance(facts["low"], int) else (int, float)
         fits = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
-        if not (fits and facts["low"] <= value <= facts["high"]):  # type: ignore[operator]
+        if not (fits and facts["low"] <= value <= facts["high"]):
             raise _complaint(field.name, value, _range(facts))
     elif isinstance(field.default, bool):
         if not isinstance(value, bool):

@@ -115,7 +115,7 @@ def _digests(halves: tuple[Split, Split]) -> dict[str, str]:
 
 
 def _sha256(array: np.ndarray) -> str:
-    return hashlib.sha256(memoryview(array).cast("B")).hexdigest()
+    return hashlib.sha256(array.data).hexdigest()
 
 
 def _refuse_unless_genuine(halves: tuple[Split, Split], source: Path) -> None:
@@ -154,6 +154,6 @@ def _make_private(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(
-            f"cache ({folder}): cannot be made ({error.strerror}). Name the data with --data-dir, or "
-            "set XDG_CACHE_HOME."
+            f"cache ({folder}): cannot be made ({error.strerror}). Name the data with --data-dir, "
+            "or set XDG_CACHE_HOME."
         ) from None

@@ -167,8 +167,8 @@ def _checked(name: str, data: bytes, where: str, digests: Mapping[str, str]) -> 
     bad = np.flatnonzero(records[:, 0] > 9)
     if bad.size:
         raise DataError(
-            f"{name} (in {where}): record {bad[0]} has label {records[bad[0], 0]}, and CIFAR-10's are "
-            "0 to 9. Fetch it again."
+            f"{name} (in {where}): record {bad[0]} has label {records[bad[0], 0]}, "
+            "and CIFAR-10's are 0 to 9. Fetch it again."
         )
     found = hashlib.sha256(data).hexdigest()
     if found != digests[name]:
