@@ -136,8 +136,7 @@ def smooth(raw: Sequence[float], factor: float) -> list[float]:
 def _sum_up(grid: list[float], raw: list[float], factor: float, rule: str, stopped: str) -> Sweep:
     lrs, losses, notes = grid[: len(raw)], smooth(raw, factor), []
     suggestions = suggest(lrs, losses)
-    used = rule if rule in suggestions else "minimum"
-    lr = suggestions[used]
+    lr = suggestions[used := rule if rule in suggestions else "minimum"]
     if used != rule:
         notes.append(f"the curve is too short or too flat for {rule}: {used} was used")
     place = np.log(lr / grid[0]) / np.log(grid[-1] / grid[0])

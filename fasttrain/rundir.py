@@ -31,7 +31,7 @@ OURS = (
     *(f"tensorboard/**/*.pt.trace.json{suffix}" for suffix in ("", ".gz")),
     *(f"checkpoints/{name}" for name in ("last.pt", "previous.pt", "best.pt")),
     *(f"checkpoints/last.pt.damaged{number}" for number in ("", "-[0-9]*")),
-    *("metrics.jsonl", "report.html", *JSON_FILES),
+    *("analysis.npz", "metrics.jsonl", "report.html", *JSON_FILES),
 )
 _LOCK = ".lock"
 

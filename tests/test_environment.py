@@ -92,12 +92,14 @@ def test_the_commit_is_known_only_in_fasttrains_own_checkout(tmp_path):
 
 
 def test_the_variables_of_a_git_hook_do_not_answer_for_another_repository(tmp_path, monkeypatch):
-    git(tmp_path, "init")
-    (tmp_path / "fasttrain").mkdir()
-    expected = environment._git(tmp_path / "fasttrain")
-    monkeypatch.setenv("GIT_DIR", str(Path(__file__).parents[1] / ".git"))
-    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path))
-    assert environment._git(tmp_path / "fasttrain") == expected
+    package, other = tmp_path / "mine" / "fasttrain", tmp_path / "other"
+    for folder in (package, other):
+        folder.mkdir(parents=True)
+    git(other, "init")
+    git(other, "commit", "--allow-empty", "-m", "a")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(package.parent))
+    assert environment._git(package) == {"commit": None, "modified": None}
 
 
 def test_a_missing_or_hanging_git_is_an_unknown_commit(tmp_path, monkeypatch):

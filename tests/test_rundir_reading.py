@@ -6,9 +6,24 @@ import json
 import os
 from datetime import datetime
 
-from test_rundir import a_run, row
+import pytest
+from test_rundir import a_run, row, snapshot
 
+from fasttrain.errors import CheckpointError
 from fasttrain.rundir import RunDir, default_name, newest, read_epochs
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "foreign", "damaged"])
+def test_only_a_run_can_be_resumed(kind, tmp_path):
+    path = tmp_path / "a"
+    if kind != "missing":
+        path.mkdir()
+    if kind in ("foreign", "damaged"):
+        (path / "recipe.json").write_text({"foreign": "[1]", "damaged": '{"recipe": "re'}[kind])
+    before = snapshot(tmp_path)
+    with pytest.raises(CheckpointError, match=r"run \(.*\): there is none\."):
+        RunDir.resume(path)
+    assert snapshot(tmp_path) == before
 
 
 def test_epochs_are_read_up_to_a_torn_or_damaged_line_and_nothing_is_rewritten(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 
 from .read import Run
 from .records import Row, Sweep
-from .words import listed, percent, rate
+from .words import listed, nats, percent, rate
 
 Spec = dict[str, Any]
 Values = Sequence[float | None]
@@ -85,7 +85,7 @@ def _accuracy(run: Run) -> Spec:
 
 def _loss(run: Run) -> Spec:
     last = run.rows[-1]
-    label = f"Loss by epoch; ends at {last.train_loss:.4g} train, {last.test_loss:.4g} test"
+    label = f"Loss by epoch; ends at {nats(last.train_loss)} train, {nats(last.test_loss)} test"
     y = axis("cross-entropy (nats per image)", "loss", zero=True)
     return spec(label, *_epochs(run), y, _pair(run, "loss"), _drops(run))
 

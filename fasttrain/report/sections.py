@@ -12,7 +12,7 @@ from .curves import gap_in_words
 from .page import Cell, chart, entries, esc, section, table
 from .read import Run
 from .records import Row
-from .words import duration, ending, flat, listed, percent, rate, share_sum, whole
+from .words import duration, ending, flat, listed, nats, percent, rate, share_sum, whole
 
 NO_SCRIPT = "<p>Without JavaScript no curve is drawn; every epoch is below, in numbers.</p>"
 CURVES = {
@@ -59,9 +59,9 @@ def _epoch(row: Row) -> list[Cell]:
     texts = (
         str(row.epoch),
         rate(row.lr),
-        f"{row.train_loss:.4f}",
+        nats(row.train_loss),
         percent(row.train_accuracy),
-        f"{row.test_loss:.4f}",
+        nats(row.test_loss),
         percent(row.test_accuracy),
         duration(row.seconds),
         whole(row.images_per_second),

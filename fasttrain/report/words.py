@@ -32,6 +32,10 @@ def rate(value: float) -> str:
     return f"{value:.3g}" if math.isfinite(value) else MISSING
 
 
+def nats(loss: float) -> str:
+    return f"{loss:.4f}" if math.isfinite(loss) else MISSING
+
+
 def whole(value: float) -> str:
     return f"{value:,.0f}" if math.isfinite(value) else MISSING
 
