@@ -4,8 +4,9 @@ import sys
 import time
 
 import pytest
+import torch
 
-from fasttrain import cli
+from fasttrain import checkpoint, cli
 from fasttrain.flags import read
 from fasttrain.recipe import FIELDS, flag
 
@@ -131,4 +132,7 @@ def test_a_rate_that_explodes_is_exit_7(capsys, tmp_path):
     code = cli.main([*SMALL, "--lr", "1000", "--epochs", "40", "--out", str(out), "--amp", "off"])
     assert code == 7
     assert "not finite" in capsys.readouterr().err
-    assert not list(out.glob("checkpoints/best*"))
+    for path in out.glob("checkpoints/*.pt"):  # of epochs before the explosion, if there were any
+        leaves = torch.utils._pytree.tree_leaves(checkpoint.load(path))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        assert all(tensor.isfinite().all() for tensor in tensors)
