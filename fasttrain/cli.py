@@ -43,7 +43,7 @@ def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, com
     from rich.console import Console
 
     from . import commands
-    from .progress import Display
+    from .display import Display
 
     display = Display(Console())
     if name == "data":

@@ -15,12 +15,12 @@ from typing import Any
 from . import checkpoint, environment, explain, resume
 from .build import build, splits
 from .data import CLASSES, Split
+from .display import Display
 from .errors import CheckpointError, Stopped
 from .eta import duration
 from .ledger import Ledger
 from .loop import Epoch
 from .lr_finder import Sweep, find_lr
-from .progress import Display
 from .recipe import Recipe
 from .report import compare, figures, html
 from .report.read import read
@@ -122,7 +122,8 @@ def search_lr(recipe: Recipe, *, display: Display | None = None) -> Sweep:
     display = display or Display()
     train, test = splits(recipe, say=display.say, bar=display.bar)
     built = build(recipe, train, test)
-    sweep = find_lr(built.step, built.train, steps=100)
+    with display.steps("range test", 100) as show:
+        sweep = find_lr(built.step, built.train, steps=100, on_step=[show])
     display.say(describe_sweep(sweep))
     return sweep
 

@@ -12,7 +12,12 @@ from time import perf_counter
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+)
 
 from .eta import Estimate, Plan, duration
 from .loop import Run
@@ -22,47 +27,18 @@ PLAIN_SECONDS = 30.0
 TOO_LONG_ON_A_CPU = 3600.0
 
 
-class Display:
-    """Follows a run on `console`; a quiet one shows nothing."""
-
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(quiet=True)
-
-    def say(self, line: str) -> None:
-        """A line of its own, above the bars."""
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    @contextmanager
-    def bar(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A bar over `total` bytes; yields what to call with those done so far."""
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-        with Progress(*columns, console=self.console, transient=True) as bars:
-            task = bars.add_task(title, total=total)
-            yield lambda done: bars.update(task, completed=done)
-
-    @contextmanager
-    def follow(self, plan: Plan) -> Iterator[Follower]:
-        """Yield the hooks `.step` and `.epoch` for the length of a training."""
-        kind = Bars if self.console.is_terminal else Follower
-        follower = kind(self, plan)
-        with follower.shown():
-            yield follower
-
-
 class Follower:
     """Plain lines: a row an epoch, the state after twenty steps and then twice a minute."""
 
-    def __init__(self, display: Display, plan: Plan) -> None:
-        self.display, self.plan, self.estimate = display, plan, Estimate(plan)
+    def __init__(self, say: Callable[[str], None], plan: Plan) -> None:
+        self.say, self.plan, self.estimate = say, plan, Estimate(plan)
         self.shown_at = perf_counter()
         self.sums = Sums()
         self.warned = False
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        self.display.say(
-            "epoch  train loss  train acc  test loss  test acc        lr  images/s  left"
-        )
+        self.say("epoch  train loss  train acc  test loss  test acc        lr  images/s  left")
         yield
 
     def step(self, run: Run) -> None:
@@ -82,7 +58,7 @@ class Follower:
 
     def show(self, run: Run) -> None:
         if run.phase == "train":
-            self.display.say(
+            self.say(
                 f"  epoch {run.epoch + 1}, step {run.step} of {self.plan.steps}: {self.state(run)}"
             )
 
@@ -97,7 +73,7 @@ class Follower:
     def epoch(self, run: Run) -> None:
         self.estimate.epoch_done(perf_counter())
         row = run.history[-1]
-        self.display.say(
+        self.say(
             f"{row.epoch:5d}  {row.train_loss:10.4f}  {row.train_accuracy:9.2%}  "
             f"{row.test_loss:9.4f}  {row.test_accuracy:8.2%}  {row.lr:8.2g}  "
             f"{row.images_per_second:8,.0f}  {duration(self.estimate.left(run))}"
@@ -107,7 +83,7 @@ class Follower:
         left = self.estimate.left(run)
         if self.plan.on_cpu and not self.warned and left and left > TOO_LONG_ON_A_CPU:
             self.warned = True
-            self.display.say(
+            self.say(
                 f"On this CPU, at {self.estimate.images_per_second:,.0f} images/s, the whole run "
                 f"takes about {duration(left)}. For a result today: "
                 "--epochs 5 --train-limit 5000 --test-limit 1000."
@@ -117,13 +93,13 @@ class Follower:
 class Bars(Follower):
     """Two bars, this epoch's and the whole run's, below the rows."""
 
-    def __init__(self, display: Display, plan: Plan) -> None:
-        super().__init__(display, plan)
+    def __init__(self, say: Callable[[str], None], plan: Plan, console: Console) -> None:
+        super().__init__(say, plan)
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[state]}"),
-            console=display.console,
+            console=console,
             auto_refresh=False,
             transient=True,
             expand=True,

@@ -9,12 +9,12 @@ import torch
 
 from . import resume
 from .build import Built, build, schedule, splits
+from .display import Display
 from .errors import Stopped
 from .eta import Plan
 from .ledger import Ledger, summarise
 from .loop import Run, fit
 from .lr_finder import Sweep, find_lr, restored
-from .progress import Display
 from .recipe import Recipe
 from .rundir import RunDir
 from .scalars import scalars
@@ -147,7 +147,8 @@ class Training:
 
     def _find_lr(self) -> None:
         steps = range_test_steps(self.recipe, self.built)
-        sweep = find_lr(self.built.step, self.built.train, steps=steps)
+        with self.display.steps("range test", steps) as show:
+            sweep = find_lr(self.built.step, self.built.train, steps=steps, on_step=[show])
         self.folder.write_json("lr_finder.json", sweep._asdict())
         self.built.step.lr = sweep.suggestion
         self.display.say(f"  {describe_sweep(sweep)}")

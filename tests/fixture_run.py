@@ -101,14 +101,12 @@ def recipe(epochs: int) -> dict[str, Any]:
 def environment(epochs: int) -> dict[str, Any]:
     return {
         "date": "2026-11-23T21:14:05+00:00",
-        "fasttrain": "0.1.0",
-        "commit": "793e191c0ffee",
+        "fasttrain": {"version": "0.1.0", "commit": "793e191c0ffee", "modified": False},
         "python": "3.11.7",
         "torch": "2.13.0",
-        "cuda": "13.0",
-        "gpu": "NVIDIA H100 80GB HBM3",
-        "cpu": "Intel Xeon Platinum 8480C",
-        "cores": 16,
+        "dali": None,
+        "cpu": {"name": "Intel Xeon Platinum 8480C", "physical_cores": 16, "bf16": True},
+        "gpu": {"name": "NVIDIA H100 80GB HBM3", "count": 1, "memory_gib": 79.2, "cuda": "13.0"},
         "command": f"python -m fasttrain --epochs {epochs}",
     }
 

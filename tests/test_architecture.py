@@ -20,28 +20,29 @@ MAY_IMPORT = {
     "loop": {"data", "errors", "step", "trace"},
     "eta": {"loop"},
     "progress": {"eta", "loop"},
+    "display": {"eta", "progress"},
     "scalars": {"loop"},
     "checkpoint": {"errors", "files"},
     "rundir": {"errors", "files", "checkpoint"},
     "environment": {""},
     "resume": {"errors", "loop", "recipe", "schedule", "step"},
     "build": PARTS | {"choices"},
-    "training": {"build", "data", "errors", "eta", "ledger", "loop", "lr_finder", "progress"}
+    "training": {"build", "data", "errors", "eta", "ledger", "loop", "lr_finder", "display"}
     | {"recipe", "resume", "rundir", "scalars", "signals"},
     "explain": {"analysis", "build", "checkpoint", "choices", "data", "errors", "files"}
     | {"gradcam", "models", "recipe"},
     "commands": {"build", "checkpoint", "data", "environment", "errors", "eta", "explain"}
-    | {"ledger", "loop", "lr_finder", "progress", "recipe", "report", "resume", "rundir"}
+    | {"ledger", "loop", "lr_finder", "display", "recipe", "report", "resume", "rundir"}
     | {"signals", "training"},
     "flags": {"", "errors", "recipe"},
-    "cli": {"commands", "data", "errors", "flags", "progress", "recipe"},
+    "cli": {"commands", "data", "errors", "flags", "display", "recipe"},
     "__main__": {"cli"},
     "": set(),
 }
 ONE_HOME = {
     "nvidia": {"fasttrain/data/dali.py"},
     "apex": {"fasttrain/optim.py"},
-    "rich": {"fasttrain/progress.py", "fasttrain/cli.py"},
+    "rich": {"fasttrain/progress.py", "fasttrain/display.py", "fasttrain/cli.py"},
     "tensorboard": {"fasttrain/scalars.py"},
     "PIL": {"fasttrain/data/decode.py", "fasttrain/report/tiles.py"},
 }

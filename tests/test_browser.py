@@ -82,7 +82,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = write_run(tmp_path_factory.mktemp("runs") / "whole")
+    folder = write_run(tmp_path_factory.mktemp("runs") / "whole", mistakes=6)
     write(folder)
     return folder
 
@@ -176,7 +176,8 @@ def test_pointing_at_a_curve_reads_it(shown, folder):
     assert readouts(shown)[0].startswith(last)
     shown.point(plot, 0, 0)
     epoch = int(readouts(shown)[0].split()[1])
-    assert 20 <= epoch <= 31
+    wide = plot.size["width"]  # the axis reaches from 62 pixels to 18 before the end
+    assert abs(epoch - (1 + 49 * (wide / 2 - 62) / (wide - 80))) <= 1
     row = rows[epoch - 1]
     assert readouts(shown)[0] == (
         f"epoch {epoch} train {100 * row['train_accuracy']:.2f} % "
@@ -207,10 +208,10 @@ def test_the_gallery_switches_all_tiles_and_each(shown, folder):
         images = tile.find_elements("css selector", "img")
         return [image.get_attribute("data-view") for image in images if image.is_displayed()]
 
-    assert visible(tiles[0]) == visible(tiles[24]) == ["image"]
+    assert visible(tiles[0]) == visible(tiles[5]) == ["image"]
     for button, view in zip(buttons, ("image", "predicted", "true"), strict=True):
         button.click()
-        assert visible(tiles[0]) == visible(tiles[24]) == [view]
+        assert visible(tiles[0]) == visible(tiles[5]) == [view]
         assert [b.get_attribute("aria-pressed") == "true" for b in buttons] == [
             b == button for b in buttons
         ]
@@ -225,9 +226,12 @@ def test_the_gallery_switches_all_tiles_and_each(shown, folder):
     assert label == f"map: {found['predicted']}"
 
 
-def test_the_class_table_sorts_by_numbers_and_by_names(shown, folder):
-    shown.open(folder / "report.html")
+def test_the_class_table_sorts_by_numbers_and_by_names(shown, tmp_path):
+    folder = write_run(tmp_path / "run", epochs=2, mistakes=1)
     rows = json.loads((folder / "class_accuracy.json").read_text())["classes"]
+    rows[3]["accuracy"], rows[5]["accuracy"] = 1.0, 0.095  # as text, 100.00 would come first
+    change(folder, "class_accuracy.json", classes=rows)
+    shown.open(write(folder))
     heads = shown.all("#classes .sortable th[aria-sort]")
     column = [head.text for head in heads].index("accuracy")
 
@@ -249,7 +253,7 @@ def test_the_class_table_sorts_by_numbers_and_by_names(shown, folder):
 
 def test_nothing_overflows_at_400_pixels(shown, folder, compared):
     for path in (folder / "report.html", compared):
-        for width in (400, 320, 700, 1200):
+        for width in (400, 1200):
             shown.open(path, width=width)
             shown.run("for (const d of document.querySelectorAll('details')) d.open = true")
             assert shown.overflow() <= 0, (path.name, width)

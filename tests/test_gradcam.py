@@ -228,15 +228,22 @@ def test_nothing_is_left_behind_by_an_exception(net: Net, images: Tensor) -> Non
 
 
 def test_a_forward_between_calls_is_not_touched(net: Net, images: Tensor) -> None:
-    net.eval()
+    net.eval().requires_grad_(False)
     plain = net(images)
     with GradCAM(net, "layer1") as cam:
-        between = net(images)
-        assert torch.equal(between, plain)
-        assert between.requires_grad
-        with torch.no_grad():
-            assert not net(images).requires_grad
         cam(images, TARGETS)
+        between = net(images)
+    assert torch.equal(between, plain)
+    assert not between.requires_grad, "outside of a call the hook must not begin a graph"
+
+
+def test_nothing_before_the_layer_is_recorded(net: Net, images: Tensor) -> None:
+    wanted = []
+    for module in (net.stem, net.layer1, net.layer2):
+        module.register_forward_pre_hook(lambda m, inputs: wanted.append(inputs[0].requires_grad))
+    with GradCAM(net, "layer1") as cam:
+        cam(images, TARGETS)
+    assert wanted == [False, False, True]
 
 
 def test_frozen_parameters_give_the_same_maps(net: Net, images: Tensor) -> None:
@@ -256,6 +263,16 @@ def test_callers_without_gradients_get_the_same_maps(
             maps = cam.layers(images * 1, TARGETS * 1)
     for name, want in expected.items():
         assert torch.equal(maps[name], want)
+
+
+def test_images_born_in_inference_mode_may_be_the_layer_itself(images: Tensor) -> None:
+    head = [nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    model = nn.Sequential(nn.Identity(), *head)
+    with GradCAM(model, "0") as cam:
+        expected = cam(images, TARGETS % 2)
+        with torch.inference_mode():
+            assert torch.equal(cam(images * 1, TARGETS % 2), expected)
+    assert not images.requires_grad
 
 
 def test_ambient_autocast_changes_no_bit(net: Net, images: Tensor) -> None:

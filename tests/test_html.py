@@ -110,6 +110,14 @@ def test_the_headline_says_what_came_out_on_what_by_which_command(folder, page):
         assert said in header
 
 
+def test_without_a_gpu_the_hardware_is_the_cpu_with_its_cores(tmp_path):
+    folder = write_run(tmp_path / "run", epochs=1)
+    change(folder, "environment.json", gpu=None)
+    ((_, header),) = rewritten(folder).all("header")
+    assert "Intel Xeon Platinum 8480C, 16 cores" in header
+    assert "H100" not in header
+
+
 def test_the_source_experiment_is_mentioned_only_where_it_can_be_compared(folder, page, tmp_path):
     final = 100 * metrics(folder)[-1]["test_accuracy"]
     said = f"this run ends at {final:.2f} %, {92.53 - final:.2f} points below it"
@@ -151,6 +159,7 @@ def test_environment_recipe_and_summary_are_there_in_full(folder, page):
         for key in json.loads((folder / name).read_text()):
             assert key in text
     assert "ledger.range test" in text
+    assert "gpu.memory_gib" in text
 
 
 def pixels(attributes) -> np.ndarray:

@@ -235,6 +235,14 @@ def test_it_stops_at_the_step_where_the_smoothed_loss_has_diverged(read_every: i
     assert (len(calm.lrs), calm.stopped) == (60, "finished")
 
 
+@pytest.mark.parametrize(("last", "stops"), [(3.9, False), (4.1, True)])
+def test_diverged_means_over_so_many_times_the_best(last: float, stops: bool) -> None:
+    losses = iter([2.0, 1.0, 1.5, 1.2, 1.1, 1.0, 1.3, last, 1.0, 1.0])
+    step = Step(network(), loss=lambda logits, labels: logits.sum() * 0 + next(losses))
+    sweep = find_lr(step, Loader(), steps=10, smoothing=0.0)
+    assert len(sweep.lrs) == (8 if stops else 10)
+
+
 def test_the_first_losses_do_not_stop_it_and_the_ones_after_do() -> None:
     noisy = iter([1.0, *[100.0] * 49])
     step = Step(network(), loss=lambda logits, labels: logits.sum() * 0 + next(noisy))

@@ -9,8 +9,9 @@ import torch
 
 import fasttrain
 from fasttrain import checkpoint, commands
+from fasttrain.display import Display
 from fasttrain.errors import CheckpointError, Stopped, UsageError
-from fasttrain.progress import Display, Follower
+from fasttrain.progress import Follower
 from fasttrain.recipe import Recipe
 
 SMALL = {
@@ -36,7 +37,7 @@ class Interrupting(Display):
         self.at, self.number, self.seen = at, number, 0
 
     def follow(self, plan):
-        follower = Follower(self, plan)
+        follower = Follower(self.say, plan)
         step = follower.step
 
         def counted(run):

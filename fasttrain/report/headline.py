@@ -74,10 +74,10 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     """The few numbers that belong beside the accuracy; those that are known."""
     summary, last = run.summary, run.rows[-1] if run.rows else None
     known = [
-        ("After the last epoch", percent(last.test_accuracy) if last else MISSING),
+        ("Final accuracy", percent(last.test_accuracy) if last else MISSING),
         ("Time in all", duration(fact(summary, "total_seconds"))),
         ("Time to the target", duration(fact(summary, "seconds_to_target"))),
-        ("Training throughput", f"{whole(fact(summary, 'images_per_second'))} images/s"),
+        ("Throughput", f"{whole(fact(summary, 'images_per_second'))} images/s"),
         ("FLOP utilisation", percent(fact(summary, "mfu"), 1)),
         ("Parameters", whole(fact(summary, "model_parameters"))),
         ("First learning rate", rate(run.rows[0].lr) if run.rows else MISSING),

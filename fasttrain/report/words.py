@@ -107,14 +107,16 @@ def fact(found: dict[str, Any], name: str) -> float:
 
 
 def hardware(run: Run) -> str:
-    """The GPU, or the CPU and its cores."""
-    environment = run.environment
-    gpu = environment.get("gpu")
-    if gpu:
-        return plain(gpu)
-    cores = environment.get("cores")
-    suffix = f", {plain(cores)} cores" if cores else ""
-    return f"{plain(environment.get('cpu') or 'CPU')}{suffix}" if environment else MISSING
+    """The GPU's name, or the CPU's and its cores."""
+    gpu, cpu = (run.environment.get(key) for key in ("gpu", "cpu"))
+    if gpu or not cpu:
+        return _named(gpu)
+    cores = cpu.get("physical_cores") if isinstance(cpu, dict) else None
+    return f"{_named(cpu)}, {plain(cores)} cores" if cores else _named(cpu)
+
+
+def _named(part: object) -> str:
+    return plain(part.get("name")) if isinstance(part, dict) else plain(part)
 
 
 def is_mission(run: Run) -> bool:

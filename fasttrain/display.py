@@ -1,0 +1,51 @@
+"""What the commands say, and the bars of what takes long: a terminal's or plain lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn
+
+from .eta import Plan
+from .progress import Bars, Follower
+
+
+class Display:
+    """Follows a run on `console`; a quiet one shows nothing."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(quiet=True)
+
+    def say(self, line: str) -> None:
+        """A line of its own, above the bars."""
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def bar(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A bar over `total` bytes; yields what to call with those done so far."""
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+        with Progress(*columns, console=self.console, transient=True) as bars:
+            task = bars.add_task(title, total=total)
+            yield lambda done: bars.update(task, completed=done)
+
+    @contextmanager
+    def steps(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A bar over `total` steps in a terminal, one line anywhere else; yields what to call."""
+        if not self.console.is_terminal:
+            self.say(f"  {title}: {total} steps")
+            yield lambda done: None
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, console=self.console, transient=True) as bars:
+            task = bars.add_task(title, total=total)
+            yield lambda done: bars.update(task, completed=done)
+
+    @contextmanager
+    def follow(self, plan: Plan) -> Iterator[Follower]:
+        """Yield the hooks `.step` and `.epoch` for the length of a training."""
+        bars = self.console.is_terminal
+        follower = Bars(self.say, plan, self.console) if bars else Follower(self.say, plan)
+        with follower.shown():
+            yield follower
