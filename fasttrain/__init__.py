@@ -21,6 +21,7 @@ _HOMES = {
     "ResNet18": "models.resnet18",
     "ResidentLoader": "data.resident",
     "DaliLoader": "data.dali",
+    "Split": "data",
 }
 __all__ = [*_HOMES, "__version__"]
 

@@ -23,6 +23,7 @@ BEGAN = perf_counter()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; return its exit status. Only a bug of ours shows a traceback."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    given: dict[str, Scalar] = {}
     try:
         name, options, given = read(arguments)
         return run(name, options, given, command=" ".join(["python -m fasttrain", *arguments]))
@@ -30,11 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(str(error), error.code)
     except BrokenPipeError:
         return 0
-    except RuntimeError as error:  # torch's own is imported only where torch is
-        if type(error).__name__ != "OutOfMemoryError":
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
             raise
+        asked = given.get("batch_size", Recipe().batch_size)
         return _complain(
-            f"{str(error).splitlines()[0]} Try a smaller --batch-size.", OutOfMemory.code
+            f"--batch-size ({asked}): out of memory. Try a smaller one.", OutOfMemory.code
         )
 
 
@@ -111,6 +113,13 @@ def _data(recipe: Recipe, display: Any) -> int:
     for key, value in cifar10.describe(folder, say=display.say, bar=display.bar).items():
         display.say(f"{key:14} {value}")
     return 0
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """torch says it with a class on a GPU and with words on a CPU."""
+    said = str(error)
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "DefaultCPUAllocator" in said or "could not create a memory object" in said
 
 
 def _complain(message: str, code: int) -> int:

@@ -165,5 +165,5 @@ def describe_sweep(sweep: Sweep) -> str:
     """A line on what the range test found."""
     return (
         f"lr {sweep.suggestion:.3g} ({sweep.rule}; range test of {len(sweep.lrs)} steps, "
-        f"{sweep.stopped})"
+        f"{sweep.stopped})" + "".join(f"\n  note: {note}" for note in sweep.notes)
     )

@@ -14,6 +14,7 @@ from fixture_run import change, put, write_run
 
 from fasttrain.report.compare import write_page
 from fasttrain.report.html import write
+from fasttrain.report.words import percent, rate
 
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
@@ -187,6 +188,16 @@ def test_pointing_at_a_curve_reads_it(shown, folder):
     shown.point(shown.all("h1")[0], 0, 0)
     assert readouts(shown)[0].startswith(last)
     assert shown.all(".cursor line") == []
+
+
+def test_the_script_writes_numbers_as_python_does(shown, folder):
+    shown.open(folder / "report.html")
+    shares = [k / 800 for k in range(0, 801, 7)] + [k / 64 for k in range(65)] + [0.925345]
+    lrs = [0.0534, 0.00534, 0.000534, 5.34e-5, 1e-5, 0.1, 1.0, 0.0999, 1e-4]
+    assert shown.run("return arguments[0].map(FORMATS.percent)", shares) == list(
+        map(percent, shares)
+    )
+    assert shown.run("return arguments[0].map(FORMATS.rate)", lrs) == list(map(rate, lrs))
 
 
 def test_a_curve_is_read_with_the_arrow_keys(shown, folder):

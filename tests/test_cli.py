@@ -1,4 +1,6 @@
 import os
+import resource
+import signal
 import subprocess
 import sys
 import time
@@ -136,3 +138,57 @@ def test_a_rate_that_explodes_is_exit_7(capsys, tmp_path):
         leaves = torch.utils._pytree.tree_leaves(checkpoint.load(path))
         tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
         assert all(tensor.isfinite().all() for tensor in tensors)
+
+
+LARGE = [
+    "--dataset",
+    "synthetic",
+    "--train-limit",
+    "4000",
+    "--test-limit",
+    "10",
+    "--batch-size",
+    "4000",
+    "--lr",
+    "0.1",
+]
+LARGE += ["--loader", "resident", "--device", "cpu"]
+
+
+def test_a_batch_that_does_not_fit_is_exit_8(tmp_path):
+    limit = 5 << 30
+    done = subprocess.run(
+        [sys.executable, "-m", "fasttrain", *LARGE, "--out", str(tmp_path / "a")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+        check=False,
+    )
+    assert done.returncode == 8
+    said = "fasttrain: error: --batch-size (4000): out of memory. Try a smaller one."
+    assert done.stderr.strip() == said
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_says_how_to_resume_and_sets_the_exit_code(tmp_path, number, code):
+    out = tmp_path / "a"
+    many = [*SMALL, "--epochs", "200", "--lr", "0.05", "--device", "cpu", "--out", str(out)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fasttrain", *many],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        if line.startswith("    1  "):
+            break
+    process.send_signal(number)
+    began = time.perf_counter()
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert time.perf_counter() - began < 10
+    name = signal.Signals(number).name
+    resume = f"python -m fasttrain --resume {out}"
+    assert err == f"fasttrain: error: stopped by {name}: saved. Resume with: {resume}\n"
+    assert checkpoint.load(out / "checkpoints" / "last.pt")["progress"][0] >= 1

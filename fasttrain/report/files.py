@@ -1,4 +1,7 @@
-"""Writing what a report leaves behind: whole or not at all, and one line when the disk refuses."""
+"""Files of a run: written whole or not at all, and one line for what is damaged or refused.
+
+A person who looks at a run should read what to do, not where Python stood.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import OutputError
+from ..errors import CheckpointError, OutputError
 
 
 @contextmanager
@@ -33,3 +36,11 @@ def write_whole(path: Path, text: str) -> Path:
         finally:
             draft.unlink(missing_ok=True)
     return path
+
+
+def damaged(path: Path, problem: object) -> CheckpointError:
+    """The error to raise when `path` cannot be read for what `problem` says."""
+    why = " ".join(str(problem).split())[:120]
+    return CheckpointError(
+        f"{path.name} ({path}): cannot be read: {why}. Restore it, or remove it to see the rest."
+    )

@@ -10,24 +10,14 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..errors import CheckpointError, UsageError
-from .records import ClassRow, Mistake, Row, Sweep
-
-PICTURES = ("images", "label_error_images", "sample_originals", "sample_augmented")
-MAPS = ("predicted_maps", "true_maps")
-
-
-class Mistakes(NamedTuple):
-    """misclassified.json: `total` mistakes in all, those shown and the `rule` that chose them."""
-
-    rule: str = ""
-    total: int = 0
-    shown: tuple[Mistake, ...] = ()
-    label_errors: tuple[Mistake, ...] = ()
+from .arrays import paired, read_arrays
+from .files import damaged
+from .records import ClassRow, Mistake, Mistakes, Row, Sweep
 
 
 @dataclass(frozen=True)
@@ -85,7 +75,7 @@ def read(path: Path) -> Run:
         raise CheckpointError(f"run ({path}): {why}. Name a run directory, like runs/NAME.")
     classes, confusion = _parsed(path / "class_accuracy.json", _classes) or ([], np.zeros((0, 0)))
     mistakes = _parsed(path / "misclassified.json", _mistakes)
-    arrays = _arrays(path / "analysis.npz")
+    arrays = read_arrays(path / "analysis.npz")
     return Run(
         path=path,
         recipe=recipe,
@@ -96,7 +86,7 @@ def read(path: Path) -> Run:
         classes=classes,
         confusion=confusion,
         mistakes=mistakes,
-        arrays=_paired(arrays, mistakes or Mistakes(), notes),
+        arrays=paired(arrays, mistakes or Mistakes(), notes),
         notes=notes,
     )
 
@@ -108,9 +98,9 @@ def _object(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as problem:
-        raise _damaged(path, problem) from None
+        raise damaged(path, problem) from None
     if not isinstance(found, dict):
-        raise _damaged(path, "no JSON object")
+        raise damaged(path, "no JSON object")
     return found
 
 
@@ -120,16 +110,9 @@ def _parsed(path: Path, parse: Any) -> Any:
     try:
         return parse(found) if found else None
     except KeyError as problem:
-        raise _damaged(path, f"it has no {problem}") from None
+        raise damaged(path, f"it has no {problem}") from None
     except (AttributeError, OverflowError, TypeError, ValueError) as problem:
-        raise _damaged(path, problem) from None
-
-
-def _damaged(path: Path, problem: object) -> CheckpointError:
-    why = " ".join(str(problem).split())[:120]
-    return CheckpointError(
-        f"{path.name} ({path}): cannot be read: {why}. Restore it, or remove it to see the rest."
-    )
+        raise damaged(path, problem) from None
 
 
 def _epochs(path: Path, notes: list[str]) -> list[Row]:
@@ -139,7 +122,7 @@ def _epochs(path: Path, notes: list[str]) -> list[Row]:
     except FileNotFoundError:
         return rows
     except OSError as problem:
-        raise _damaged(path, problem) from None
+        raise damaged(path, problem) from None
     for number, line in enumerate(lines, 1):
         try:
             if line.strip():
@@ -172,34 +155,3 @@ def _mistakes(found: dict[str, Any]) -> Mistakes:
         for key in ("images", "label_errors")
     )
     return Mistakes(str(found.get("rule", "")), int(found.get("mistakes", 0)), shown, doubts)
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """The known arrays of analysis.npz, each of the shape and type that is promised."""
-    if not path.exists():
-        return {}
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in (*PICTURES, *MAPS) if name in archive}
-    except Exception as problem:  # zipfile, zlib and numpy each have their own words for damage
-        raise _damaged(path, problem) from None
-    for name, array in arrays.items():
-        fits = array.ndim == 4 and array.shape[-1] == 3 and array.dtype == np.uint8
-        if not (fits if name in PICTURES else array.ndim == 3 and array.dtype.kind == "f"):
-            raise _damaged(path, f"{name} is {array.dtype} of shape {array.shape}")
-    return arrays
-
-
-def _paired(
-    arrays: dict[str, np.ndarray], mistakes: Mistakes, notes: list[str]
-) -> dict[str, np.ndarray]:
-    """The arrays whose rows are those of misclassified.json; a note if some are not."""
-    wanted = {name: len(mistakes.shown) for name in ("images", *MAPS)}
-    wanted |= {"label_error_images": len(mistakes.label_errors)}
-    if {"sample_originals", "sample_augmented"} <= arrays.keys():
-        wanted["sample_augmented"] = len(arrays["sample_originals"])
-    strange = [n for n, count in wanted.items() if n in arrays and len(arrays[n]) != count]
-    if strange:
-        why = "is of another analysis than misclassified.json"
-        notes.append(f"analysis.npz ({', '.join(strange)}) {why}: run `fasttrain explain` again.")
-    return {name: array for name, array in arrays.items() if name not in strange}

@@ -77,6 +77,15 @@ class Mistake(NamedTuple):
         return cls(int(found["index"]), true, predicted, number(found["confidence"]))
 
 
+class Mistakes(NamedTuple):
+    """misclassified.json: `total` mistakes in all, those shown and the `rule` that chose them."""
+
+    rule: str = ""
+    total: int = 0
+    shown: tuple[Mistake, ...] = ()
+    label_errors: tuple[Mistake, ...] = ()
+
+
 class ClassRow(NamedTuple):
     """A class's test images; `low` to `high` is the accuracy's Wilson 95 % interval."""
 

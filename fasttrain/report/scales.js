@@ -1,9 +1,12 @@
 // From numbers to places and words: the formats, the ticks and the scales of a chart.
 "use strict";
 
+// As Python rounds: of the only ties there are at two digits, x.125 and x.625, toFixed takes the odd.
+const hundredths = (v) => (Math.abs(v * 8) % 4 === 1 ? v - Math.sign(v) * 0.001 : v).toFixed(2);
+
 const FORMATS = {
-  percent: (v) => `${(100 * v).toFixed(2)} %`,
-  points: (v) => `${(100 * v).toFixed(2)} points`,
+  percent: (v) => `${hundredths(100 * v)} %`,
+  points: (v) => `${hundredths(100 * v)} points`,
   loss: (v) => v.toPrecision(4),
   rate: (v) => short(Number(v.toPrecision(3))),
   epoch: (v) => String(v),

@@ -141,5 +141,5 @@ def ending(sweep: Sweep) -> str:
 
 def share_sum(parts: dict[str, Any]) -> list[tuple[str, float]]:
     """The ledger's parts with their seconds, those that took any time."""
-    timed = [(str(name), fact(parts, name)) for name in parts]
+    timed = [(name.replace("_", " "), fact(parts, name)) for name in parts]
     return [(name, seconds) for name, seconds in timed if seconds > 0]

@@ -1,0 +1,39 @@
+"""The README's claims that a machine can check."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import fasttrain
+from fasttrain.flags import COMMANDS
+from tests.conftest import tiny_loader, tiny_model
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_its_python_lines_run(tiny_splits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)[1]
+    code = code.replace('device="cuda"', 'device="cpu"').replace("epochs=50", "epochs=1")
+    trained = []
+    monkeypatch.setattr(fasttrain, "train", trained.append)  # its own tests run it
+    split, test = tiny_splits
+    names = {"model": tiny_model(), "split": split, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    names["test"] = tiny_loader(test, training=False)
+    exec(code, names)
+    assert trained == [fasttrain.Recipe(epochs=5)]
+    assert names["rows"][0].test_accuracy > 0
+    assert isinstance(names["step"].lr, torch.Tensor)
+
+
+def test_it_names_every_command():
+    for command in COMMANDS:
+        assert re.search(rf"fasttrain \[?{command}\b", TEXT), command
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)\)", TEXT))
+def test_its_links_and_pictures_are_there(link):
+    assert link.startswith("http") or (ROOT / link).exists()
