@@ -1,7 +1,8 @@
-# make train ARGS="--epochs 5"   train; make test   run the tests; make bench   measure this machine
+# make train ARGS="--epochs 5"   train; make test   run the tests; make bench NAME=box   measure this machine
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+NAME ?= here
 READY := $(VENV)/.ready
 
 .PHONY: train test bench check clean
@@ -13,7 +14,10 @@ test: $(READY)
 	$(RUN) -m pytest $(ARGS)
 
 bench: $(READY)
-	$(RUN) -m pytest benchmarks --benchmark-enable --benchmark-only -s $(ARGS)
+	mkdir -p .benchmarks
+	$(RUN) -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-disable-gc \
+	  --benchmark-json=.benchmarks/raw.json $(ARGS)
+	$(RUN) -m benchmarks.table .benchmarks/raw.json $(NAME)
 
 check: $(READY)
 	$(RUN) -m ruff check .

@@ -73,12 +73,16 @@ def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, com
         continued = commands.run_to_continue(
             None if options.resume is True else options.resume, options.out
         )
-        given = {**_saved_recipe(continued), **given}
+        if continued is None:
+            display.say("nothing to resume: starting a new run")
+        else:
+            given = {**_saved_recipe(continued), **given}
     commands.train(
         make(given),
         out=options.out,
         overwrite=options.overwrite,
         continued=continued,
+        override=options.override,
         display=display,
         command=command,
         began=BEGAN,

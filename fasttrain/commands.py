@@ -16,7 +16,7 @@ from . import checkpoint, environment, explain, resume
 from .build import build, splits
 from .data import CLASSES, Split
 from .display import Display
-from .errors import CheckpointError, Stopped
+from .errors import Stopped
 from .eta import duration
 from .ledger import Ledger
 from .loop import Epoch
@@ -26,7 +26,7 @@ from .report import compare, figures, html
 from .report.read import read
 from .rundir import RunDir, default_name, newest
 from .signals import Signals
-from .training import LOWEST_LR, Training, describe_sweep
+from .training import LOWEST_LR, Training, describe_sweep, range_test_steps
 
 RUNS = Path("runs")
 
@@ -37,20 +37,24 @@ def train(
     out: Path | None = None,
     overwrite: bool = False,
     continued: Path | None = None,
+    override: bool = False,
     display: Display | None = None,
     command: str = "fasttrain.train",
     began: float | None = None,
 ) -> list[Epoch]:
     """Train as `recipe` says into the run directory `out`, and return the history.
 
-    `continued` is the run directory, or a checkpoint in one, to go on from. Raises what
+    `continued` is the run directory, or a checkpoint in one, to go on from; with `override` also
+    under another recipe. Raises what
     fasttrain.errors lists; Stopped after a signal, once the checkpoint is saved.
     """
     display = display or Display()
     ledger = Ledger(perf_counter() if began is None else began)
     ledger.parts["import"] = ledger.total
     with Signals() as signals, _run_dir(recipe, out, overwrite, continued) as folder:
-        state = _saved_state(folder, continued, recipe, display) if continued else None
+        state = None
+        if continued:
+            state = _saved_state(folder, continued, recipe, display, override=override)
         if state and state["run"]["epoch"] >= recipe.epochs:
             display.say(f"{folder.path} is finished: nothing to do.")
             return [Epoch(*row) for row in state["run"]["history"]]
@@ -122,20 +126,20 @@ def search_lr(recipe: Recipe, *, display: Display | None = None) -> Sweep:
     display = display or Display()
     train, test = splits(recipe, say=display.say, bar=display.bar)
     built = build(recipe, train, test)
-    with display.steps("range test", 100) as show:
-        sweep = find_lr(built.step, built.train, low=LOWEST_LR, steps=100, on_step=[show])
+    steps = range_test_steps(recipe, built)
+    with display.steps("range test", steps) as show:
+        sweep = find_lr(built.step, built.train, low=LOWEST_LR, steps=steps, on_step=[show])
     display.say(describe_sweep(sweep))
     return sweep
 
 
-def run_to_continue(asked: Path | None, out: Path | None) -> Path:
-    """The run directory or checkpoint that --resume means."""
-    found = asked or out or newest(RUNS)
-    if found is None:
-        raise CheckpointError(
-            "--resume: no unfinished run in runs/. Name a run directory or a checkpoint."
-        )
-    return found
+def run_to_continue(asked: Path | None, out: Path | None) -> Path | None:
+    """The run directory or checkpoint that --resume means; None at a first launch."""
+    if asked:
+        return asked
+    if out:
+        return out if (out / "recipe.json").exists() else None
+    return newest(RUNS)
 
 
 @contextmanager
@@ -156,8 +160,8 @@ def _folder_of(asked: Path) -> Path:
 
 
 def _saved_state(
-    folder: RunDir, continued: Path, recipe: Recipe, display: Display
-) -> dict[str, Any]:
+    folder: RunDir, continued: Path, recipe: Recipe, display: Display, *, override: bool
+) -> dict[str, Any] | None:
     if continued.is_dir():
         state, notes = folder.checkpoints.latest()
         for note in notes:
@@ -165,10 +169,10 @@ def _saved_state(
     else:
         state = checkpoint.load(continued)
     if state is None:
-        raise CheckpointError(
-            f"run ({folder.path}): has no checkpoint yet. Start it again with --overwrite."
-        )
-    resume.refuse_changes(Recipe(**state["recipe"]), recipe)
+        display.say(f"{folder.path} has no checkpoint yet: starting at its beginning")
+        return None
+    if not override:
+        resume.refuse_changes(Recipe(**state["recipe"]), recipe)
     done = state["run"]
     display.say(f"resuming {folder.path} after epoch {done['epoch']}, step {done['step']}")
     return state

@@ -96,6 +96,11 @@ def _add_run_flags(made: Parser) -> None:
         metavar="CHECKPOINT",
         help="go on with a run: a checkpoint, a run directory, --out's or the newest one",
     )
+    runs.add_argument(
+        "--override",
+        action="store_true",
+        help="resume even under another recipe: what comes out is no longer one run's",
+    )
     either.add_argument(
         "--overwrite", action="store_true", help="replace the run that --out already holds"
     )

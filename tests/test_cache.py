@@ -54,39 +54,28 @@ def test_the_digest_is_that_of_the_bytes():
     assert DIGESTS["train_labels"] == hashlib.sha256(HALVES[0].labels.tobytes()).hexdigest()
 
 
+def arrays(halves):
+    return dict(zip(cache.NAMES, (*halves[0], *halves[1]), strict=True))
+
+
 @pytest.mark.parametrize("name", cache.NAMES)
-def test_a_change_of_any_byte_of_a_file_is_seen_or_does_not_matter(folder, name):
-    """Of the header as well: it says what the bytes mean."""
+def test_a_change_of_any_byte_is_seen_unless_it_is_of_the_header_that_is_not_used(folder, name):
     path = folder / f"{name}.npy"
-    good, missed = path.read_bytes(), 0
-    places = [*range(128), *range(128, len(good), max(1, len(good) // 20)), len(good) - 1]
-    for place in places:
-        for change in (1, 0x20, 0x80):
-            damaged = bytearray(good)
-            damaged[place] ^= change
-            path.write_bytes(damaged)
-            if (found := cache.read(folder, DIGESTS)) is not None:
-                missed += 1
-                again = dict(zip(cache.NAMES, (*found[0], *found[1]), strict=True))[name]
-                original = dict(zip(cache.NAMES, (*HALVES[0], *HALVES[1]), strict=True))[name]
-                assert again.dtype == original.dtype
-                assert np.array_equal(again, original)
-    assert missed < 100  # blanks of the header
+    good = path.read_bytes()
+    assert np.array_equal(np.load(path), arrays(HALVES)[name])  # for others the header is right
+    for place in [*range(128), *range(128, len(good), max(1, len(good) // 20)), len(good) - 1]:
+        damaged = bytearray(good)
+        damaged[place] ^= 0x21
+        path.write_bytes(damaged)
+        found = cache.read(folder, DIGESTS)
+        assert (found is None) == (place >= 128)
+        if found:
+            assert np.array_equal(arrays(found)[name], arrays(HALVES)[name])
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        HALVES[0].images.view(np.int8),
-        HALVES[0].images.reshape(20, 3, 32, 32),
-        HALVES[0].images.reshape(-1),
-        np.asfortranarray(HALVES[0].images),
-        HALVES[0].images.reshape(-1).view("V16"),
-    ],
-    ids=["signed", "planes", "flat", "turned", "opaque"],
-)
-def test_the_same_bytes_under_another_header_are_no_cache(folder, other):
-    np.save(folder / "train_images.npy", other)
+def test_bytes_behind_the_array_are_no_cache(folder):
+    with open(folder / "train_images.npy", "ab") as file:
+        file.write(bytes(3072))
     assert cache.read(folder, DIGESTS) is None
 
 
@@ -133,14 +122,20 @@ def test_the_folder_is_private_and_leftovers_of_killed_processes_go(tmp_path):
 
 
 def test_who_has_to_wait_is_told_and_goes_on(tmp_path):
-    held, said = FileLock(tmp_path / ".lock"), []
-    held.acquire()
-    release = threading.Timer(1.3, held.release)
-    release.start()
+    held, said = threading.Event(), []
+
+    def hold():
+        with FileLock(tmp_path / ".lock"):
+            held.set()
+            time.sleep(1.3)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait()
     began = time.perf_counter()
     with cache.alone(tmp_path, said.append):
-        assert 1.2 < time.perf_counter() - began < 10
-    release.join()
+        assert 1.0 < time.perf_counter() - began < 10
+    other.join()
     assert said == ["waiting for another process that fetches CIFAR-10"]
 
 

@@ -2,15 +2,16 @@
 
 import json
 import os
+import shutil
 import signal
 
 import pytest
 import torch
 
 import fasttrain
-from fasttrain import checkpoint, commands
+from fasttrain import checkpoint, cli, commands
 from fasttrain.display import Display
-from fasttrain.errors import CheckpointError, Stopped, UsageError
+from fasttrain.errors import Stopped, UsageError
 from fasttrain.progress import Follower
 from fasttrain.recipe import Recipe
 
@@ -167,10 +168,41 @@ def test_a_resumed_run_may_not_change_what_it_trains(whole):
         fasttrain.train(small(lr=0.1), continued=whole)
 
 
-def test_there_is_nothing_to_resume_in_an_empty_place(tmp_path, monkeypatch):
+def test_with_override_it_may(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "a")
+    rows = fasttrain.train(small(epochs=3), continued=tmp_path / "a", override=True)
+    assert [row.epoch for row in rows] == [1, 2, 3]
+
+
+def test_one_command_line_serves_launch_and_relaunch(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError, match="no unfinished run"):
-        commands.run_to_continue(None, None)
+    assert commands.run_to_continue(None, None) is None
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
+    launch = [*words, "--epochs=1", "--resume", "--out", "a"]
+    assert cli.main(launch) == 0
+    assert "nothing to resume: starting a new run" in capsys.readouterr().out
+    assert cli.main(launch) == 0
+    assert "a is finished: nothing to do" in capsys.readouterr().out
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_again(whole, tmp_path, capsys):
+    (tmp_path / "a").mkdir()
+    shutil.copy(whole / "recipe.json", tmp_path / "a")
+    assert cli.main(["--resume", str(tmp_path / "a"), "--epochs", "2"]) == 0
+    assert "has no checkpoint yet: starting at its beginning" in capsys.readouterr().out
+    assert same(last(tmp_path / "a"), last(whole))
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_goes_on(whole, tmp_path, capsys):
+    fasttrain.train(small(), out=tmp_path / "a")
+    path = tmp_path / "a" / "checkpoints" / "last.pt"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert cli.main(["--resume", str(tmp_path / "a")]) == 0
+    assert "last.pt" in capsys.readouterr().out
+    assert same(last(tmp_path / "a"), last(whole))
+    assert (path.parent / "last.pt.damaged").exists()
 
 
 def test_lr_auto_runs_the_range_test_and_trains_with_what_it_finds(tmp_path):

@@ -1,0 +1,61 @@
+"""A training epoch as a user gets it, loader and loop and all, against the source experiment's.
+
+The two take turns; data wait is what fasttrain's own loop measured of itself.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+from time import perf_counter
+
+from benchmarks.conftest import DEVICE, pixels
+from benchmarks.peers import source_loop
+from fasttrain import Recipe
+from fasttrain.build import build
+from fasttrain.loop import fit
+
+BATCH = 128
+STEPS = 100 if DEVICE.type == "cuda" else 5
+ROUNDS = 5 if DEVICE.type == "cuda" else 3
+
+
+def test_an_epoch_with_its_loader(benchmark):
+    split = pixels(STEPS * BATCH)
+    recipe = Recipe(dataset="synthetic", batch_size=BATCH, lr=0.05, compile="off")
+    built = build(recipe, split, pixels(BATCH))
+    model, optimizer = source_loop.network(DEVICE)
+    batches = source_loop.loader(split, batch_size=BATCH)
+    rows, seconds = [], {"source": [], "fasttrain": []}
+
+    def take_turns() -> None:
+        began = perf_counter()
+        source_loop.epoch(model, optimizer, batches, DEVICE)
+        seconds["source"].append(perf_counter() - began)
+        rows.append(fit(built.step, built.train, built.test, Still(), 1)[0])
+        seconds["fasttrain"].append(rows[-1].seconds)
+
+    take_turns()
+    for times in seconds.values():
+        times.clear()
+    benchmark.group = f"epoch of {STEPS} steps, batch {BATCH}, {DEVICE.type}"
+    benchmark.pedantic(take_turns, rounds=ROUNDS)
+    peer = median(seconds["source"])
+    benchmark.extra_info["providers"] = {
+        name: {
+            "n": len(times),
+            "images_per_second": STEPS * BATCH / median(times),
+            "best_images_per_second": STEPS * BATCH / min(times),
+            "times_source": peer / median(times),
+        }
+        for name, times in seconds.items()
+    }
+    shares = [row.data_wait_seconds / row.seconds for row in rows[1:]]
+    benchmark.extra_info["data_wait_share"] = median(shares)
+
+
+class Still:
+    """A schedule that leaves the rate alone."""
+
+    def after_step(self) -> None: ...
+
+    def after_epoch(self, test_accuracy: float) -> None: ...

@@ -1,0 +1,76 @@
+"""Images a second of one training step: each of fasttrain's means added to the one before.
+
+`source` is the peer: eager, float32, NCHW, the loss read at every step. The providers take turns,
+one step each, so that a machine that slows down slows all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import median
+from time import perf_counter
+
+import pytest
+import torch
+
+from benchmarks.conftest import DEVICE, batch, wait
+from benchmarks.peers import source_loop
+from fasttrain import choices
+from fasttrain.build import AMP
+from fasttrain.models.resnet18 import ResNet18
+from fasttrain.optim import sgd
+from fasttrain.step import Step
+
+BATCHES = (128, 256, 512, 1024) if DEVICE.type == "cuda" else (32, 128)
+ROUNDS = 20 if DEVICE.type == "cuda" else 5
+
+
+def source() -> Callable:
+    model, optimizer = source_loop.network(DEVICE)
+    return lambda images, labels: source_loop.step(model, optimizer, images.contiguous(), labels)
+
+
+def ours(*, amp: bool, compiled: bool = False) -> Callable:
+    torch.manual_seed(0)
+    model = ResNet18().to(DEVICE).to(memory_format=torch.channels_last).train()
+    dtype = AMP[choices.amp("auto", DEVICE).value] if amp else None
+    optimizer = sgd(model, lr=0.05, momentum=0.9, weight_decay=5e-4)
+    return Step(model, optimizer, amp=dtype, compile=compiled)
+
+
+PROVIDERS: dict[str, Callable[[], Callable]] = {
+    "source": source,
+    "channels_last, fused SGD": lambda: ours(amp=False),
+    "with AMP": lambda: ours(amp=True),
+    "with AMP and compile": lambda: ours(amp=True, compiled=True),
+}
+
+
+@pytest.mark.parametrize("size", BATCHES)
+def test_a_training_step(benchmark, size):
+    images, labels = batch(size)
+    steps = {name: make() for name, make in PROVIDERS.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+
+    def take_turns() -> None:
+        for name, step in steps.items():
+            began = perf_counter()
+            step(images, labels)
+            wait()
+            seconds[name].append(perf_counter() - began)
+
+    take_turns()  # compiles and warms up
+    first = {name: times.pop() for name, times in seconds.items()}
+    benchmark.group = f"training step, batch {size}, {DEVICE.type}"
+    benchmark.pedantic(take_turns, rounds=ROUNDS)
+    peer = median(seconds["source"])
+    benchmark.extra_info["providers"] = {
+        name: {
+            "n": len(times),
+            "images_per_second": size / median(times),
+            "best_images_per_second": size / min(times),
+            "times_source": peer / median(times),
+            "first_step_seconds": first[name],
+        }
+        for name, times in seconds.items()
+    }

@@ -1,0 +1,50 @@
+"""What every measurement carries, and what they share: images, and how ours is built."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from fasttrain import environment
+from fasttrain.data import Split
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def pytest_benchmark_update_json(config, benchmarks, output_json):
+    """Add the hardware and the versions to the file that `make bench` writes."""
+    output_json["environment"] = environment.describe()
+
+
+def pixels(count: int) -> Split:
+    """`count` images of noise: the clock does not see what is on them."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    return Split(images, generator.integers(0, 10, count))
+
+
+def batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A normalised batch, channels_last, on the device."""
+    images = torch.randn(size, 3, 32, 32, device=DEVICE)
+    labels = torch.randint(0, 10, (size,), device=DEVICE)
+    return images.to(memory_format=torch.channels_last), labels
+
+
+def wait() -> None:
+    """Until the device is done, so that the clock sees the work and not its launch."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
+@pytest.fixture
+def images_per_second(benchmark):
+    """Call with a round's images: notes their rate, of the median and of the best round."""
+
+    def note(images: int) -> None:
+        if benchmark.stats:
+            found = benchmark.stats.stats
+            benchmark.extra_info["images_per_second"] = images / found.median
+            benchmark.extra_info["best_images_per_second"] = images / found.min
+
+    return note
