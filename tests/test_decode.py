@@ -1,5 +1,6 @@
 """CIFAR-10's files in every form, damaged ones, and hostile archives."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -131,21 +132,37 @@ def test_changed_bytes_of_an_archive_with_a_known_digest_end_in_a_refusal_or_do_
     assert refusals >= 18  # of 21; the padding behind the last file does not matter
 
 
-@pytest.mark.parametrize(
-    "png", [b"", b"\x89PNG\r\n\x1a\nnonsense", "half", "small", "grey", "bomb"]
-)
-def test_a_png_that_is_damaged_or_of_another_size_is_refused(tmp_path, png):
+def test_an_archive_that_breaks_in_the_middle_of_a_file_is_refused(tmp_path):
+    path = pack(tmp_path / "a.tar.gz", {"test_batch.png": bytes(1_000_000)})
+    plain = gzip.decompress(path.read_bytes())
+    packer = zlib.compressobj(wbits=31)
+    half = packer.compress(plain[:500_000]) + packer.flush(zlib.Z_FULL_FLUSH)
+    path.write_bytes(half + b"\x07")  # a block of the kind that is reserved
+    refused(path, "damaged (Error -3", archives=known(path))
+
+
+def test_a_damaged_png_is_refused(tmp_path):
     files = package_files()
-    if png == "half":
-        png = files["data_batch_1.png"][: len(files["data_batch_1.png"]) // 2]
-    elif isinstance(png, str):
-        png = {
-            "small": picture((10, 10), colour=2),
-            "grey": picture((1024, COUNT), colour=0),
-            "bomb": picture((100_000, 10_000), colour=2),
-        }[png]
-    files["data_batch_1.png"] = png
-    refused(unpack(tmp_path / "package", files), "data_batch_1.png")
+    half = files["data_batch_1.png"][: len(files["data_batch_1.png"]) // 2]
+    for number, png in enumerate([b"", b"\x89PNG\r\n\x1a\nnonsense", half]):
+        files["data_batch_1.png"] = png
+        refused(unpack(tmp_path / str(number), files), "data_batch_1.png: damaged")
+
+
+@pytest.mark.parametrize(
+    ("size", "colour", "said"),
+    [
+        ((10, 10), 2, "((10, 10), RGB): not (1024, 20), RGB"),
+        ((8000, 8000), 2, "((8000, 8000), RGB): not (1024, 20), RGB"),
+        ((1024, COUNT), 0, "((1024, 20), L): not (1024, 20), RGB"),
+        ((100_000, 10_000), 2, "damaged (Image size (1000000000 pixels)"),
+    ],
+)
+def test_a_png_of_another_size_or_mode_is_refused_before_it_is_decoded(
+    tmp_path, size, colour, said
+):
+    files = {**package_files(), "data_batch_1.png": picture(size, colour=colour)}
+    refused(unpack(tmp_path / "package", files), said)
 
 
 def picture(size, *, colour):

@@ -1,3 +1,5 @@
+"""The synthetic twin: prefix-stable, balanced, and learnable by texture only."""
+
 import time
 
 import numpy as np
