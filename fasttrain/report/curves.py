@@ -11,13 +11,11 @@ import numpy as np
 
 from .read import Run
 from .records import Sweep
-from .style import ACCENT, INK, MUTED, PAPER, RULE, TEST_LINE, TRAIN_LINE, Look, figure, plot
+from .style import ACCENT, INK, MUTED, RULE, TEST_LINE, TRAIN_LINE, Look, figure, plot
 from .words import ending, listed, percent, points, rate
 
 if TYPE_CHECKING:
     from .style import Axes, Figure
-
-BACKED: Look = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.5}  # for text that crosses lines
 
 
 def loss(run: Run) -> Figure | None:
@@ -36,16 +34,14 @@ def accuracy(run: Run) -> Figure | None:
     """Training and test accuracy by epoch, the best test accuracy marked."""
     if not run.rows:
         return None
-    made = figure("Accuracy", drops_in_words(run))
+    best = run.best
+    score = f"Ring: best, {percent(best.test_accuracy)} in epoch {best.epoch}. " if best else ""
+    made = figure("Accuracy", score + drops_in_words(run))
     axes = plot(made, x="epoch", y="images classified correctly (%)")
     _pair(axes, run, "accuracy", 100.0)
-    if best := run.best:
+    if best:
         place = best.epoch, 100 * best.test_accuracy
         axes.plot(*place, "o", ms=9, mfc="none", mec=INK, mew=1.4, label="_best")
-        text = f"best: {percent(best.test_accuracy)}\nin epoch {best.epoch}"
-        side = "right" if best.epoch > run.rows[-1].epoch / 3 else "left"
-        look: Look = {"textcoords": "offset points", "ha": side, "va": "top", "bbox": BACKED}
-        axes.annotate(text, place, (0, -14), **look)
     axes.legend(loc="lower right")
     return made
 
