@@ -61,7 +61,7 @@ def training_flops(model: nn.Module, shape: tuple[int, int, int] = (3, 32, 32)) 
     return counter.get_total_flops() // 2
 
 
-def gemm_rate(device: torch.device, dtype: torch.dtype, *, tries: int = 5) -> float:
+def gemm_rate(device: torch.device, dtype: torch.dtype, *, tries: int = 15) -> float:
     """Measured FLOP/s of a 2048^3 matrix product on `device`, the best of `tries`: MFU's
     denominator."""
     a = torch.randn(GEMM_SIDE, GEMM_SIDE, device=device).to(dtype)

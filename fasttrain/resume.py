@@ -72,5 +72,6 @@ def refuse_changes(saved: Recipe, asked: Recipe) -> None:
         if name not in MAY_CHANGE and old != new:
             raise UsageError(
                 f"{flag(name)} ({new}): the run to be resumed has {old}; another value "
-                f"would train something else. Leave it out, start a new run with --out, or add --override."
+                "would train something else. Leave it out, start a new run with --out, "
+                "or add --override."
             )
