@@ -31,6 +31,7 @@ setup(
         "test": [
             DALI,
             f"torch-tb-profiler==0.4.3; {LINUX}",
+            f"triton>=3.6; {LINUX}",
             "pytest>=8",
             "pytest-benchmark>=5",
             "selenium>=4",

@@ -70,7 +70,7 @@ def build(recipe: Recipe, train: Split, test: Split) -> Built:
             lr=lr,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
-            provider="apex" if recipe.optimizer == "apex" else "torch",
+            provider="torch" if recipe.optimizer == "auto" else recipe.optimizer,
         ),
         amp=AMP[chosen["amp"].value],
         compile=chosen["compile"].value == "on",
@@ -143,6 +143,8 @@ def _loader(
 ) -> Loader:
     if name == "dali":
         from .data.dali import DaliLoader as Kind
+    elif name == "kernel":
+        from .data.kernel import KernelLoader as Kind  # type: ignore[assignment]
     else:
         from .data.resident import ResidentLoader as Kind  # type: ignore[assignment]
     mean, std = statistics(recipe)

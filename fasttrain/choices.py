@@ -96,7 +96,7 @@ def compiled(asked: str, on: torch.device, *, steps: int) -> Choice:
 
 
 def loader(asked: str, dali_problem: str | None) -> Choice:
-    """dali or resident; `dali_problem` says why DALI cannot be imported, or is None."""
+    """dali, resident or kernel; `dali_problem` says why DALI cannot be imported, or is None."""
     if asked != "auto":
         return Choice(asked, "asked for")
     if dali_problem is None:

@@ -65,6 +65,11 @@ def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, com
     if name == "compare":
         commands.compare_runs(options.runs, page=options.out, display=display)
         return 0
+    if name == "doctor":
+        from . import doctor
+
+        doctor.examine(make(given), display=display)
+        return 0
     if name == "find-lr":
         commands.search_lr(make(given), display=display)
         return 0
@@ -83,6 +88,7 @@ def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, com
         overwrite=options.overwrite,
         continued=continued,
         override=options.override,
+        profile=options.profile,
         display=display,
         command=command,
         began=BEGAN,

@@ -38,6 +38,7 @@ def train(
     overwrite: bool = False,
     continued: Path | None = None,
     override: bool = False,
+    profile: bool = False,
     display: Display | None = None,
     command: str = "fasttrain.train",
     began: float | None = None,
@@ -45,8 +46,8 @@ def train(
     """Train as `recipe` says into the run directory `out`, and return the history.
 
     `continued` is the run directory, or a checkpoint in one, to go on from; with `override` also
-    under another recipe. Raises what
-    fasttrain.errors lists; Stopped after a signal, once the checkpoint is saved.
+    under another recipe. With `profile` a few steps are recorded into its tensorboard folder.
+    Raises what fasttrain.errors lists; Stopped after a signal, once the checkpoint is saved.
     """
     display = display or Display()
     ledger = Ledger(perf_counter() if began is None else began)
@@ -60,7 +61,7 @@ def train(
             return [Epoch(*row) for row in state["run"]["history"]]
         folder.write_json("recipe.json", recipe.as_dict())
         folder.write_json("environment.json", {**environment.describe(), "command": command})
-        training = Training(recipe, folder, display, signals, ledger)
+        training = Training(recipe, folder, display, signals, ledger, profile=profile)
         try:
             training.prepare(state)
             training.run()
@@ -68,6 +69,7 @@ def train(
             raise _with_advice(stop, folder.path) from None
         training.sum_up()
         with ledger.part("analysis"):
+            training.tell_profile()
             look_at(folder.path, device=recipe.device, halves=training.halves, display=display)
         display.say(_headline(training.sum_up(), folder.path))
         return training.position.history

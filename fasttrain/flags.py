@@ -19,6 +19,7 @@ COMMANDS = {
     "report": "draw a run's figures and its report.html anew, without a network or a GPU",
     "compare": "lay several runs over each other",
     "data": "fetch and verify CIFAR-10 and print where it is",
+    "doctor": "say what this machine has, which paths are taken, and what would gain most",
 }
 TITLES = {
     "recipe": "recipe: what is trained",
@@ -49,7 +50,7 @@ def read(arguments: list[str]) -> tuple[str, argparse.Namespace, dict[str, Scala
     options, unknown = parser(name).parse_known_args(arguments)
     if unknown:
         _refuse(unknown[0], name)
-    takes_recipe = name in ("train", "find-lr", "data")
+    takes_recipe = name in ("train", "find-lr", "data", "doctor")
     given = {
         field: parse(field, text) if isinstance(text, str) else text
         for field in FIELDS
@@ -78,6 +79,8 @@ def parser(name: str) -> Parser:
         _add_run_flags(made)
     groups = {group: made.add_argument_group(title) for group, title in TITLES.items()}
     for field in FIELDS.values():
+        if name == "doctor" and not _is_of_the_machine(field):
+            continue
         _add_field(groups[field.metadata["group"]], field)
     return made
 
@@ -103,6 +106,11 @@ def _add_run_flags(made: Parser) -> None:
     )
     either.add_argument(
         "--overwrite", action="store_true", help="replace the run that --out already holds"
+    )
+    runs.add_argument(
+        "--profile",
+        action="store_true",
+        help="record a few steps for TensorBoard and Perfetto, and say where their time goes",
     )
 
 
@@ -145,6 +153,11 @@ def _add_field(group: Any, field: Any) -> None:
         metavar=_metavar(facts),
         help=f"{facts['help']} (default: {default}{limits})".replace("%", "%%"),
     )
+
+
+def _is_of_the_machine(field: Any) -> bool:
+    """Whether a field decides how fast training is."""
+    return field.metadata["group"] == "machine" or field.name in ("epochs", "batch_size", "loader")
 
 
 def _metavar(facts: Mapping[str, Any]) -> str:

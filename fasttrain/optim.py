@@ -1,4 +1,4 @@
-"""SGD with momentum as one fused update: torch's own, or apex's where it is installed.
+"""SGD with momentum as one fused update: torch's own, our kernel's, or apex's.
 
 The learning rate is a tensor that is filled in place, so that a compiled or captured step never
 sees it change, and momentum starts as zeros: torch's fused SGD otherwise leaves uninitialised
@@ -12,23 +12,34 @@ from importlib import metadata
 import torch
 from torch import nn
 
+import kernels
+
 from .errors import EnvironmentProblem
+from .kernel_sgd import KernelSGD
 
 
 def sgd(
     model: nn.Module, *, lr: float, momentum: float, weight_decay: float, provider: str = "torch"
 ) -> torch.optim.Optimizer:
-    """Fused SGD over all parameters of `model`; `provider` is "torch" or "apex".
+    """Fused SGD over all parameters of `model`; `provider` is "torch", "kernel" or "apex".
 
-    Raises EnvironmentProblem if apex is asked for and is not NVIDIA's, built with its CUDA kernels.
+    Raises EnvironmentProblem if the kernel is asked for and there is no GPU or no triton, or if
+    apex is and is not NVIDIA's, built with its CUDA kernels.
     """
     parameters = list(model.parameters())
     if provider == "apex":
         return _apex(parameters, lr, momentum, weight_decay)
-    rate = torch.tensor(lr, dtype=torch.float32, device=parameters[0].device)
-    optimizer = torch.optim.SGD(
-        parameters, lr=rate, momentum=momentum, weight_decay=weight_decay, fused=True
-    )
+    device = parameters[0].device
+    rate = torch.tensor(lr, dtype=torch.float32, device=device)
+    optimizer: torch.optim.SGD
+    if provider == "kernel":
+        if found := kernels.problem(device):
+            raise EnvironmentProblem(f"--optimizer (kernel): {found}. Use --optimizer torch.")
+        optimizer = KernelSGD(parameters, lr=rate, momentum=momentum, weight_decay=weight_decay)
+    else:
+        optimizer = torch.optim.SGD(
+            parameters, lr=rate, momentum=momentum, weight_decay=weight_decay, fused=True
+        )
     if momentum:
         for parameter in parameters:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)

@@ -85,7 +85,7 @@ class Recipe:
     train_limit: int | None = _number(None, 1, 50_000, "data", "first training images to use")
     test_limit: int | None = _number(None, 1, 10_000, "data", "first test images to use")
     loader: str = _choice(
-        "auto", ("auto", "dali", "resident"), "data", "what crops, flips, cuts and normalises"
+        "auto", ("auto", "dali", "resident", "kernel"), "data", "what augments and normalises"
     )
 
     device: str = _text("auto", "machine", "auto, cpu, cuda or cuda:N", metavar="DEVICE")
@@ -96,7 +96,7 @@ class Recipe:
         "mixed precision; auto asks the hardware",
     )
     compile: str = _choice("auto", ("auto", "on", "off"), "machine", "torch.compile")
-    optimizer: str = _choice("auto", ("auto", "torch", "apex"), "machine", "whose fused SGD")
+    optimizer: str = _choice("auto", ("auto", "torch", "apex", "kernel"), "machine", "whose SGD")
     seed: int = _number(0, 0, 2**32 - 1, "machine", "of weights, order and augmentation")
     deterministic: bool = dataclasses.field(
         default=False,

@@ -21,7 +21,7 @@ from .checkpoint import Checkpoints
 from .errors import CheckpointError, OutputError
 
 JSON_FILES = ["misclassified.json", "class_accuracy.json", "lr_finder.json", "summary.json"]
-JSON_FILES += ["environment.json", "recipe.json"]
+JSON_FILES += ["profile.json", "environment.json", "recipe.json"]
 FOLDERS = ("figures", "tensorboard", "checkpoints")
 # What fasttrain writes: --overwrite removes these and no others, recipe.json last, because until
 # then the folder is a run that can be overwritten again.
@@ -31,7 +31,7 @@ OURS = (
     *(f"tensorboard/**/*.pt.trace.json{suffix}" for suffix in ("", ".gz")),
     *(f"checkpoints/{name}" for name in ("last.pt", "previous.pt", "best.pt")),
     *(f"checkpoints/last.pt.damaged{number}" for number in ("", "-[0-9]*")),
-    *("analysis.npz", "metrics.jsonl", "report.html", *JSON_FILES),
+    *("analysis.npz", "metrics.jsonl", "profile.txt", "report.html", *JSON_FILES),
 )
 _LOCK = ".lock"
 

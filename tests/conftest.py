@@ -17,6 +17,9 @@ from fasttrain.step import Step
 
 # albumentations asks its maker's server for a newer version at import, unless told not to.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+# Without a GPU the kernels run in Triton's interpreter, to be asked for before triton's import.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -10,12 +10,22 @@ PARTS = {"errors", "draws", "recipe", "data", "models", "trace", "step", "optim"
 MAY_IMPORT = {
     **{
         name: set()
-        for name in ("errors", "draws", "trace", "models", "schedule", "ledger", "analysis")
+        for name in ("errors", "draws", "models", "schedule", "ledger", "analysis", "intervals")
     },
     **{name: {"errors"} for name in ("recipe", "lr_finder", "gradcam", "report", "choices")},
     **{name: {"errors"} for name in ("signals", "files")},
-    "data": {"errors", "draws"},
-    "optim": {"errors", "kernels"},
+    "data": {"errors", "draws", "kernels"},
+    "trace": {"files"},
+    "timeline": {"intervals"},
+    "bottleneck": set(),
+    "probe": {"data", "step", "timeline", "trace"},
+    "measure": {"bottleneck", "build", "choices", "data", "errors", "ledger", "probe", "recipe"},
+    "inventory": {"", "data", "environment", "optim"},
+    "doctor": {"bottleneck", "build", "data", "display", "inventory", "measure", "recipe"},
+    "profiling": {"", "build", "display", "files", "loop", "rundir", "timeline", "trace"},
+    "optim": {"errors", "kernels", "kernel_sgd"},
+    "kernel_sgd": {"kernels"},
+    "kernels": set(),
     "step": {"trace"},
     "loop": {"data", "errors", "step", "trace"},
     "eta": {"loop"},
@@ -28,20 +38,21 @@ MAY_IMPORT = {
     "resume": {"errors", "loop", "recipe", "schedule", "step"},
     "build": PARTS | {"choices"},
     "training": {"build", "data", "errors", "eta", "ledger", "loop", "lr_finder", "display"}
-    | {"recipe", "resume", "rundir", "scalars", "signals"},
+    | {"profiling", "recipe", "resume", "rundir", "scalars", "signals"},
     "explain": {"analysis", "build", "checkpoint", "choices", "data", "errors", "files"}
     | {"gradcam", "models", "recipe"},
     "commands": {"build", "checkpoint", "data", "environment", "errors", "eta", "explain"}
     | {"ledger", "loop", "lr_finder", "display", "recipe", "report", "resume", "rundir"}
     | {"signals", "training"},
     "flags": {"", "errors", "recipe"},
-    "cli": {"commands", "data", "errors", "flags", "display", "recipe"},
+    "cli": {"commands", "data", "doctor", "errors", "flags", "display", "recipe"},
     "__main__": {"cli"},
     "": set(),
 }
 ONE_HOME = {
     "nvidia": {"fasttrain/data/dali.py"},
     "apex": {"fasttrain/optim.py"},
+    "triton": {"kernels/__init__.py", "kernels/augment.py", "kernels/sgd.py"},
     "rich": {"fasttrain/progress.py", "fasttrain/display.py", "fasttrain/cli.py"},
     "tensorboard": {"fasttrain/scalars.py"},
     "PIL": {"fasttrain/data/decode.py", "fasttrain/report/tiles.py"},

@@ -16,12 +16,13 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_its_python_lines_run(tiny_splits, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)[1]
-    code = code.replace('device="cuda"', 'device="cpu"').replace("epochs=50", "epochs=1")
+    code = "".join(re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL))
+    code = code.replace('"cuda"', '"cpu"').replace("epochs=50", "epochs=1")
     trained = []
     monkeypatch.setattr(fasttrain, "train", trained.append)  # its own tests run it
     split, test = tiny_splits
-    names = {"model": tiny_model(), "split": split, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    names = {"model": tiny_model(), "images": split.images, "labels": split.labels}
+    names |= {"mean": (0.5,) * 3, "std": (0.25,) * 3}
     names["test"] = tiny_loader(test, training=False)
     exec(code, names)
     assert trained == [fasttrain.Recipe(epochs=5)]

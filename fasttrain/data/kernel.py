@@ -1,0 +1,80 @@
+"""Loads batches out of a split that lives on the GPU as bytes, each chunk made by one kernel.
+
+It writes each number once, where ResidentLoader, whose pixels it makes, goes over them several
+times in float32.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+import kernels
+
+from ..draws import SIDE, Draws
+from ..errors import EnvironmentProblem
+from . import Split
+from .resident import ResidentLoader
+
+
+class KernelLoader(ResidentLoader):
+    """Batches of `split`, cropped, flipped, normalised and cut out as `draws` say, on a GPU.
+
+    The arguments are ResidentLoader's. Raises EnvironmentProblem without a CUDA device or triton,
+    UsageError if an epoch has no whole batch.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        draws: Draws,
+        *,
+        batch_size: int,
+        device: torch.device | str,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        hole: int,
+        drop_last: bool,
+        dtype: torch.dtype = torch.float32,
+        chunk: int = 1024,
+    ) -> None:
+        found = kernels.problem(torch.device(device))
+        if found:
+            raise EnvironmentProblem(f"--loader (kernel): {found}. Use --loader resident.")
+        super().__init__(
+            split,
+            draws,
+            batch_size=batch_size,
+            device=device,
+            mean=mean,
+            std=std,
+            hole=hole,
+            drop_last=drop_last,
+            dtype=dtype,
+            chunk=chunk,
+        )
+        self._byte_mean, self._byte_std = _of_bytes(mean), _of_bytes(std)
+
+    def _pixels(
+        self, order: Tensor, crop: Tensor, flip: Tensor, hole: Tensor, *, pad: int
+    ) -> Tensor:
+        from kernels.augment import augment_
+
+        out = torch.empty((len(order), SIDE, SIDE, 3), dtype=self._dtype, device=self.device)
+        augment_(
+            out,
+            self._images,
+            order,
+            crop,
+            flip,
+            hole,
+            mean=self._byte_mean,
+            std=self._byte_std,
+            side=self._hole,
+        )
+        return out
+
+
+def _of_bytes(channels: tuple[float, float, float]) -> tuple[float, float, float]:
+    red, green, blue = (255 * value for value in channels)
+    return red, green, blue
