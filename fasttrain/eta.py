@@ -64,7 +64,8 @@ class Estimate:
             return None
         steps = (self.plan.epochs - run.epoch) * self.plan.steps - run.step
         seconds = steps * self.timed_seconds / self.timed_steps
-        return seconds + (self.plan.epochs - run.epoch) * self.evaluation()
+        # One more evaluation than epochs: the look at the best network at the end.
+        return seconds + (self.plan.epochs - run.epoch + 1) * self.evaluation()
 
 
 def duration(seconds: float | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from time import perf_counter
 from typing import Any
 
@@ -61,6 +62,7 @@ def training_flops(model: nn.Module, shape: tuple[int, int, int] = (3, 32, 32)) 
     return counter.get_total_flops() // 2
 
 
+@lru_cache
 def gemm_rate(device: torch.device, dtype: torch.dtype, *, tries: int = 15) -> float:
     """Measured FLOP/s of a 2048^3 matrix product on `device`, the best of `tries`: MFU's
     denominator."""

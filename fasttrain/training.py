@@ -49,7 +49,7 @@ class Training:
         recipe = self.recipe
         with self.ledger.part("data"):
             self.halves = splits(recipe, say=self.display.say, bar=self.display.bar)
-        built = self.built = build(recipe, *self.halves)
+            built = self.built = build(recipe, *self.halves)
         self._introduce()
         if built.choices["compile"].value == "on":
             with self.ledger.part("compile"):
@@ -76,7 +76,8 @@ class Training:
             built.device.type == "cpu",
         )
         with ExitStack() as stack:
-            write = stack.enter_context(scalars(self.folder.tensorboard))
+            with self.ledger.part("import"):
+                write = stack.enter_context(scalars(self.folder.tensorboard))
             shown = stack.enter_context(self.display.follow(plan))
             stack.enter_context(self.signals.polled())
             on_step: list[Hook] = [shown.step, self.signals.check]
@@ -101,12 +102,13 @@ class Training:
     def sum_up(self) -> dict[str, Any]:
         """Write and return summary.json; after the report is drawn, once more with its time."""
         built, rows = self.built, self.position.history
-        summary = summarise(
-            [row._asdict() for row in rows],
-            built.step.model,
-            device=built.device,
-            dtype=built.step.amp or torch.float32,
-        )
+        with self.ledger.part("analysis"):
+            summary = summarise(
+                [row._asdict() for row in rows],
+                built.step.model,
+                device=built.device,
+                dtype=built.step.amp or torch.float32,
+            )
         parts = self.ledger.parts
         parts["eval"] = self.position.eval_seconds
         parts["data_wait"] = summary["data_wait_seconds"]

@@ -34,7 +34,7 @@ def test_plain_lines_state_loss_accuracy_speed_and_what_is_left(monkeypatch):
     said = follow(False, 0.1, 25, monkeypatch).splitlines()
     state = next(line for line in said if "step 20 of 390" in line)
     assert "loss 1.500, accuracy 50.00%, 1,280 images/s" in state
-    left = (50 * 390 - 20) * 0.1 + 50 * 10_000 / 1280 / 3
+    left = (50 * 390 - 20) * 0.1 + 51 * 10_000 / 1280 / 3
     assert f"{left // 60:.0f} min" in state
     row = said[-1].split()
     assert row[:6] == ["1", "1.5000", "50.00%", "1.2500", "62.50%", "0.05"]

@@ -21,6 +21,11 @@ Chunk = Callable[[int, int], Tensor]
 """(start, stop) of an epoch's images -> their pixels (stop - start, 32, 32, 3), normalised."""
 
 
+# Images augmented in one call. On 2 cores DALI gave 71,000 images/s with 256 and 52,000 with 1,024,
+# whose 12 MB of floats leave the L2 cache between its operators (AMD EPYC, n = 4, noisy).
+CHUNK = {"cpu": 256, "cuda": 2048}
+
+
 class Chunked:
     """A Loader whose subclass makes the pixels of one chunk, several whole batches, at a time.
 
@@ -36,7 +41,7 @@ class Chunked:
         batch_size: int,
         device: torch.device | str,
         drop_last: bool,
-        chunk: int,
+        chunk: int | None,
     ) -> None:
         self.device = torch.device(device)
         # The epoch being read, and those that a prefetching loader already reaches into.
@@ -51,6 +56,7 @@ class Chunked:
                 "Choose a smaller --batch-size or more images."
             )
         self._shown = min(count, self._length * batch_size)
+        chunk = CHUNK[self.device.type] if chunk is None else chunk
         self._stride = max(1, chunk // batch_size) * batch_size
         self._place = (1, 0)
 

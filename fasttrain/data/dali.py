@@ -53,7 +53,7 @@ class DaliLoader(Chunked):
         hole: int,
         drop_last: bool,
         dtype: torch.dtype = torch.float32,
-        chunk: int = 1024,
+        chunk: int | None = None,
         threads: int = 2,
     ) -> None:
         super().__init__(

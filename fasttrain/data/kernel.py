@@ -36,7 +36,7 @@ class KernelLoader(ResidentLoader):
         hole: int,
         drop_last: bool,
         dtype: torch.dtype = torch.float32,
-        chunk: int = 1024,
+        chunk: int | None = None,
     ) -> None:
         found = kernels.problem(torch.device(device))
         if found:

@@ -37,7 +37,7 @@ class ResidentLoader(Chunked):
         hole: int,
         drop_last: bool,
         dtype: torch.dtype = torch.float32,
-        chunk: int = 1024,
+        chunk: int | None = None,
     ) -> None:
         super().__init__(
             split, draws, batch_size=batch_size, device=device, drop_last=drop_last, chunk=chunk
