@@ -86,7 +86,7 @@ def compiled(asked: str, on: torch.device, *, steps: int) -> Choice:
         return Choice(asked, "asked for")
     if on.type == "cpu":
         # 0.93 of eager's speed at batch 64 and 1.03 at 128 in bf16, 0.89 in fp32 (2 AVX-512 cores,
-        # torch 2.13): oneDNN's convolutions are nearly all of the step. Compiling takes half a minute.
+        # torch 2.13): oneDNN's convolutions are nearly all of the step. Compiling takes 30 s.
         return Choice("off", "on a CPU the convolutions are the step, and compiling gains nothing")
     if sys.platform == "win32":
         return Choice("off", "triton has no wheel for this platform")
