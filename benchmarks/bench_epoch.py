@@ -8,7 +8,7 @@ from __future__ import annotations
 from statistics import median
 from time import perf_counter
 
-from benchmarks.conftest import DEVICE, pixels
+from benchmarks.conftest import DEVICE, compared, pixels
 from benchmarks.peers import source_loop
 from fasttrain import Recipe
 from fasttrain.build import build
@@ -39,16 +39,7 @@ def test_an_epoch_with_its_loader(benchmark):
         times.clear()
     benchmark.group = f"epoch of {STEPS} steps, batch {BATCH}, {DEVICE.type}"
     benchmark.pedantic(take_turns, rounds=ROUNDS)
-    peer = median(seconds["source"])
-    benchmark.extra_info["providers"] = {
-        name: {
-            "n": len(times),
-            "images_per_second": STEPS * BATCH / median(times),
-            "best_images_per_second": STEPS * BATCH / min(times),
-            "times_source": peer / median(times),
-        }
-        for name, times in seconds.items()
-    }
+    benchmark.extra_info["providers"] = compared(seconds, images=STEPS * BATCH)
     shares = [row.data_wait_seconds / row.seconds for row in rows[1:]]
     benchmark.extra_info["data_wait_share"] = median(shares)
 

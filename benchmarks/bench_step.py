@@ -7,13 +7,12 @@ one step each, so that a machine that slows down slows all of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from statistics import median
 from time import perf_counter
 
 import pytest
 import torch
 
-from benchmarks.conftest import DEVICE, batch, wait
+from benchmarks.conftest import DEVICE, batch, compared, wait
 from benchmarks.peers import source_loop
 from fasttrain import choices
 from fasttrain.build import AMP
@@ -63,14 +62,7 @@ def test_a_training_step(benchmark, size):
     first = {name: times.pop() for name, times in seconds.items()}
     benchmark.group = f"training step, batch {size}, {DEVICE.type}"
     benchmark.pedantic(take_turns, rounds=ROUNDS)
-    peer = median(seconds["source"])
+    rates = compared(seconds, images=size)
     benchmark.extra_info["providers"] = {
-        name: {
-            "n": len(times),
-            "images_per_second": size / median(times),
-            "best_images_per_second": size / min(times),
-            "times_source": peer / median(times),
-            "first_step_seconds": first[name],
-        }
-        for name, times in seconds.items()
+        name: {**found, "first_step_seconds": first[name]} for name, found in rates.items()
     }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 import numpy as np
-import pytest
 import torch
 
 from fasttrain import environment
@@ -37,14 +38,15 @@ def wait() -> None:
         torch.cuda.synchronize()
 
 
-@pytest.fixture
-def images_per_second(benchmark):
-    """Call with a round's images: notes their rate, of the median and of the best round."""
-
-    def note(images: int) -> None:
-        if benchmark.stats:
-            found = benchmark.stats.stats
-            benchmark.extra_info["images_per_second"] = images / found.median
-            benchmark.extra_info["best_images_per_second"] = images / found.min
-
-    return note
+def compared(seconds: dict[str, list[float]], *, images: int) -> dict[str, dict[str, float]]:
+    """Rates of providers that took turns over `images` each, and their ratios to `source`."""
+    peer = median(seconds["source"])
+    return {
+        name: {
+            "n": len(times),
+            "images_per_second": images / median(times),
+            "best_images_per_second": images / min(times),
+            "times_source": peer / median(times),
+        }
+        for name, times in seconds.items()
+    }
