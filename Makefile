@@ -1,17 +1,21 @@
 # make train ARGS="--epochs 5"   train; make test   run the tests; make bench NAME=box   measure this machine
+# make soak   the long half of the tests: kills, crash points, damaged files, argument lists
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 NAME ?= here
 READY := $(VENV)/.ready
 
-.PHONY: train test bench check clean
+.PHONY: train test soak bench check clean
 
 train: $(READY)
 	$(RUN) -m fasttrain --epochs 50 $(ARGS)
 
 test: $(READY)
 	$(RUN) -m pytest $(ARGS)
+
+soak: $(READY)
+	$(RUN) -m pytest -m soak -p tests.soak_record
 
 bench: $(READY)
 	mkdir -p .benchmarks

@@ -1,0 +1,43 @@
+"""A plugin of pytest for `make soak`: what ran, how often, where -> benchmarks/results/soak.json.
+
+A test tells its count with pytest's `record_property("kills", 200)`. A part of the soak, such as
+`python -m pytest -m soak -k kills`, goes without this plugin and changes no file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from fasttrain import environment
+
+RESULT = Path(__file__).parents[1] / "benchmarks" / "results" / "soak.json"
+
+counts: Counter[str] = Counter()
+failed: list[str] = []
+began = perf_counter()
+
+
+def pytest_runtest_logreport(report: Any) -> None:
+    if report.failed:
+        failed.append(report.nodeid)
+    if report.when == "call" and report.passed:
+        counts.update(dict(report.user_properties))
+
+
+def pytest_sessionfinish() -> None:
+    RESULT.write_text(json.dumps(record(), indent=1) + "\n", encoding="utf-8")
+
+
+def record() -> dict[str, Any]:
+    """The machine, the counts of the tests that passed, and the names of those that did not."""
+    return {
+        "command": "make soak",
+        "environment": environment.describe(),
+        "seconds": round(perf_counter() - began),
+        "passed": dict(sorted(counts.items())),
+        "failed": failed,
+    }
