@@ -173,6 +173,7 @@ def _saved_state(
     if state is None:
         display.say(f"{folder.path} has no checkpoint yet: starting at its beginning")
         return None
+    resume.refuse_foreign(state)
     if not override:
         resume.refuse_changes(Recipe(**state["recipe"]), recipe)
     done = state["run"]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import tally
 from .data import Batch, Loader
 from .errors import Diverged
 from .step import Step
@@ -24,7 +25,7 @@ from .trace import span
 
 class Epoch(NamedTuple):
     """One row of the history: accuracies are fractions, times seconds; `seconds` is training
-    alone."""
+    alone; `skipped_steps` are those whose fp16 gradients overflowed."""
 
     epoch: int
     lr: float
@@ -35,6 +36,7 @@ class Epoch(NamedTuple):
     seconds: float
     images_per_second: float
     data_wait_seconds: float
+    skipped_steps: int = 0
 
 
 class Schedule(Protocol):
@@ -50,7 +52,7 @@ class Run:
     """Where a training stands: what hooks look at and checkpoints store.
 
     `epoch` counts finished epochs, `step` the steps done in the current one. `sums` stays on the
-    device: float64 (3,), the current epoch's loss times images, correct answers, images.
+    device: the current epoch's tally.
     """
 
     epoch: int = 0
@@ -83,37 +85,47 @@ def fit(
 
     `on_step` hooks run after each training step and each test batch (`run.phase` tells them apart),
     `on_epoch` hooks after each epoch. A `run` given continues where it stands; seek `train` there
-    first. Raises Diverged at the end of an epoch whose loss is not finite, before it is evaluated.
+    first. Raises Diverged at the end of an epoch whose numbers were not finite, before it counts.
     """
     run = run or Run()
     while run.epoch < epochs and not until(run):
-        sums = run.sums = _zeros(step.device) if run.sums is None else run.sums
+        sums = run.sums = tally.zeros(step.device) if run.sums is None else run.sums
         run.phase, began = "train", perf_counter() - run.seconds
         step.model.train()
         for images, labels in _waiting(train, run):
             with span("step"):
                 run.loss, logits = step(images, labels)
-                _add(sums, run.loss, logits, labels)
+                tally.watch(sums, len(labels), step.lr, step.scale, step.skipped)
+                tally.add(sums, run.loss, logits, labels)
                 schedule.after_step()
             run.step += 1
             run.seconds = perf_counter() - began
             for hook in on_step:
                 hook(run)
-        loss, accuracy, lr, images_seen = _read(sums, step.lr)
+        found = look(step, run)
         run.seconds = perf_counter() - began
-        _refuse_not_finite(loss, lr, run)
         run.phase, began = "test", perf_counter()
         test_loss, test_accuracy = evaluate(step, test, run=run, on_batch=on_step)
         run.eval_seconds += perf_counter() - began
+        _refuse(test_loss, run)
         run.epoch += 1
-        speed = images_seen / run.seconds
-        row = (run.epoch, lr, loss, accuracy, test_loss, test_accuracy)
-        run.history.append(Epoch(*row, run.seconds, speed, run.data_wait_seconds))
+        row = (run.epoch, found.lr, found.loss, found.accuracy, test_loss, test_accuracy)
+        times = (run.seconds, found.images / run.seconds, run.data_wait_seconds)
+        run.history.append(Epoch(*row, *times, found.skipped))
         schedule.after_epoch(test_accuracy)
         run.step, run.sums, run.seconds, run.data_wait_seconds = 0, None, 0.0, 0.0
         for hook in on_epoch:
             hook(run)
     return run.history
+
+
+def look(step: Step, run: Run) -> tally.Found:
+    """The current epoch's tally so far, for which the host waits; Diverged if it is no good."""
+    assert run.sums is not None
+    tally.weigh(run.sums, step.model)
+    found = tally.read(run.sums, run.step)
+    tally.refuse(found, epoch=run.epoch + 1, step=run.step)
+    return found
 
 
 def evaluate(
@@ -122,42 +134,24 @@ def evaluate(
     """Mean loss and accuracy (a fraction) over every image of `loader`; the model is left in eval
     mode."""
     run = run or Run(phase="test")
-    sums = _zeros(step.device)
+    sums = tally.zeros(step.device)
     step.model.eval()
     with torch.no_grad():
         for images, labels in loader:
             with span("eval"):
                 logits = step.predict(images)
-                _add(sums, F.cross_entropy(logits, labels), logits, labels)
+                tally.add(sums, F.cross_entropy(logits, labels), logits, labels)
             for hook in on_batch:
                 hook(run)
-    loss, accuracy, *_ = _read(sums, 0.0)
-    return loss, accuracy
+    found = tally.read(sums)
+    return found.loss, found.accuracy
 
 
-def _zeros(device: torch.device) -> Tensor:
-    return torch.zeros(3, dtype=torch.float64, device=device)
-
-
-def _add(sums: Tensor, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-    """Add a batch's loss, correct answers and images to `sums`, on the device."""
-    sums[0] += loss * len(labels)
-    sums[1] += (logits.argmax(dim=1) == labels).sum()
-    sums[2] += len(labels)
-
-
-def _read(sums: Tensor, lr: Tensor | float) -> tuple[float, float, float, float]:
-    """Mean loss, accuracy, lr and images: the one place of an epoch where the host waits."""
-    rate = torch.as_tensor(lr, dtype=torch.float64, device=sums.device)
-    loss, correct, images, rate_now = torch.cat([sums, rate.reshape(1)]).tolist()
-    return loss / max(images, 1), correct / max(images, 1), rate_now, images
-
-
-def _refuse_not_finite(loss: float, lr: float, run: Run) -> None:
-    if not math.isfinite(loss):
+def _refuse(test_loss: float, run: Run) -> None:
+    if not math.isfinite(test_loss):
         raise Diverged(
-            f"training loss ({loss}): not finite in epoch {run.epoch + 1}, by step {run.step}, "
-            f"at lr {lr:g}. Try a lower --lr; checkpoints hold only finite epochs."
+            f"test loss ({test_loss}): not finite after epoch {run.epoch + 1}, step {run.step}. "
+            "Try a lower --lr; checkpoints hold only finite numbers."
         )
 
 

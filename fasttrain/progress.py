@@ -155,7 +155,7 @@ class Sums:
 
     def _send(self, sums: torch.Tensor) -> None:
         if sums.is_cuda:
-            self.host = torch.empty(3, dtype=sums.dtype, pin_memory=True)
+            self.host = torch.empty(len(sums), dtype=sums.dtype, pin_memory=True)
             self.host.copy_(sums, non_blocking=True)
             self.arrived = torch.cuda.Event()
             self.arrived.record()
@@ -164,5 +164,5 @@ class Sums:
 
     def _take(self) -> None:
         assert self.host is not None
-        loss, correct, images = self.host.tolist()
+        loss, correct, images = self.host.tolist()[:3]
         self.value, self.host = (loss / max(images, 1), correct / max(images, 1)), None

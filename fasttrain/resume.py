@@ -6,12 +6,15 @@ numbers of an uninterrupted one, also from the middle of an epoch.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from . import tally
 from .errors import CheckpointError, UsageError
-from .loop import Epoch, Run
+from .loop import Epoch, Run, look
 from .recipe import FIELDS, Recipe, flag
 from .schedule import EveryStep, Plateau
 from .step import Step
@@ -22,7 +25,12 @@ MAY_CHANGE = (MACHINE - {"seed"}) | {"data_dir", "loader", "target_accuracy", "m
 
 
 def capture(run: Run, step: Step, schedule: Plateau | EveryStep, recipe: Recipe) -> dict[str, Any]:
-    """Everything that the rest of the run depends on."""
+    """Everything that the rest of the run depends on.
+
+    Raises Diverged in the middle of an epoch whose numbers are no good: nobody has looked yet.
+    """
+    if run.sums is not None:
+        look(step, run)
     state: dict[str, Any] = {"epoch": run.epoch, "step": run.step, "seconds": run.seconds}
     state |= {"data_wait_seconds": run.data_wait_seconds, "eval_seconds": run.eval_seconds}
     state["sums"] = None if run.sums is None else run.sums.cpu()
@@ -51,18 +59,61 @@ def restore(state: dict[str, Any], step: Step, schedule: Plateau | EveryStep) ->
     """Put a captured state back and return its Run; CheckpointError if it is of another network."""
     try:
         step.load_state_dict(state["step"])
+        _refuse_odd(step.optimizer)
         schedule.load_state_dict(state["schedule"])
         torch.set_rng_state(state["rng"])
         run = Run(**{**state["run"], "history": [Epoch(*row) for row in state["run"]["history"]]})
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if run.sums is not None:
+            run.sums = tally.zeros(step.device).copy_(_of_one_tally(run.sums))
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise CheckpointError(
             f"checkpoint ({type(error).__name__}: {first}): does not fit this network. "
             "Resume it with the recipe that made it."
         ) from None
-    if run.sums is not None:
-        run.sums = run.sums.to(step.device)
     return run
+
+
+def refuse_foreign(state: dict[str, Any]) -> None:
+    """Raise CheckpointError if a loaded checkpoint is not of a run, or its recipe is not ours."""
+    try:
+        parts = [state[name] for name in ("run", "step", "schedule", "recipe", "ledger")]
+        run, rows = state["run"], [Epoch(*row) for row in state["run"]["history"]]
+        numbers = [run["epoch"], run["step"], run["seconds"], *state["ledger"].values()]
+        numbers += [value for row in rows for value in row]
+        whole = all(isinstance(part, dict) for part in parts) and all(map(_is_number, numbers))
+        if not whole or len(rows) != run["epoch"] or not isinstance(run["step"], int):
+            raise ValueError("numbers")
+        Recipe(**state["recipe"])
+    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+        raise CheckpointError(
+            f"checkpoint ({type(error).__name__}: {error}): not one that a run goes on from. "
+            "Resume a run directory, or its last.pt."
+        ) from None
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and value >= 0  # type: ignore
+
+
+def _of_one_tally(sums: Tensor) -> Tensor:
+    if sums.shape != (tally.PLACES,):
+        raise ValueError(f"the running sums have the shape {tuple(sums.shape)}")
+    return sums
+
+
+def _refuse_odd(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError for a state that a fused update would read or write past the end of."""
+    groups = optimizer.param_groups
+    weights = {weight for group in groups for weight in group["params"]}
+    for weight, values in optimizer.state.items():
+        for name, value in values.items() if weight in weights else [("state", None)]:
+            if not isinstance(value, Tensor) or value.shape != weight.shape:
+                raise ValueError(f"{name} of the optimizer is not of its weight's shape")
+    plain = (bool, int, float, type(None))
+    for name, value in (item for group in groups for item in group.items() if item[0] != "params"):
+        if not isinstance(value, plain) and getattr(value, "shape", None) != ():
+            raise ValueError(f"{name} of the optimizer is not a number")
 
 
 def refuse_changes(saved: Recipe, asked: Recipe) -> None:

@@ -20,7 +20,7 @@ class Step:
     `model` stays eager: the compiled forward is a second name for the same weights. `amp` is the
     dtype of autocast or None for float32; float16 brings a GradScaler, which hands its scale and
     its overflow flag to the fused optimizer as tensors, so that not even a skipped step makes the
-    host wait.
+    host wait. `scale` and `skipped`, tensors on the device, then tell of the last step; else None.
     """
 
     def __init__(
@@ -38,6 +38,9 @@ class Step:
         self.amp = amp
         self.label_smoothing = label_smoothing
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp is torch.float16)
+        self.scale: Tensor | None = None
+        self.skipped: Tensor | None = None
+        self._one = torch.ones((), device=self.device)
         self._train = torch.compile(self._loss, dynamic=False) if compile else self._loss
         self._infer = torch.compile(self._logits, dynamic=False) if compile else self._logits
         self._infer_shape: torch.Size | None = None
@@ -46,8 +49,7 @@ class Step:
         loss, logits = self._train(images, labels)
         self.scaler.scale(loss).backward()
         with span("optimizer"):
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+            self._update()
             self.optimizer.zero_grad(set_to_none=True)
         return loss.detach(), logits.detach()
 
@@ -93,6 +95,15 @@ class Step:
                 group["lr"] = rate.fill_(group["lr"])
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
+
+    def _update(self) -> None:
+        if not self.scaler.is_enabled():
+            self.optimizer.step()
+            return
+        self.scale = self.scaler.scale(self._one)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.skipped = self.scaler.scale(self._one) < self.scale  # it falls after no other step
 
     def _logits(self, images: Tensor) -> Tensor:
         with torch.autocast(self.device.type, dtype=self.amp, enabled=self.amp is not None):

@@ -13,7 +13,7 @@ MAY_IMPORT = {
         for name in ("errors", "draws", "models", "schedule", "ledger", "analysis", "intervals")
     },
     **{name: {"errors"} for name in ("recipe", "lr_finder", "gradcam", "report", "choices")},
-    **{name: {"errors"} for name in ("signals", "files")},
+    **{name: {"errors"} for name in ("signals", "files", "tally")},
     "data": {"errors", "draws", "kernels"},
     "trace": {"files"},
     "timeline": {"intervals"},
@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "kernel_sgd": {"kernels"},
     "kernels": set(),
     "step": {"trace"},
-    "loop": {"data", "errors", "step", "trace"},
+    "loop": {"data", "errors", "step", "tally", "trace"},
     "eta": {"loop"},
     "progress": {"eta", "loop"},
     "display": {"eta", "progress"},
@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "checkpoint": {"errors", "files"},
     "rundir": {"errors", "files", "checkpoint"},
     "environment": {""},
-    "resume": {"errors", "loop", "recipe", "schedule", "step"},
+    "resume": {"errors", "loop", "recipe", "schedule", "step", "tally"},
     "build": PARTS | {"choices"},
     "training": {"build", "data", "errors", "eta", "ledger", "loop", "lr_finder", "display"}
     | {"profiling", "recipe", "resume", "rundir", "scalars", "signals"},

@@ -100,6 +100,7 @@ def test_a_run_leaves_the_files_of_the_contract(whole):
         "seconds",
         "images_per_second",
         "data_wait_seconds",
+        "skipped_steps",
     }
     summary = json.loads((whole / "summary.json").read_text())
     assert summary["model_parameters"] == 11_173_962
