@@ -11,17 +11,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
 from . import choices, draws, optim
+from .allocator import keep_pages
 from .choices import Choice
 from .data import Loader, Split, cifar10, synthetic
 from .errors import UsageError
 from .models.resnet18 import ResNet18
+from .models.sprint import Sprint
 from .recipe import Recipe
 from .schedule import EveryStep, Plateau
 from .step import Step
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
+WHITENED = 5_000  # training images that a whitening stem is made from: 5 million patches
 EVAL_BATCH = {"cuda": 1000, "cpu": 250}  # both divide the 10,000 test images: one shape, no rest
 
 
@@ -55,29 +59,36 @@ def build(recipe: Recipe, train: Split, test: Split) -> Built:
             f"Use --batch-size {count} or less."
         )
     device = choices.device(recipe.device)
+    if device.type == "cpu":
+        keep_pages()
     chosen = {
         "amp": choices.amp(recipe.amp, device),
         "compile": choices.compiled(recipe.compile, device, steps=recipe.epochs * (count // batch)),
         "loader": choices.loader(recipe.loader, _dali_problem(recipe.loader)),
     }
     set_backends(seed=recipe.seed, deterministic=recipe.deterministic)
-    model = ResNet18().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    lr = 0.01 if recipe.lr == "auto" else float(recipe.lr)  # the range test replaces auto's
+    model = network(recipe, train).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     step = Step(
         model,
-        optim.sgd(
-            model,
-            lr=lr,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            provider="torch" if recipe.optimizer == "auto" else recipe.optimizer,
-        ),
+        _optimizer(recipe, model),
         amp=AMP[chosen["amp"].value],
         compile=chosen["compile"].value == "on",
+        label_smoothing=recipe.label_smoothing,
     )
     make = partial(_loader, chosen["loader"].value, recipe, device)
     loaders = make(train, training=True), make(test, training=False)
     return Built(step, *loaders, device, chosen)
+
+
+def network(recipe: Recipe, train: Split | None = None) -> nn.Module:
+    """The Recipe's network on the CPU, in torch's random state; its stem fitted to `train`."""
+    if recipe.model == "resnet18":
+        return ResNet18()
+    model = Sprint((recipe.width, 4 * recipe.width, 4 * recipe.width))
+    if train:
+        first = Split(train.images[:WHITENED], train.labels[:WHITENED])
+        model.whiten_(next(iter(evaluation_loader(recipe, first, torch.device("cpu")))).images)
+    return model
 
 
 def schedule(recipe: Recipe, step: Step, *, steps: int) -> Plateau | EveryStep:
@@ -108,7 +119,22 @@ def training_draws(recipe: Recipe, count: int) -> draws.Draws:
         flip=recipe.flip,
         hole=recipe.cutout,
         hole_probability=recipe.cutout_probability,
+        alternate=recipe.alternate,
     )
+
+
+def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    lr = 0.01 if recipe.lr == "auto" else float(recipe.lr)  # the range test replaces auto's
+    options = {"lr": lr, "momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
+    if recipe.filters == "sgd":
+        provider = "torch" if recipe.optimizer == "auto" else recipe.optimizer
+        return optim.sgd(model, **options, provider=provider)
+    if recipe.optimizer not in ("auto", "torch"):
+        raise UsageError(
+            f"--optimizer ({recipe.optimizer}): is SGD alone, and --filters {recipe.filters} is "
+            "not. Use --optimizer auto."
+        )
+    return optim.muon(model, **options)
 
 
 def set_backends(*, seed: int, deterministic: bool) -> None:

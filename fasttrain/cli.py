@@ -73,6 +73,19 @@ def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, com
     if name == "find-lr":
         commands.search_lr(make(given), display=display)
         return 0
+    if options.runs > 1:
+        from .series import train_runs
+
+        train_runs(
+            make(given),
+            options.runs,
+            out=options.out,
+            overwrite=options.overwrite,
+            go_on=options.resume is not None,
+            display=display,
+            command=command,
+        )
+        return 0
     continued = None
     if options.resume is not None:
         continued = commands.run_to_continue(

@@ -182,6 +182,14 @@ def _saved_state(
 
 
 def _headline(summary: dict[str, Any], path: Path) -> str:
+    if "seconds_to_target" in summary:
+        seconds = summary["seconds_to_target"]
+        without = summary["seconds_to_target_without_compile"]
+        compiling = f" ({without:.1f} s without compiling)" if without < seconds else ""
+        return (
+            f"{summary['best_test_accuracy']:.2%} of the test images after {seconds:.1f} s"
+            f"{compiling} with the data in memory: {path}"
+        )
     return (
         f"best test accuracy {summary['best_test_accuracy']:.2%} in epoch {summary['best_epoch']}, "
         f"{duration(summary['total_seconds'])} in all: {path}"

@@ -42,8 +42,13 @@ def draw(
     flip: float = 0.5,
     hole: int = 8,
     hole_probability: float = 1.0,
+    alternate: bool = False,
 ) -> Draw:
     """Draw the augmentation of `count` images for `epoch`.
+
+    With `alternate`, each image is drawn a side in the first epoch (mirrored with probability
+    `flip`) and shows the other one in every second epoch: two epochs then hold each image both ways
+    and none of them twice the same (Jordan, arXiv 2404.00498).
 
     The crop's offsets are uniform over all (2 pad + 1)^2; the hole's side is `hole` pixels and it
     lies wholly inside the image, as albumentations' CoarseDropout places it. One child generator
@@ -51,14 +56,21 @@ def draw(
     """
     fields = np.random.SeedSequence([seed, epoch]).spawn(5)
     orders, crops, flips, holes, chances = (np.random.Generator(np.random.PCG64(s)) for s in fields)
+    order = orders.permutation(count)
     corner = holes.integers(0, SIDE - hole + 1, size=(count, 2), dtype=np.int32)
     has_hole = chances.random((count, 1)) < (hole_probability if hole else 0.0)
     return Draw(
-        order=orders.permutation(count),
+        order=order,
         crop=crops.integers(-pad, pad + 1, size=(count, 2), dtype=np.int32),
-        flip=flips.random(count) < flip,
+        flip=_sides(epoch, seed, count, flip)[order] if alternate else flips.random(count) < flip,
         hole=np.where(has_hole, corner, np.int32(SIDE)),
     )
+
+
+def _sides(epoch: int, seed: int, count: int, flip: float) -> np.ndarray:
+    """Whether each image of the split is mirrored in `epoch`: the first epoch's draw, or not it."""
+    first = np.random.Generator(np.random.PCG64([seed, 0])).random(count) < flip
+    return first ^ (epoch % 2 == 0)
 
 
 def in_order(count: int) -> Draw:

@@ -21,10 +21,8 @@ from .data import CLASSES, Split
 from .errors import CheckpointError, UsageError
 from .files import write_atomically, write_json
 from .gradcam import GradCAM
-from .models.resnet18 import ResNet18
 from .recipe import Recipe
 
-LAYERS = ("layer1", "layer2", "layer3", "layer4")
 SAMPLES = 16
 
 
@@ -36,6 +34,12 @@ class Subject(NamedTuple):
     device: torch.device
     train: Split
     test: Split
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The names of the network's stages, whose activations Grad-CAM looks at."""
+        stages: Any = self.model.stages
+        return stages
 
 
 def open_run(
@@ -49,7 +53,7 @@ def open_run(
     state = checkpoint.load(run / "checkpoints" / "best.pt")
     try:
         recipe = Recipe(**{**state["recipe"], "device": device})
-        model = ResNet18()
+        model = build.network(recipe)
         model.load_state_dict(state["model"])
     except (KeyError, TypeError, RuntimeError) as error:
         first = str(error).splitlines()[0]
@@ -114,7 +118,7 @@ def maps(subject: Subject, indices: np.ndarray, classes: np.ndarray) -> np.ndarr
     if len(indices) == 0:
         return np.zeros((0, 32, 32), np.float16)
     images = prepared(subject, indices)
-    with GradCAM(subject.model, LAYERS[-1]) as cam:
+    with GradCAM(subject.model, subject.stages[-1]) as cam:
         found = cam(images, torch.as_tensor(classes, device=subject.device))
     return found.cpu().numpy().astype(np.float16)
 
@@ -133,13 +137,12 @@ def guess(subject: Subject, index: int) -> tuple[int, int]:
 
 
 def layer_maps(subject: Subject, index: int, classes: Sequence[int]) -> list[dict[str, np.ndarray]]:
-    """Grad-CAM of a test image in all four stages, for each of `classes`: layer -> (32, 32)."""
+    """Grad-CAM of a test image in all stages, for each of `classes`: layer -> (32, 32)."""
     images = prepared(subject, np.full(len(classes), index))
-    with GradCAM(subject.model, *LAYERS) as cam:
+    with GradCAM(subject.model, *subject.stages) as cam:
         found = cam.layers(images, torch.as_tensor(list(classes), device=subject.device))
-    return [
-        {name: found[name][row].cpu().numpy() for name in LAYERS} for row in range(len(classes))
-    ]
+    maps = {name: found[name].cpu().numpy() for name in subject.stages}
+    return [{name: maps[name][row] for name in maps} for row in range(len(classes))]
 
 
 def prepared(subject: Subject, indices: np.ndarray) -> Tensor:

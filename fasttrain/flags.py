@@ -108,6 +108,13 @@ def _add_run_flags(made: Parser) -> None:
         "--overwrite", action="store_true", help="replace the run that --out already holds"
     )
     runs.add_argument(
+        "--runs",
+        type=_runs,
+        default=1,
+        metavar="INT",
+        help="runs with seeds from --seed on, and how far they agree (default: 1)",
+    )
+    runs.add_argument(
         "--profile",
         action="store_true",
         help="record a few steps for TensorBoard and Perfetto, and say where their time goes",
@@ -133,6 +140,12 @@ def _add_run_arguments(made: Parser, name: str) -> None:
             help="which mistakes are shown (default: confident: the most confident ones first)",
         )
         made.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+
+
+def _runs(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 5 and int(text)):
+        raise UsageError(f"--runs ({text!r}): must be a whole number from 1 to 9999. See --help.")
+    return int(text)
 
 
 def _index(text: str) -> int:

@@ -129,17 +129,22 @@ def look(step: Step, run: Run) -> tally.Found:
 
 
 def evaluate(
-    step: Step, loader: Loader, *, run: Run | None = None, on_batch: Sequence[Hook] = ()
+    step: Step,
+    loader: Loader,
+    *,
+    run: Run | None = None,
+    on_batch: Sequence[Hook] = (),
+    predict: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[float, float]:
-    """Mean loss and accuracy (a fraction) over every image of `loader`; the model is left in eval
-    mode."""
-    run = run or Run(phase="test")
+    """Mean loss and accuracy (a fraction) over every image of `loader`, by `step.predict` or
+    another way to logits; the model is left in eval mode."""
+    run, predict = run or Run(phase="test"), predict or step.predict
     sums = tally.zeros(step.device)
     step.model.eval()
     with torch.no_grad():
         for images, labels in loader:
             with span("eval"):
-                logits = step.predict(images)
+                logits = predict(images)
                 tally.add(sums, F.cross_entropy(logits, labels), logits, labels)
             for hook in on_batch:
                 hook(run)

@@ -16,6 +16,7 @@ import kernels
 
 from .errors import EnvironmentProblem
 from .kernel_sgd import KernelSGD
+from .muon import Muon
 
 
 def sgd(
@@ -44,6 +45,12 @@ def sgd(
         for parameter in parameters:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
+
+
+def muon(model: nn.Module, *, lr: float, momentum: float, weight_decay: float) -> Muon:
+    """Muon for the filters of `model`'s convolutions, SGD with Nesterov momentum for the rest."""
+    rate = torch.tensor(lr, dtype=torch.float32, device=next(model.parameters()).device)
+    return Muon(model, lr=rate, momentum=momentum, weight_decay=weight_decay)
 
 
 def _apex(

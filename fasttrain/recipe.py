@@ -7,32 +7,12 @@ imported.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import UsageError
+from .fields import Scalar, bounds, check, choice, complaint, flag, line, number, switch
 
-Scalar = bool | int | float | str | None
-
-
-def _number(
-    default: Scalar, low: float, high: float, group: str, text: str, *, also: tuple[str, ...] = ()
-) -> Any:
-    """A field that holds a number in [low, high]; whole if `low` is an int; or a word of `also`."""
-    facts = {"low": low, "high": high, "group": group, "help": text, "also": also}
-    return dataclasses.field(default=default, metadata=facts)
-
-
-def _choice(default: str, choices: tuple[str, ...], group: str, text: str) -> Any:
-    return dataclasses.field(
-        default=default, metadata={"choices": choices, "group": group, "help": text}
-    )
-
-
-def _text(default: Scalar, group: str, text: str, *, metavar: str) -> Any:
-    facts = {"group": group, "help": text, "metavar": metavar}
-    return dataclasses.field(default=default, metadata=facts)
+__all__ = ["FIELDS", "LEVELS", "RECIPES", "Recipe", "Scalar", "flag", "make", "parse"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,76 +23,94 @@ class Recipe:
     Raises UsageError, naming the flag, the value and its range, when a field is impossible.
     """
 
-    recipe: str = _choice("resnet18", ("resnet18", "reference"), "recipe", "named defaults")
-    epochs: int = _number(50, 1, 100_000, "recipe", "passes over the training images")
-    batch_size: int = _number(128, 1, 50_000, "recipe", "images per step, over all processes")
-    lr: float | str = _number(
+    recipe: str = choice(
+        "resnet18", ("resnet18", "reference", "sprint"), "recipe", "named defaults"
+    )
+    model: str = choice("resnet18", ("resnet18", "sprint"), "recipe", "the network")
+    width: int = number(
+        64, 8, 1024, "recipe", "channels of the first stage; of the sprint network alone"
+    )
+    epochs: int = number(50, 1, 100_000, "recipe", "passes over the training images")
+    batch_size: int = number(128, 1, 50_000, "recipe", "images per step, over all processes")
+    lr: float | str = number(
         "auto", 1e-8, 1e3, "recipe", "learning rate; auto runs the range test first", also=("auto",)
     )
-    momentum: float = _number(0.9, 0.0, 0.9999, "recipe", "of SGD")
-    weight_decay: float = _number(5e-4, 0.0, 1.0, "recipe", "L2 penalty of SGD")
-    scheduler: str = _choice(
-        "plateau", ("plateau", "onecycle", "cosine"), "recipe", "how the learning rate falls"
+    momentum: float = number(0.9, 0.0, 0.9999, "recipe", "of SGD")
+    weight_decay: float = number(5e-4, 0.0, 1.0, "recipe", "L2 penalty of SGD")
+    filters: str = choice(
+        "sgd", ("sgd", "muon"), "recipe", "what updates the filters of convolutions"
     )
-    patience: int = _number(3, 0, 1000, "recipe", "epochs without progress that plateau waits")
-    factor: float = _number(0.1, 1e-4, 0.9999, "recipe", "what plateau multiplies the rate by")
-    threshold: float = _number(
+    label_smoothing: float = number(
+        0.0, 0.0, 0.9, "recipe", "share of each target that is spread over all classes"
+    )
+    scheduler: str = choice(
+        "plateau",
+        ("plateau", "onecycle", "cosine", "linear"),
+        "recipe",
+        "how the learning rate falls",
+    )
+    patience: int = number(3, 0, 1000, "recipe", "epochs without progress that plateau waits")
+    factor: float = number(0.1, 1e-4, 0.9999, "recipe", "what plateau multiplies the rate by")
+    threshold: float = number(
         0.001, 0.0, 1.0, "recipe", "gain in test accuracy, a fraction, that plateau calls progress"
     )
 
-    crop_padding: int = _number(
+    crop_padding: int = number(
         4, 0, 16, "augmentation", "black pixels around an image that the random crop moves over"
     )
-    flip: float = _number(0.5, 0.0, 1.0, "augmentation", "probability of a horizontal flip")
-    cutout: int = _number(8, 0, 32, "augmentation", "side of the CutOut hole in pixels; 0 is none")
-    cutout_probability: float = _number(
+    flip: float = number(0.5, 0.0, 1.0, "augmentation", "probability of a horizontal flip")
+    alternate: bool = switch(
+        "augmentation", "draw an image's flip once, then show both sides in turn"
+    )
+    cutout: int = number(8, 0, 32, "augmentation", "side of the CutOut hole in pixels; 0 is none")
+    cutout_probability: float = number(
         1.0, 0.0, 1.0, "augmentation", "probability that an image gets its hole"
     )
-    statistics: str = _choice(
+    statistics: str = choice(
         "measured",
         ("measured", "reference"),
         "augmentation",
         "normalisation: CIFAR-10's own, or the source experiment's",
     )
 
-    dataset: str = _choice("cifar10", ("cifar10", "synthetic"), "data", "what to train on")
-    data_dir: str | None = _text(
+    dataset: str = choice("cifar10", ("cifar10", "synthetic"), "data", "what to train on")
+    data_dir: str | None = line(
         None,
         "data",
         "CIFAR-10's archive or folder; without it the cache, then the network",
         metavar="PATH",
     )
-    train_limit: int | None = _number(None, 1, 50_000, "data", "first training images to use")
-    test_limit: int | None = _number(None, 1, 10_000, "data", "first test images to use")
-    loader: str = _choice(
+    train_limit: int | None = number(None, 1, 50_000, "data", "first training images to use")
+    test_limit: int | None = number(None, 1, 10_000, "data", "first test images to use")
+    loader: str = choice(
         "auto", ("auto", "dali", "resident", "kernel"), "data", "what augments and normalises"
     )
 
-    device: str = _text("auto", "machine", "auto, cpu, cuda or cuda:N", metavar="DEVICE")
-    amp: str = _choice(
+    device: str = line("auto", "machine", "auto, cpu, cuda or cuda:N", metavar="DEVICE")
+    amp: str = choice(
         "auto",
         ("auto", "bf16", "fp16", "off"),
         "machine",
         "mixed precision; auto asks the hardware",
     )
-    compile: str = _choice("auto", ("auto", "on", "off"), "machine", "torch.compile")
-    optimizer: str = _choice("auto", ("auto", "torch", "apex", "kernel"), "machine", "whose SGD")
-    seed: int = _number(0, 0, 2**32 - 1, "machine", "of weights, order and augmentation")
-    deterministic: bool = dataclasses.field(
-        default=False,
-        metadata={"group": "machine", "help": "refuse operations that differ from run to run"},
-    )
+    compile: str = choice("auto", ("auto", "on", "off"), "machine", "torch.compile")
+    optimizer: str = choice("auto", ("auto", "torch", "apex", "kernel"), "machine", "whose SGD")
+    seed: int = number(0, 0, 2**32 - 1, "machine", "of weights, order and augmentation")
+    deterministic: bool = switch("machine", "refuse operations that differ from run to run")
 
-    target_accuracy: float | None = _number(
+    target_accuracy: float | None = number(
         None, 0.0, 1.0, "stopping", "stop at this test accuracy, a fraction"
     )
-    max_time: float | None = _number(
+    test_flips: bool = switch(
+        "stopping", "report at the end, too, how the mean over an image and its mirror image does"
+    )
+    max_time: float | None = number(
         None, 0.001, 1e9, "stopping", "stop at the first epoch that ends after so many seconds"
     )
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            _check(field, getattr(self, field.name))
+            check(field, getattr(self, field.name))
 
     def as_dict(self) -> dict[str, Scalar]:
         """The fields as plain values, for recipe.json."""
@@ -132,21 +130,47 @@ RECIPES: dict[str, dict[str, Scalar]] = {
         "cutout_probability": 0.5,
         "statistics": "reference",
     },
+    # Measured in benchmarks/results/sprint-*.json; what each means is in README's "Sprint".
+    "sprint": {
+        "model": "sprint",
+        "target_accuracy": 0.94,
+        "filters": "muon",
+        "momentum": 0.85,
+        "weight_decay": 3e-3,
+        "scheduler": "linear",
+        "label_smoothing": 0.2,
+        "crop_padding": 2,
+        "alternate": True,
+        "cutout": 0,
+        "test_flips": True,
+    },
 }
 
-
-def flag(name: str) -> str:
-    """The command-line spelling of a field."""
-    return "--" + name.replace("_", "-")
+# What a sprint needs for a target accuracy: the first level that is not below the target.
+LEVELS: list[tuple[float, dict[str, Scalar]]] = [
+    (0.88, {"width": 32, "epochs": 6, "batch_size": 500, "lr": 0.24}),
+    (0.9253, {"width": 64, "epochs": 8, "batch_size": 1000, "lr": 0.24}),
+    (0.94, {"width": 64, "epochs": 13, "batch_size": 1000, "lr": 0.24}),
+    (0.95, {"width": 128, "epochs": 16, "batch_size": 1000, "lr": 0.24}),
+]
 
 
 def make(given: Mapping[str, Scalar]) -> Recipe:
     """The named recipe of `given` with the given fields laid over it."""
     name = given.get("recipe", "resnet18")
     if name not in RECIPES:
-        raise _complaint("recipe", name, f"must be one of {', '.join(RECIPES)}")
-    fields: dict[str, Any] = {**RECIPES[str(name)], **given}
+        raise complaint("recipe", name, f"must be one of {', '.join(RECIPES)}")
+    named = RECIPES[str(name)]
+    if name == "sprint":
+        named = {**named, **_level(given.get("target_accuracy") or named["target_accuracy"])}
+    fields: dict[str, Any] = {**named, **given}
     return Recipe(**fields)
+
+
+def _level(target: Scalar) -> dict[str, Scalar]:
+    """The sprint's settings for a target; beyond the last level, the last one's."""
+    enough = (level for reached, level in LEVELS if isinstance(target, float) and target <= reached)
+    return next(enough, LEVELS[-1][1])
 
 
 def parse(name: str, text: str) -> Scalar:
@@ -158,38 +182,5 @@ def parse(name: str, text: str) -> Scalar:
     try:
         value: Scalar = int(text) if whole else float(text)
     except ValueError:
-        raise _complaint(name, text, _range(facts)) from None
+        raise complaint(name, text, bounds(facts)) from None
     return value
-
-
-def _check(field: dataclasses.Field[Any], value: object) -> None:
-    facts = field.metadata
-    if value is None and field.default is None:
-        return
-    if "choices" in facts:
-        if value not in facts["choices"]:
-            raise _complaint(field.name, value, f"must be one of {', '.join(facts['choices'])}")
-    elif "low" in facts:
-        if value in facts["also"]:
-            return
-        kinds = (int,) if isinstance(facts["low"], int) else (int, float)
-        fits = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
-        if not (fits and facts["low"] <= value <= facts["high"]):
-            raise _complaint(field.name, value, _range(facts))
-    elif isinstance(field.default, bool):
-        if not isinstance(value, bool):
-            raise _complaint(field.name, value, "must be true or false")
-    elif not isinstance(value, str) or not value or not value.isprintable():
-        raise _complaint(field.name, value, "must be a non-empty line of text")
-
-
-def _range(facts: Mapping[str, Any]) -> str:
-    kind = "a whole number" if isinstance(facts["low"], int) else "a finite number"
-    words = "".join(f", or {word}" for word in facts["also"])
-    return f"must be {kind} from {facts['low']:g} to {facts['high']:.10g}{words}"
-
-
-def _complaint(name: str, value: object, why: str) -> UsageError:
-    shown = str(value) if str(value).isprintable() else repr(value)
-    shown = shown if len(shown) <= 40 else shown[:37] + "..."
-    return UsageError(f"{flag(name)} ({shown}): {why}. See --help.")

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LRScheduler,
+    OneCycleLR,
+    PolynomialLR,
+    ReduceLROnPlateau,
+)
 
 
 class Plateau:
@@ -38,16 +44,19 @@ class Plateau:
 
 
 class EveryStep:
-    """`cosine` (to zero) or `onecycle` (up for 30 % of the steps, then down) over `steps` steps."""
+    """`cosine` or `linear` (both to zero), or `onecycle` (up for 30 % of the steps, then down)."""
 
     def __init__(self, optimizer: Optimizer, *, kind: str, lr: float, steps: int) -> None:
         self.scheduler: LRScheduler
         if kind == "cosine":
             self.scheduler = CosineAnnealingLR(optimizer, steps)
+        elif kind == "linear":
+            self.scheduler = PolynomialLR(optimizer, total_iters=steps, power=1.0)
         else:
             # cycle_momentum would make momentum a number that changes inside a captured step.
+            peaks = [lr * group.get("ratio", 1.0) for group in optimizer.param_groups]
             self.scheduler = OneCycleLR(
-                optimizer, max_lr=lr, total_steps=steps + 1, cycle_momentum=False
+                optimizer, max_lr=peaks, total_steps=steps + 1, cycle_momentum=False
             )
 
     def after_step(self) -> None:

@@ -63,19 +63,24 @@ class Step:
         infer = self._infer if images.shape == self._infer_shape else self._logits
         return infer(images).float()
 
+    def predict_mirrored(self, images: Tensor) -> Tensor:
+        """The mean of the logits (B, classes) of the images and of their mirror images."""
+        return (self.predict(images) + self.predict(images.flip(3))) / 2
+
     @property
     def lr(self) -> Tensor | float:
         """The learning rate: a 0-d tensor (a float under apex); assigning a float fills it in
-        place."""
+        place. Groups with a `ratio` keep theirs to the first group's rate."""
         return self.optimizer.param_groups[0]["lr"]
 
     @lr.setter
     def lr(self, value: float) -> None:
         for group in self.optimizer.param_groups:
+            rate = value * group.get("ratio", 1.0)
             if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(value)
+                group["lr"].fill_(rate)
             else:
-                group["lr"] = value
+                group["lr"] = rate
 
     def state_dict(self) -> dict[str, Any]:
         """Model, optimizer and scaler, under the eager model's own parameter names."""

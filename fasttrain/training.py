@@ -17,6 +17,7 @@ from .loop import Hook, Run, fit
 from .lr_finder import Sweep, find_lr, restored
 from .profiling import Profiling
 from .recipe import Recipe
+from .reckoning import reckon
 from .rundir import RunDir
 from .scalars import scalars
 from .signals import Signals
@@ -98,6 +99,7 @@ class Training:
             except Stopped:
                 self._save()
                 raise
+        self.reckoning = reckon(self.recipe, built, self.position.history, self.ledger)
 
     def sum_up(self) -> dict[str, Any]:
         """Write and return summary.json; after the report is drawn, once more with its time."""
@@ -113,9 +115,7 @@ class Training:
         parts["eval"] = self.position.eval_seconds
         parts["data_wait"] = summary["data_wait_seconds"]
         parts["train"] = summary["train_seconds"] - parts["data_wait"]
-        target = self.recipe.target_accuracy
-        if target and summary["best_test_accuracy"] >= target:
-            summary["seconds_to_target"] = summary["train_seconds"] + parts["eval"]
+        summary |= self.reckoning
         for name in ("compile", "lr_finder", "eval", "checkpoint", "analysis"):
             summary[f"{name}_seconds"] = parts[name]
         summary["ledger"] = self.ledger.split()

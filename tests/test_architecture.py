@@ -12,8 +12,9 @@ MAY_IMPORT = {
         name: set()
         for name in ("errors", "draws", "models", "schedule", "ledger", "analysis", "intervals")
     },
-    **{name: {"errors"} for name in ("recipe", "lr_finder", "gradcam", "report", "choices")},
+    **{name: {"errors"} for name in ("lr_finder", "gradcam", "report", "choices", "fields")},
     **{name: {"errors"} for name in ("signals", "files", "tally")},
+    "recipe": {"fields"},
     "data": {"errors", "draws", "kernels"},
     "trace": {"files"},
     "timeline": {"intervals"},
@@ -23,7 +24,7 @@ MAY_IMPORT = {
     "inventory": {"", "data", "environment", "optim"},
     "doctor": {"bottleneck", "build", "data", "display", "inventory", "measure", "recipe"},
     "profiling": {"", "build", "display", "files", "loop", "rundir", "timeline", "trace"},
-    "optim": {"errors", "kernels", "kernel_sgd"},
+    "optim": {"errors", "kernels", "kernel_sgd", "muon"},
     "kernel_sgd": {"kernels"},
     "kernels": set(),
     "step": {"trace"},
@@ -36,16 +37,20 @@ MAY_IMPORT = {
     "rundir": {"errors", "files", "checkpoint"},
     "environment": {""},
     "resume": {"errors", "loop", "recipe", "schedule", "step", "tally"},
-    "build": PARTS | {"choices"},
+    "build": PARTS | {"allocator", "choices"},
+    "allocator": set(),
+    "muon": set(),
+    "reckoning": {"build", "ledger", "loop", "recipe"},
+    "series": {"", "commands", "display", "environment", "files", "recipe", "rundir"},
     "training": {"build", "data", "errors", "eta", "ledger", "loop", "lr_finder", "display"}
-    | {"profiling", "recipe", "resume", "rundir", "scalars", "signals"},
+    | {"profiling", "reckoning", "recipe", "resume", "rundir", "scalars", "signals"},
     "explain": {"analysis", "build", "checkpoint", "choices", "data", "errors", "files"}
     | {"gradcam", "models", "recipe"},
     "commands": {"build", "checkpoint", "data", "environment", "errors", "eta", "explain"}
     | {"ledger", "loop", "lr_finder", "display", "recipe", "report", "resume", "rundir"}
     | {"signals", "training"},
     "flags": {"", "errors", "recipe"},
-    "cli": {"commands", "data", "doctor", "errors", "flags", "display", "recipe"},
+    "cli": {"commands", "series", "data", "doctor", "errors", "flags", "display", "recipe"},
     "__main__": {"cli"},
     "": set(),
 }

@@ -74,6 +74,23 @@ def test_probabilities_0_and_1_are_never_and_always(probability, share):
     assert (sure.hole < SIDE).mean() == share
 
 
+def test_alternating_flips_show_every_image_from_both_sides_in_turn():
+    first, second, third = (draw(e, seed=0, count=COUNT, alternate=True) for e in (1, 2, 3))
+    sides = [drawn.flip[np.argsort(drawn.order)] for drawn in (first, second, third)]
+    assert (sides[0] != sides[1]).all()
+    assert (sides[0] == sides[2]).all()
+    assert sides[0].mean() == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(COUNT))
+    usual = [draw(e, seed=0, count=COUNT) for e in (1, 2)]
+    control = [drawn.flip[np.argsort(drawn.order)] for drawn in usual]
+    assert 0.4 < (control[0] != control[1]).mean() < 0.6
+
+
+def test_alternating_leaves_order_crops_and_holes_as_they_were():
+    one, other = draw(2, seed=0, count=500), draw(2, seed=0, count=500, alternate=True)
+    for name in ("order", "crop", "hole"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
 def test_fields_are_independent_of_each_other():
     drawn = draw(1, seed=0, count=COUNT, hole_probability=0.5)
     columns = np.column_stack(

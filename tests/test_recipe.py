@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from fasttrain.errors import UsageError
-from fasttrain.recipe import FIELDS, RECIPES, Recipe, make, parse
+from fasttrain.recipe import FIELDS, LEVELS, RECIPES, Recipe, make, parse
 
 
 def test_the_default_is_the_mission():
@@ -30,6 +30,20 @@ def test_every_named_recipe_is_valid_and_survives_json(name):
 def test_a_given_field_beats_the_named_recipe():
     assert make({"recipe": "reference"}).lr == 0.0534
     assert make({"recipe": "reference", "lr": 0.1}).lr == 0.1
+
+
+def test_a_sprint_takes_the_first_level_that_is_not_below_its_target():
+    asked = [level for level, _ in LEVELS]
+    assert asked == sorted(asked)
+    for target, fields in LEVELS:
+        for wanted in (target, target - 0.001):
+            made = make({"recipe": "sprint", "target_accuracy": wanted})
+            assert {name: getattr(made, name) for name in fields} == fields
+            assert made.target_accuracy == wanted
+    beyond = make({"recipe": "sprint", "target_accuracy": 0.99})
+    assert beyond.epochs == LEVELS[-1][1]["epochs"]
+    assert make({"recipe": "sprint"}).target_accuracy == 0.94
+    assert make({"recipe": "sprint", "epochs": 3}).epochs == 3
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,16 @@ def test_cosine_is_a_half_cosine_over_the_steps():
         assert float(step.lr) == pytest.approx(expected, abs=1e-6)
 
 
+def test_linear_falls_straight_to_zero_and_stays_there():
+    step = tiny_step(lr=0.2)
+    schedule, rate = EveryStep(step.optimizer, kind="linear", lr=0.2, steps=40), step.lr
+    for done in range(1, 42):
+        step.optimizer.step()
+        schedule.after_step()
+        assert float(step.lr) == pytest.approx(0.2 * max(0, 1 - done / 40), abs=1e-6)
+    assert step.lr is rate  # filled in place
+
+
 def test_onecycle_peaks_at_the_asked_rate_after_three_tenths():
     step = tiny_step(lr=0.2)
     schedule, rates = EveryStep(step.optimizer, kind="onecycle", lr=0.2, steps=100), []
@@ -54,7 +64,7 @@ def test_onecycle_peaks_at_the_asked_rate_after_three_tenths():
     assert float(step.lr) < 1e-4
 
 
-@pytest.mark.parametrize("kind", ["plateau", "cosine", "onecycle"])
+@pytest.mark.parametrize("kind", ["plateau", "cosine", "linear", "onecycle"])
 def test_a_restored_schedule_goes_on_as_if_nothing_had_been(kind):
     def make(step):
         if kind == "plateau":

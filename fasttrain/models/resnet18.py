@@ -36,6 +36,8 @@ class BasicBlock(nn.Module):
 class ResNet18(nn.Module):
     """images (N, 3, 32, 32) -> logits (N, classes); 11,173,962 parameters for ten classes."""
 
+    stages = ("layer1", "layer2", "layer3", "layer4")
+
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)

@@ -1,0 +1,82 @@
+"""What a field of a Recipe may hold: its bounds, its words, its help, and the complaint about it.
+
+Standard library only, like recipe.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import UsageError
+
+Scalar = bool | int | float | str | None
+
+
+def number(
+    default: Scalar, low: float, high: float, group: str, text: str, *, also: tuple[str, ...] = ()
+) -> Any:
+    """A field that holds a number in [low, high]; whole if `low` is an int; or a word of `also`."""
+    facts = {"low": low, "high": high, "group": group, "help": text, "also": also}
+    return dataclasses.field(default=default, metadata=facts)
+
+
+def choice(default: str, choices: tuple[str, ...], group: str, text: str) -> Any:
+    """A field that holds one of the words `choices`."""
+    return dataclasses.field(
+        default=default, metadata={"choices": choices, "group": group, "help": text}
+    )
+
+
+def switch(group: str, text: str) -> Any:
+    """A field that is off unless its flag stands there."""
+    return dataclasses.field(default=False, metadata={"group": group, "help": text})
+
+
+def line(default: Scalar, group: str, text: str, *, metavar: str) -> Any:
+    """A field that holds a line of text, or None where `default` is."""
+    facts = {"group": group, "help": text, "metavar": metavar}
+    return dataclasses.field(default=default, metadata=facts)
+
+
+def flag(name: str) -> str:
+    """The command-line spelling of a field."""
+    return "--" + name.replace("_", "-")
+
+
+def check(field: dataclasses.Field[Any], value: object) -> None:
+    """Raise UsageError unless `value` is one that `field` may hold."""
+    facts = field.metadata
+    if value is None and field.default is None:
+        return
+    if "choices" in facts:
+        if value not in facts["choices"]:
+            raise complaint(field.name, value, f"must be one of {', '.join(facts['choices'])}")
+    elif "low" in facts:
+        if value in facts["also"]:
+            return
+        kinds = (int,) if isinstance(facts["low"], int) else (int, float)
+        fits = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+        if not (fits and facts["low"] <= value <= facts["high"]):
+            raise complaint(field.name, value, bounds(facts))
+    elif isinstance(field.default, bool):
+        if not isinstance(value, bool):
+            raise complaint(field.name, value, "must be true or false")
+    elif not isinstance(value, str) or not value or not value.isprintable():
+        raise complaint(field.name, value, "must be a non-empty line of text")
+
+
+def bounds(facts: Mapping[str, Any]) -> str:
+    """What a number's bounds are, in words."""
+    kind = "a whole number" if isinstance(facts["low"], int) else "a finite number"
+    words = "".join(f", or {word}" for word in facts["also"])
+    return f"must be {kind} from {facts['low']:g} to {facts['high']:.10g}{words}"
+
+
+def complaint(name: str, value: object, why: str) -> UsageError:
+    """The error on a field's value, to be raised."""
+    shown = str(value) if str(value).isprintable() else repr(value)
+    shown = shown if len(shown) <= 40 else shown[:37] + "..."
+    return UsageError(f"{flag(name)} ({shown}): {why}. See --help.")

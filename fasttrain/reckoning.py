@@ -1,0 +1,42 @@
+"""What a run with a target is judged by: the time until it was reached, all of it.
+
+The clock runs from the data in memory to the end of training: whitening, compiling, the range test,
+evaluations and checkpoints are in it, importing and fetching are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from .build import Built
+from .ledger import Ledger, gemm_rate
+from .loop import Epoch, evaluate
+from .recipe import Recipe
+
+
+def reckon(
+    recipe: Recipe, built: Built, history: Sequence[Epoch], ledger: Ledger
+) -> dict[str, float]:
+    """For summary.json, to be called when training ends: the time to the target, if it was reached,
+    and the final accuracy with test-time flips, if the recipe wants it."""
+    seconds = ledger.total - ledger.parts["import"] - ledger.parts["data"]
+    found: dict[str, float] = {}
+    with ledger.part("analysis"):
+        target = recipe.target_accuracy
+        if target and max(row.test_accuracy for row in history) >= target:
+            # As float32 operations at this machine's own rate, machines can be compared.
+            rate = gemm_rate(built.device, torch.float32)
+            found |= {
+                "seconds_to_target": seconds,
+                "seconds_to_target_without_compile": seconds - ledger.parts["compile"],
+                "fp32_gemm_rate": rate,
+                "fp32_operations_to_target": seconds * rate,
+            }
+        if recipe.test_flips:
+            predict = built.step.predict_mirrored
+            found["final_test_accuracy_with_flips"] = evaluate(
+                built.step, built.test, predict=predict
+            )[1]
+    return found
