@@ -17,11 +17,11 @@ from .build import build, splits
 from .data import CLASSES, Split
 from .display import Display
 from .errors import Stopped
-from .eta import duration
 from .ledger import Ledger
 from .loop import Epoch
 from .lr_finder import Sweep, find_lr
 from .recipe import Recipe
+from .reckoning import headline
 from .report import compare, figures, html
 from .report.read import read
 from .rundir import RunDir, default_name, newest
@@ -71,7 +71,7 @@ def train(
         with ledger.part("analysis"):
             training.tell_profile()
             look_at(folder.path, device=recipe.device, halves=training.halves, display=display)
-        display.say(_headline(training.sum_up(), folder.path))
+        display.say(headline(training.sum_up(), folder.path))
         return training.position.history
 
 
@@ -179,21 +179,6 @@ def _saved_state(
     done = state["run"]
     display.say(f"resuming {folder.path} after epoch {done['epoch']}, step {done['step']}")
     return state
-
-
-def _headline(summary: dict[str, Any], path: Path) -> str:
-    if "seconds_to_target" in summary:
-        seconds = summary["seconds_to_target"]
-        without = summary["seconds_to_target_without_compile"]
-        compiling = f" ({without:.1f} s without compiling)" if without < seconds else ""
-        return (
-            f"{summary['best_test_accuracy']:.2%} of the test images after {seconds:.1f} s"
-            f"{compiling} with the data in memory: {path}"
-        )
-    return (
-        f"best test accuracy {summary['best_test_accuracy']:.2%} in epoch {summary['best_epoch']}, "
-        f"{duration(summary['total_seconds'])} in all: {path}"
-    )
 
 
 def _with_advice(stop: Stopped, path: Path) -> Stopped:

@@ -7,10 +7,13 @@ evaluations and checkpoints are in it, importing and fetching are not.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from .build import Built
+from .eta import duration
 from .ledger import Ledger, gemm_rate
 from .loop import Epoch, evaluate
 from .recipe import Recipe
@@ -40,3 +43,19 @@ def reckon(
                 built.step, built.test, predict=predict
             )[1]
     return found
+
+
+def headline(summary: dict[str, Any], path: Path) -> str:
+    """The last line of a run: how good, how long, where."""
+    if "seconds_to_target" in summary:
+        seconds = summary["seconds_to_target"]
+        without = summary["seconds_to_target_without_compile"]
+        compiling = f" ({without:.1f} s without compiling)" if without < seconds else ""
+        return (
+            f"{summary['best_test_accuracy']:.2%} of the test images after {seconds:.1f} s"
+            f"{compiling} with the data in memory: {path}"
+        )
+    return (
+        f"best test accuracy {summary['best_test_accuracy']:.2%} in epoch {summary['best_epoch']}, "
+        f"{duration(summary['total_seconds'])} in all: {path}"
+    )

@@ -40,15 +40,25 @@ MAY_IMPORT = {
     "build": PARTS | {"allocator", "choices"},
     "allocator": set(),
     "muon": set(),
-    "reckoning": {"build", "ledger", "loop", "recipe"},
+    "reckoning": {"build", "eta", "ledger", "loop", "recipe"},
     "series": {"", "commands", "display", "environment", "files", "recipe", "rundir"},
     "training": {"build", "data", "errors", "eta", "ledger", "loop", "lr_finder", "display"}
     | {"profiling", "reckoning", "recipe", "resume", "rundir", "scalars", "signals"},
     "explain": {"analysis", "build", "checkpoint", "choices", "data", "errors", "files"}
     | {"gradcam", "models", "recipe"},
-    "commands": {"build", "checkpoint", "data", "environment", "errors", "eta", "explain"}
-    | {"ledger", "loop", "lr_finder", "display", "recipe", "report", "resume", "rundir"}
-    | {"signals", "training"},
+    "commands": {"build", "checkpoint", "data", "environment", "errors", "explain"}
+    | {
+        "ledger",
+        "loop",
+        "lr_finder",
+        "display",
+        "reckoning",
+        "recipe",
+        "report",
+        "resume",
+        "rundir",
+    }
+    | {"rundir", "signals", "training"},
     "flags": {"", "errors", "recipe"},
     "cli": {"commands", "series", "data", "doctor", "errors", "flags", "display", "recipe"},
     "__main__": {"cli"},
