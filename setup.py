@@ -38,5 +38,5 @@ setup(
             "albumentations==2.0.8",
         ],
     },
-    entry_points={"console_scripts": ["fasttrain=fasttrain.cli:main"]},
+    entry_points={"console_scripts": ["fasttrain=fasttrain.__main__:main"]},
 )

@@ -1,8 +1,24 @@
-"""`python -m fasttrain`."""
+"""`python -m fasttrain` and `fasttrain`: the command line, in a process that is its own.
+
+A signal is answered from the first line on, and at the end none can spoil the exit status.
+"""
 
 import sys
 
-from .cli import main
+from . import signals
+
+
+def main() -> None:
+    """Run the command line of this process and leave it."""
+    signals.end_at_once()
+    from . import cli, streams
+
+    streams.open_missing()
+    status = cli.main()
+    signals.ignore()
+    streams.let_go()
+    sys.exit(status)
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -102,7 +102,7 @@ def save(path: Path, state: dict[str, Any], *, keep: Path | None = None) -> int:
     buffer = io.BytesIO()
     torch.save({**state, "format": FORMAT}, buffer)
     buffer.write(_trailer(buffer.getbuffer()))
-    files.write_atomically(path, buffer.getvalue(), keep=keep)
+    files.write_atomically(path, buffer.getbuffer(), keep=keep)
     return buffer.tell()
 
 

@@ -11,11 +11,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TextIO, cast
 
-from .errors import CheckpointError, FasttrainError, OutOfMemory
+from . import claim
+from .errors import CheckpointError, FasttrainError, OutOfMemory, Stopped
 from .flags import read
 from .recipe import Recipe, Scalar, make
+from .streams import Lasting, tell
 
 BEGAN = perf_counter()
 
@@ -27,10 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         name, options, given = read(arguments)
         return run(name, options, given, command=" ".join(["python -m fasttrain", *arguments]))
-    except FasttrainError as error:
+    except (FasttrainError, Stopped) as error:
         return _complain(str(error), error.code)
-    except BrokenPipeError:
-        return 0
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
@@ -41,13 +41,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, command: str) -> int:
-    """Do what was read; the heavy imports happen here."""
+    """Do what was read; the heavy imports happen here, after what can be refused without them."""
+    continued = None
+    if name == "train" and options.runs == 1:
+        continued, given = _continued(options, given)
+        folder = claim.folder_of(continued) if continued else options.out
+        if folder:
+            claim.look(folder, new=continued is None, overwrite=options.overwrite)
     from rich.console import Console
 
     from . import commands
     from .display import Display
 
-    display = Display(Console())
+    display = Display(Console(file=cast(TextIO, Lasting(sys.stdout))))
     if name == "data":
         return _data(make(given), display)
     if name == "explain":
@@ -58,22 +64,17 @@ def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, com
             device=options.device,
             display=display,
         )
-        return 0
-    if name == "report":
+    elif name == "report":
         commands.rebuild(options.run, display=display)
-        return 0
-    if name == "compare":
+    elif name == "compare":
         commands.compare_runs(options.runs, page=options.out, display=display)
-        return 0
-    if name == "doctor":
+    elif name == "doctor":
         from . import doctor
 
         doctor.examine(make(given), display=display)
-        return 0
-    if name == "find-lr":
+    elif name == "find-lr":
         commands.search_lr(make(given), display=display)
-        return 0
-    if options.runs > 1:
+    elif options.runs > 1:
         from .series import train_runs
 
         train_runs(
@@ -85,36 +86,39 @@ def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, com
             display=display,
             command=command,
         )
-        return 0
-    continued = None
-    if options.resume is not None:
-        continued = commands.run_to_continue(
-            None if options.resume is True else options.resume, options.out
-        )
-        if continued is None:
+    else:
+        if options.resume is not None and continued is None:
             display.say("nothing to resume: starting a new run")
-        else:
-            given = {**_saved_recipe(continued), **given}
-    commands.train(
-        make(given),
-        out=options.out,
-        overwrite=options.overwrite,
-        continued=continued,
-        override=options.override,
-        profile=options.profile,
-        display=display,
-        command=command,
-        began=BEGAN,
-    )
+        commands.train(
+            make(given),
+            out=options.out,
+            overwrite=options.overwrite,
+            continued=continued,
+            override=options.override,
+            profile=options.profile,
+            display=display,
+            command=command,
+            began=BEGAN,
+        )
     return 0
+
+
+def _continued(
+    options: argparse.Namespace, given: dict[str, Scalar]
+) -> tuple[Path | None, dict[str, Scalar]]:
+    """What is to be resumed, and what was given laid over its recipe."""
+    if options.resume is None:
+        return None, given
+    asked = None if options.resume is True else options.resume
+    continued = claim.run_to_continue(asked, options.out)
+    return continued, {**_saved_recipe(continued), **given} if continued else given
 
 
 def _saved_recipe(continued: Path) -> dict[str, Scalar]:
     import json
 
-    folder = continued if continued.is_dir() else continued.parent.parent
     try:
-        saved = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+        saved = json.loads((claim.folder_of(continued) / "recipe.json").read_text(encoding="utf-8"))
         Recipe(**saved)
     except FileNotFoundError:
         what = (
@@ -146,5 +150,5 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _complain(message: str, code: int) -> int:
-    print(f"fasttrain: error: {message}", file=sys.stderr)
+    tell(f"fasttrain: error: {message}")
     return code

@@ -5,14 +5,10 @@ Here it is decided which run directory is meant; what happens in it is training.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
-from . import checkpoint, environment, explain, resume
+from . import environment, explain, opening, resume
 from .build import build, splits
 from .data import CLASSES, Split
 from .display import Display
@@ -24,11 +20,8 @@ from .recipe import Recipe
 from .reckoning import headline
 from .report import compare, figures, html
 from .report.read import read
-from .rundir import RunDir, default_name, newest
 from .signals import Signals
 from .training import LOWEST_LR, Training, describe_sweep, range_test_steps
-
-RUNS = Path("runs")
 
 
 def train(
@@ -52,27 +45,32 @@ def train(
     display = display or Display()
     ledger = Ledger(perf_counter() if began is None else began)
     ledger.parts["import"] = ledger.total
-    with Signals() as signals, _run_dir(recipe, out, overwrite, continued) as folder:
-        state = None
-        if continued:
-            state = _saved_state(folder, continued, recipe, display, override=override)
-        if state and state["run"]["epoch"] >= recipe.epochs:
-            display.say(f"{folder.path} is finished: nothing to do.")
-            return [Epoch(*row) for row in state["run"]["history"]]
-        folder.write_json("recipe.json", recipe.as_dict())
-        folder.write_json("environment.json", {**environment.describe(), "command": command})
-        training = Training(recipe, folder, display, signals, ledger, profile=profile)
-        try:
-            training.prepare(state)
-            training.run()
-        except Stopped as stop:
-            raise _with_advice(stop, folder.path) from None
-        training.sum_up()
-        with ledger.part("analysis"):
-            training.tell_profile()
-            look_at(folder.path, device=recipe.device, halves=training.halves, display=display)
-        display.say(headline(training.sum_up(), folder.path))
-        return training.position.history
+    with Signals() as signals:
+        rows = opening.finished(continued, recipe, display, override=override)
+        if rows is not None:
+            return rows
+        with opening.run_dir(recipe, out, overwrite, continued) as folder:
+            try:
+                state = opening.saved_state(folder, continued, recipe, display, override=override)
+                if not (state and resume.is_over(state, recipe)):
+                    folder.reopen()
+                folder.write_json("recipe.json", recipe.as_dict())
+                about = {**environment.describe(), "command": command}
+                folder.write_json("environment.json", about)
+                training = Training(recipe, folder, display, signals, ledger, profile=profile)
+                training.prepare(state)
+                training.run()
+                training.sum_up()
+                with ledger.part("analysis"):
+                    training.tell_profile()
+                    look_at(
+                        folder.path, device=recipe.device, halves=training.halves, display=display
+                    )
+                signals.check()  # in case something swallowed what a signal raised
+            except Stopped as stop:
+                raise _with_advice(stop, folder.path) from None
+            display.say(headline(training.sum_up(finished=True), folder.path))
+            return training.position.history
 
 
 def look_at(
@@ -135,52 +133,7 @@ def search_lr(recipe: Recipe, *, display: Display | None = None) -> Sweep:
     return sweep
 
 
-def run_to_continue(asked: Path | None, out: Path | None) -> Path | None:
-    """The run directory or checkpoint that --resume means; None at a first launch."""
-    if asked:
-        return asked
-    if out:
-        return out if (out / "recipe.json").exists() else None
-    return newest(RUNS)
-
-
-@contextmanager
-def _run_dir(
-    recipe: Recipe, out: Path | None, overwrite: bool, continued: Path | None
-) -> Iterator[RunDir]:
-    if continued:
-        opened = RunDir.resume(out or _folder_of(continued))
-    else:
-        path = out or RUNS / default_name(recipe.recipe, datetime.now())
-        opened = RunDir.create(path, overwrite=overwrite)
-    with opened as folder:
-        yield folder
-
-
-def _folder_of(asked: Path) -> Path:
-    return asked if asked.is_dir() else asked.parent.parent
-
-
-def _saved_state(
-    folder: RunDir, continued: Path, recipe: Recipe, display: Display, *, override: bool
-) -> dict[str, Any] | None:
-    if continued.is_dir():
-        state, notes = folder.checkpoints.latest()
-        for note in notes:
-            display.say(note)
-    else:
-        state = checkpoint.load(continued)
-    if state is None:
-        display.say(f"{folder.path} has no checkpoint yet: starting at its beginning")
-        return None
-    resume.refuse_foreign(state)
-    if not override:
-        resume.refuse_changes(Recipe(**state["recipe"]), recipe)
-    done = state["run"]
-    display.say(f"resuming {folder.path} after epoch {done['epoch']}, step {done['step']}")
-    return state
-
-
 def _with_advice(stop: Stopped, path: Path) -> Stopped:
-    advice = f"{stop}: saved. Resume with: python -m fasttrain --resume {path}"
+    saved = "saved" if (path / "checkpoints" / "last.pt").exists() else "nothing to save yet"
+    advice = f"{stop}: {saved}. Resume with: python -m fasttrain --resume {path}"
     return Stopped(advice, signum=stop.code - 128)

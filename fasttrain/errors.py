@@ -60,8 +60,11 @@ class DistributedError(FasttrainError):
     code = 9
 
 
-class Stopped(FasttrainError):
-    """A signal ended the run after its checkpoint was saved; `signum` gives the exit status."""
+class Stopped(BaseException):
+    """A signal ended the run after its checkpoint was saved; `signum` gives the exit status.
+
+    Like KeyboardInterrupt no Exception: what is imported or called must not take it for an error.
+    """
 
     def __init__(self, message: str, *, signum: int) -> None:
         super().__init__(message)

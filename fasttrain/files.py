@@ -29,7 +29,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LEFTOVER = re.compile(r"\.(?P<name>.+)\.\d+\.[0-9a-f]{8}\.tmp")
 
 
-def write_atomically(path: Path, data: bytes, *, keep: Path | None = None) -> None:
+def write_atomically(path: Path, data: bytes | memoryview, *, keep: Path | None = None) -> None:
     """Make `data` the content of `path`; the file it replaces is renamed to `keep`, if given.
 
     With `keep`, `path` is missing for the instant between two renames, and its old content is at
@@ -132,13 +132,13 @@ def reported(path: Path, *, needed: int = 0) -> Iterator[None]:
     except OSError as error:
         why, what = error.strerror or str(error), "Look at the path, or choose another --out"
         if error.errno in _NO_ROOM:
-            why += f", {needed:,} bytes needed, {_free(path)} free"
+            why += (f", {needed:,} bytes needed" if needed else "") + f", {_free(path)} free"
             what = "Make room (disk, quota or ulimit -f), or choose another --out"
         raise OutputError(f"output ({path}): {why}. {what}.") from error
 
 
 @contextmanager
-def _temporary(path: Path, data: bytes) -> Iterator[Path]:
+def _temporary(path: Path, data: bytes | memoryview) -> Iterator[Path]:
     """A new file with `data`, on the disk, beside `path`; removed if the block fails."""
     name = f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
     temporary = path.with_name(name)
@@ -156,7 +156,7 @@ def _temporary(path: Path, data: bytes) -> Iterator[Path]:
         raise
 
 
-def _write_all(handle: int, data: bytes) -> None:
+def _write_all(handle: int, data: bytes | memoryview) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[_write(handle, rest) :]

@@ -97,6 +97,9 @@ class Recipe:
     optimizer: str = choice("auto", ("auto", "torch", "apex", "kernel"), "machine", "whose SGD")
     seed: int = number(0, 0, 2**32 - 1, "machine", "of weights, order and augmentation")
     deterministic: bool = switch("machine", "refuse operations that differ from run to run")
+    save_every: float = number(
+        600.0, 0.001, 1e9, "machine", "seconds between saves in an epoch, besides that at its end"
+    )
 
     target_accuracy: float | None = number(
         None, 0.0, 1.0, "stopping", "stop at this test accuracy, a fraction"

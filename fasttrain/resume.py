@@ -7,6 +7,7 @@ numbers of an uninterrupted one, also from the middle of an epoch.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ MAY_CHANGE = (MACHINE - {"seed"}) | {"data_dir", "loader", "target_accuracy", "m
 
 
 def capture(run: Run, step: Step, schedule: Plateau | EveryStep, recipe: Recipe) -> dict[str, Any]:
-    """Everything that the rest of the run depends on.
+    """Everything that the rest of the run depends on; its tensors are the run's own, no copies.
 
     Raises Diverged in the middle of an epoch whose numbers are no good: nobody has looked yet.
     """
@@ -45,13 +46,13 @@ def capture(run: Run, step: Step, schedule: Plateau | EveryStep, recipe: Recipe)
     }
 
 
-def capture_best(run: Run, step: Step, recipe: Recipe) -> dict[str, Any]:
-    """The weights alone, with what they scored."""
+def best_of(state: dict[str, Any]) -> dict[str, Any]:
+    """The weights alone of a captured state, with what they scored: what best.pt holds."""
     return {
-        "progress": [run.epoch, run.step],
-        "model": step.model.state_dict(),
-        "test_accuracy": run.history[-1].test_accuracy,
-        "recipe": recipe.as_dict(),
+        "progress": state["progress"],
+        "model": state["step"]["model"],
+        "test_accuracy": Epoch(*state["run"]["history"][-1]).test_accuracy,
+        "recipe": state["recipe"],
     }
 
 
@@ -114,6 +115,21 @@ def _refuse_odd(optimizer: torch.optim.Optimizer) -> None:
     for name, value in (item for group in groups for item in group.items() if item[0] != "params"):
         if not isinstance(value, plain) and getattr(value, "shape", None) != ():
             raise ValueError(f"{name} of the optimizer is not a number")
+
+
+def enough(recipe: Recipe, history: Sequence[Epoch], seconds: float) -> bool:
+    """Whether a run that has just ended an epoch has reached its target or its time limit."""
+    target, limit = recipe.target_accuracy, recipe.max_time
+    reached = bool(target and history and history[-1].test_accuracy >= target)
+    return reached or bool(limit and history and seconds > limit)
+
+
+def is_over(state: dict[str, Any], recipe: Recipe) -> bool:
+    """Whether nothing is left to train after a captured state."""
+    run = state["run"]
+    rows = [Epoch(*row) for row in run["history"]]
+    stopped = run["step"] == 0 and enough(recipe, rows, state["ledger"]["total"])
+    return stopped or run["epoch"] >= recipe.epochs
 
 
 def refuse_changes(saved: Recipe, asked: Recipe) -> None:

@@ -15,7 +15,8 @@ from time import perf_counter
 from typing import Any
 
 from . import environment, files
-from .commands import RUNS, train
+from .claim import RUNS
+from .commands import train
 from .display import Display
 from .recipe import Recipe
 from .rundir import default_name

@@ -1,15 +1,17 @@
-"""Ctrl-C and SIGTERM end a run at a place where its checkpoint is exact.
+"""Ctrl-C, SIGTERM and SIGHUP end a run at a place where its checkpoint is exact.
 
-Inside `polled()` a signal only leaves a mark that the loop's hooks look at between two steps;
-everywhere else it raises at once. A second signal changes nothing, so that a nervous hand cannot
-harm a save.
+Before there is a run they end the process at once. Inside `polled()` a signal only leaves a mark
+that the loop's hooks look at between two steps; in the rest of a run it raises at once. A second
+signal changes nothing, so that a nervous hand cannot harm a save. What is ignored when the process
+starts, as nohup ignores SIGHUP, stays ignored.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 from .errors import Stopped
 
 SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+Handler = Callable[[int, FrameType | None], None]
 
 
 class Signals:
@@ -28,8 +31,7 @@ class Signals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {s: signal.signal(s, self._receive) for s in SIGNALS}
+        self._before = _handle_by(self._receive)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -55,6 +57,32 @@ class Signals:
             self.pending = number
             if not self._polled:
                 raise _stopped(number)
+
+
+def end_at_once() -> None:
+    """From now on, outside a run, a signal ends the process with one line and its exit status.
+
+    Without an exception: there is nothing to save, and what is imported could swallow one.
+    """
+    _handle_by(_end)
+
+
+def ignore() -> None:
+    """From now on no signal changes the exit status: what was to be done is done."""
+    _handle_by(signal.SIG_IGN)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    os.write(2, f"fasttrain: error: {_stopped(number)}\n".encode())
+    os._exit(128 + number)
+
+
+def _handle_by(handler: Handler | signal.Handlers) -> dict[int, Any]:
+    """Install a handler for what is not ignored; return those of before."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    found = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in found}
 
 
 def _stopped(number: int) -> Stopped:

@@ -19,6 +19,7 @@ from .profiling import Profiling
 from .recipe import Recipe
 from .reckoning import reckon
 from .rundir import RunDir
+from .saving import Saver
 from .scalars import scalars
 from .signals import Signals
 
@@ -52,7 +53,8 @@ class Training:
             self.halves = splits(recipe, say=self.display.say, bar=self.display.bar)
             built = self.built = build(recipe, *self.halves)
         self._introduce()
-        if built.choices["compile"].value == "on":
+        over = state is not None and resume.is_over(state, recipe)
+        if built.choices["compile"].value == "on" and not over:
             with self.ledger.part("compile"):
                 self._warm_up()
         if recipe.lr == "auto" and state is None:
@@ -81,7 +83,8 @@ class Training:
                 write = stack.enter_context(scalars(self.folder.tensorboard))
             shown = stack.enter_context(self.display.follow(plan))
             stack.enter_context(self.signals.polled())
-            on_step: list[Hook] = [shown.step, self.signals.check]
+            saver = stack.enter_context(self._saver())
+            on_step: list[Hook] = [shown.step, saver.step, self.signals.check]
             if self.profiling:
                 on_step.insert(0, stack.enter_context(self.profiling.record(built, self.position)))
             try:
@@ -93,16 +96,17 @@ class Training:
                     self.recipe.epochs,
                     run=self.position,
                     on_step=on_step,
-                    on_epoch=[self._keep, shown.epoch, write, self.signals.check],
+                    on_epoch=[saver.epoch, shown.epoch, write, self.signals.check],
                     until=self._enough,
                 )
             except Stopped:
-                self._save()
+                saver.now(self.position)
                 raise
         self.reckoning = reckon(self.recipe, built, self.position.history, self.ledger)
 
-    def sum_up(self) -> dict[str, Any]:
-        """Write and return summary.json; after the report is drawn, once more with its time."""
+    def sum_up(self, *, finished: bool = False) -> dict[str, Any]:
+        """Write and return summary.json; once the report is drawn, again as that of a finished
+        run."""
         built, rows = self.built, self.position.history
         with self.ledger.part("analysis"):
             summary = summarise(
@@ -119,7 +123,7 @@ class Training:
         for name in ("compile", "lr_finder", "eval", "checkpoint", "analysis"):
             summary[f"{name}_seconds"] = parts[name]
         summary["ledger"] = self.ledger.split()
-        summary["total_seconds"] = self.ledger.total
+        summary["total_seconds"], summary["finished"] = self.ledger.total, finished
         self.folder.write_json("summary.json", summary)
         return summary
 
@@ -128,25 +132,15 @@ class Training:
         if self.profiling:
             self.profiling.tell(self.built, self.position)
 
-    def _keep(self, run: Run) -> None:
-        """The `on_epoch` hook that saves: first what can be resumed, then what is read."""
-        row = run.history[-1]
-        with self.ledger.part("checkpoint"):
-            if row.test_accuracy >= max(r.test_accuracy for r in run.history):
-                best = resume.capture_best(run, self.built.step, self.recipe)
-                self.folder.checkpoints.save_best(best)
-            self._save()
-            self.folder.append_epoch(row._asdict())
+    def _saver(self) -> Saver:
+        def capture(run: Run) -> dict[str, Any]:
+            return resume.capture(run, self.built.step, self.schedule, self.recipe)
 
-    def _save(self) -> None:
-        state = resume.capture(self.position, self.built.step, self.schedule, self.recipe)
-        self.folder.checkpoints.save_last({**state, "ledger": self.ledger.state_dict()})
+        return Saver(self.folder, capture, self.ledger, every=self.recipe.save_every)
 
     def _enough(self, run: Run) -> bool:
-        """Whether the target or the time limit has been reached."""
-        target, limit = self.recipe.target_accuracy, self.recipe.max_time
-        reached = target and run.history and run.history[-1].test_accuracy >= target
-        return bool(reached or (limit and self.ledger.total > limit))
+        """Whether the target or the time limit has been reached, at the end of an epoch."""
+        return run.step == 0 and resume.enough(self.recipe, run.history, self.ledger.total)
 
     def _introduce(self) -> None:
         train, test = self.halves

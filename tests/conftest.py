@@ -71,3 +71,12 @@ def tiny_loader(split, *, batch_size: int = 32, training: bool = True, seed: int
         hole=8 if training else 0,
         drop_last=training,
     )
+
+
+@pytest.fixture
+def tiny():
+    """Whole runs take a tenth of a second: see tiny_runs.py."""
+    import tiny_runs
+
+    with tiny_runs.shrunk():
+        yield

@@ -32,36 +32,31 @@ MAY_IMPORT = {
     "eta": {"loop"},
     "progress": {"eta", "loop"},
     "display": {"eta", "progress"},
-    "scalars": {"loop"},
+    "scalars": {"files", "loop"},
     "checkpoint": {"errors", "files"},
-    "rundir": {"errors", "files", "checkpoint"},
+    "claim": {"errors", "files"},
+    "streams": set(),
+    "rundir": {"claim", "errors", "files", "checkpoint"},
     "environment": {""},
     "resume": {"errors", "loop", "recipe", "schedule", "step", "tally"},
+    "saving": {"ledger", "loop", "resume", "rundir"},
     "build": PARTS | {"allocator", "choices"},
     "allocator": set(),
     "muon": set(),
     "reckoning": {"build", "eta", "ledger", "loop", "recipe"},
-    "series": {"", "commands", "display", "environment", "files", "recipe", "rundir"},
+    "series": {"", "claim", "commands", "display", "environment", "files", "recipe", "rundir"},
     "training": {"build", "data", "errors", "eta", "ledger", "loop", "lr_finder", "display"}
-    | {"profiling", "reckoning", "recipe", "resume", "rundir", "scalars", "signals"},
+    | {"profiling", "reckoning", "recipe", "resume", "rundir", "saving", "scalars", "signals"},
     "explain": {"analysis", "build", "checkpoint", "choices", "data", "errors", "files"}
     | {"gradcam", "models", "recipe"},
-    "commands": {"build", "checkpoint", "data", "environment", "errors", "explain"}
-    | {
-        "ledger",
-        "loop",
-        "lr_finder",
-        "display",
-        "reckoning",
-        "recipe",
-        "report",
-        "resume",
-        "rundir",
-    }
-    | {"rundir", "signals", "training"},
+    "opening": {"checkpoint", "claim", "display", "loop", "recipe", "resume", "rundir"},
+    "commands": {"build", "data", "display", "environment", "errors", "explain", "ledger"}
+    | {"loop", "lr_finder", "opening", "reckoning", "recipe", "report", "resume", "signals"}
+    | {"training"},
     "flags": {"", "errors", "recipe"},
-    "cli": {"commands", "series", "data", "doctor", "errors", "flags", "display", "recipe"},
-    "__main__": {"cli"},
+    "cli": {"claim", "commands", "series", "data", "doctor", "errors", "flags", "display"}
+    | {"recipe", "streams"},
+    "__main__": {"cli", "signals", "streams"},
     "": set(),
 }
 ONE_HOME = {

@@ -6,6 +6,8 @@ import io
 import os
 import random
 import re
+import struct
+import zipfile
 from collections import OrderedDict
 
 import pytest
@@ -70,29 +72,50 @@ def test_what_is_saved_is_loaded_bit_for_bit_and_by_plain_torch_too(tmp_path):
     assert not same(load(path), {**changed, "format": 1})
 
 
-def test_every_one_of_300_flipped_bits_and_every_truncation_is_detected(tmp_path):
-    """Stratified: archive headers, pickle, weights, directory and digest; torch.load as control."""
-    path, chance = tmp_path / "a.pt", random.Random(0)
+def strata(whole: bytes) -> list[list[tuple[int, int]]]:
+    """Ranges of a checkpoint's bytes: headers, pickle, weights, directory, digest."""
+    payload = io.BytesIO(whole[: -len(b"\nfasttrain sha256 ") - 65])
+    headers, pickled, weights = [], [], []
+    with zipfile.ZipFile(payload) as archive:
+        for entry in archive.infolist():
+            at = entry.header_offset
+            name, extra = struct.unpack("<HH", whole[at + 26 : at + 30])
+            begin = at + 30 + name + extra
+            headers.append((at, begin))
+            kind = pickled if entry.filename.endswith(".pkl") else weights
+            kind.append((begin, begin + entry.file_size))
+        directory = (archive.start_dir, len(payload.getvalue()))
+    digest = (len(payload.getvalue()), len(whole))
+    return [headers, pickled, weights, [directory], [digest]]
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(3000, marks=pytest.mark.soak)])
+def test_every_one_of_many_flipped_bits_and_truncations_is_detected(
+    count, tmp_path, record_property
+):
+    """In each part of the file in turn; a sixth are truncations; torch.load is the control."""
+    path, chance = tmp_path / "a.pt", random.Random(count)
     save(path, state(1))
     whole = path.read_bytes()
-    strata = [(len(whole) * k // 10, len(whole) * (k + 1) // 10) for k in range(9)]
-    strata.append((len(whole) - 83, len(whole)))  # the digest's own line
-    unseen_by_torch = 0
-    for k in range(300):
-        broken, at = bytearray(whole), chance.randrange(*strata[k % 10])
-        broken[at] ^= 1 << chance.randrange(8)
+    parts, unseen_by_torch = strata(whole), 0
+    for k in range(count):
+        begin, stop = chance.choice(parts[k % 5])
+        at = chance.randrange(begin, max(stop, begin + 1))
+        broken = bytearray(whole if k % 6 else whole[:at])
+        if k % 6:
+            broken[at] ^= 1 << chance.randrange(8)
         assert not loads(path, bytes(broken))
         try:
             torch.load(io.BytesIO(broken), weights_only=True)
             unseen_by_torch += 1
         except Exception:  # whatever it is, torch saw it
             continue
-    assert unseen_by_torch > 100, "the control: without the digest these would have loaded"
-    cuts = {0, 1, 82, 83, 84, len(whole) - 1, *range(0, len(whole), 97)}
-    for cut in cuts:
+    assert unseen_by_torch > count // 3, "the control: without the digest these would have loaded"
+    for cut in (0, 1, 82, 83, 84, len(whole) - 1):
         assert not loads(path, whole[:cut])
     assert not loads(path, whole + b"\n")
     assert loads(path, whole)
+    record_property("flipped bits and truncations", count)
 
 
 @pytest.mark.parametrize("looked", [True, False])

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from fasttrain import files, rundir
+from fasttrain import claim, files
+from fasttrain.claim import read_epochs
 from fasttrain.errors import OutputError
-from fasttrain.rundir import RunDir, read_epochs
+from fasttrain.rundir import RunDir
 
 RECIPE = {"recipe": "resnet18", "epochs": 50}
 
@@ -125,14 +126,14 @@ def test_what_a_crash_right_after_the_start_left_is_no_obstacle(tmp_path):
 
 
 def test_a_run_that_came_and_went_before_the_lock_is_seen(tmp_path, monkeypatch):
-    took_the_lock = rundir._locked
+    took_the_lock = claim.locked
 
     def slowly(path):
         monkeypatch.undo()
-        a_run(path.parent, epochs=1)
+        a_run(path, epochs=1)
         return took_the_lock(path)
 
-    monkeypatch.setattr(rundir, "_locked", slowly)
+    monkeypatch.setattr(claim, "locked", slowly)
     with pytest.raises(OutputError, match="already holds a run"):
         RunDir.create(tmp_path / "a")
     RunDir.resume(tmp_path / "a").close()

@@ -9,8 +9,9 @@ from datetime import datetime
 import pytest
 from test_rundir import a_run, row, snapshot
 
+from fasttrain.claim import newest, read_epochs
 from fasttrain.errors import CheckpointError
-from fasttrain.rundir import RunDir, default_name, newest, read_epochs
+from fasttrain.rundir import RunDir, default_name
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "foreign", "damaged"])
@@ -59,7 +60,8 @@ def test_the_newest_unfinished_run_is_the_one_started_last(tmp_path):
     for number, name in enumerate(("c", "a", "b", "finished")):
         path = a_run(tmp_path / name, epochs=1)
         os.utime(path / "recipe.json", (number, number))
-    (tmp_path / "finished" / "summary.json").write_text("{}")
+    (tmp_path / "finished" / "summary.json").write_text('{"finished": true}')
+    (tmp_path / "b" / "summary.json").write_text('{"finished": false}')  # killed while looking back
     (tmp_path / "z-not-a-run").mkdir()
     assert newest(tmp_path) == tmp_path / "b"
     os.utime(tmp_path / "c" / "recipe.json", (2, 2))

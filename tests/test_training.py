@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import fasttrain
-from fasttrain import checkpoint, cli, commands
+from fasttrain import checkpoint, claim, cli
 from fasttrain.display import Display
 from fasttrain.errors import Stopped, UsageError
 from fasttrain.progress import Follower
@@ -177,7 +177,7 @@ def test_with_override_it_may(whole, tmp_path):
 
 def test_one_command_line_serves_launch_and_relaunch(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert commands.run_to_continue(None, None) is None
+    assert claim.run_to_continue(None, None) is None
     words = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
     launch = [*words, "--epochs=1", "--resume", "--out", "a"]
     assert cli.main(launch) == 0

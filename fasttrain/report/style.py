@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from .files import writing
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Axes
     from matplotlib.figure import Figure as Figure
@@ -106,6 +108,7 @@ def colours(values: np.ndarray, name: str = "inferno") -> np.ndarray:
 
 
 def save(made: Figure, path: Path) -> Path:
-    """Write the Figure as a PNG."""
-    made.savefig(path, format="png", metadata={"Software": None})
+    """Write the Figure as a PNG; OutputError if it cannot be."""
+    with writing(path):
+        made.savefig(path, format="png", metadata={"Software": None})
     return path

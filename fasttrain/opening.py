@@ -1,0 +1,73 @@
+"""Opens the run directory that a training goes into, and the state that it goes on from.
+
+What is refused here is refused before any data or device is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from . import checkpoint, claim, resume
+from .display import Display
+from .loop import Epoch
+from .recipe import Recipe
+from .rundir import RunDir, default_name
+
+
+@contextmanager
+def run_dir(
+    recipe: Recipe, out: Path | None, overwrite: bool, continued: Path | None
+) -> Iterator[RunDir]:
+    """The folder of the run to go on with, or of a new one; open until the block ends."""
+    if continued:
+        opened = RunDir.resume(claim.folder_of(continued))
+    else:
+        path = out or claim.RUNS / default_name(recipe.recipe, datetime.now())
+        opened = RunDir.create(path, overwrite=overwrite)
+    with opened as folder:
+        yield folder
+
+
+def finished(
+    continued: Path | None, recipe: Recipe, display: Display, *, override: bool
+) -> list[Epoch] | None:
+    """The history of a run that has nothing left to do; changes nothing, not even its lock."""
+    if continued is None or not (continued.is_dir() and claim.is_complete(continued)):
+        return None
+    state, _ = checkpoint.Checkpoints(continued / "checkpoints").latest()
+    if state is None:
+        return None
+    resume.refuse_foreign(state)
+    if not override:
+        resume.refuse_changes(Recipe(**state["recipe"]), recipe)
+    if not resume.is_over(state, recipe):
+        return None
+    display.say(f"{continued} is finished: nothing to do.")
+    return [Epoch(*row) for row in state["run"]["history"]]
+
+
+def saved_state(
+    folder: RunDir, continued: Path | None, recipe: Recipe, display: Display, *, override: bool
+) -> dict[str, Any] | None:
+    """What the run goes on from; None at its beginning."""
+    if continued is None:
+        return None
+    if continued.is_dir():
+        state, notes = folder.checkpoints.latest()
+        for note in notes:
+            display.say(note)
+    else:
+        state = checkpoint.load(continued)
+    if state is None:
+        display.say(f"{folder.path} has no checkpoint yet: starting at its beginning")
+        return None
+    resume.refuse_foreign(state)
+    if not override:
+        resume.refuse_changes(Recipe(**state["recipe"]), recipe)
+    done = state["run"]
+    display.say(f"resuming {folder.path} after epoch {done['epoch']}, step {done['step']}")
+    return state

@@ -1,0 +1,140 @@
+"""Signals in every phase of a real process: the right exit status, one line, nothing lost."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from processes import Child, flags, one_line
+from tiny_runs import end, same, train
+
+from fasttrain import checkpoint
+
+PHASES = ["data", "lr finder", "compile", "epoch", "save", "eval", "summary", "analysis"]
+SAVES = ("epoch", "save", "eval", "summary", "analysis")
+CHANGES = {"lr finder": {"lr": "auto"}, "compile": {"compile": "on"}}
+soak = pytest.mark.soak
+pytestmark = pytest.mark.usefixtures("tiny")
+
+
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory):
+    """The end of an undisturbed run with the given changes, made once each."""
+    made = {}
+
+    def of(**changes):
+        key = str(changes)
+        if key not in made:
+            path = tmp_path_factory.mktemp("runs") / "whole"
+            ended = Child(path.with_suffix(".log"), flags(path, **changes)).ended()
+            assert (ended.status, ended.err) == (0, "")
+            made[key] = end(path)
+        return made[key]
+
+    return of
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_signal_in_any_phase_ends_the_run_within_seconds_and_it_goes_on_bitwise(
+    phase, number, tmp_path, ends
+):
+    path, changes = tmp_path / "a", CHANGES.get(phase, {})
+    child = Child(tmp_path / "log", flags(path, **changes), phase=phase).reached()
+    ended = child.send(number).ended()
+    assert ended.status == 128 + number
+    assert ended.seconds < 10
+    name, saved = signal.Signals(number).name, phase in SAVES
+    what = "saved" if saved else "nothing to save yet"
+    advice = f"Resume with: python -m fasttrain --resume {path}"
+    assert one_line(ended.err) == f"fasttrain: error: stopped by {name}: {what}. {advice}"
+    assert (path / "checkpoints" / "last.pt").exists() == saved
+    changes = {"compile": "off"} if phase == "compile" else changes
+    ended = Child(tmp_path / "log", flags(path, **changes)).ended()
+    assert (ended.status, ended.err) == (0, "")
+    assert same(end(path), ends(**changes))
+
+
+def test_more_signals_during_a_save_neither_harm_it_nor_change_the_exit_status(tmp_path, ends):
+    path = tmp_path / "a"
+    child = Child(tmp_path / "log", flags(path), phase="save").reached()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        child.send(number)
+        time.sleep(0.05)  # signals that are pending together arrive in the order of their numbers
+    ended = child.ended()
+    assert ended.status == 143
+    assert "stopped by SIGTERM: saved" in one_line(ended.err)
+    assert checkpoint.load(path / "checkpoints" / "last.pt")["progress"][0] == 1
+    train(path)
+    assert same(end(path), ends())
+
+
+def test_a_signal_after_the_last_line_does_not_spoil_the_exit_status(tmp_path):
+    path = tmp_path / "a"
+    child = Child(tmp_path / "log", flags(path), phase="end").reached()
+    assert (path / "report.html").exists()
+    ended = child.send(signal.SIGTERM).ended()
+    assert ended.status == 143, "until the signals are ignored it is stopped"
+    assert one_line(ended.err) == "fasttrain: error: stopped by SIGTERM"
+
+
+def test_what_nohup_ignores_stays_ignored(tmp_path):
+    command = [sys.executable, "-c", IGNORING]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "still here\n")
+
+
+IGNORING = """
+import os, signal
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+from fasttrain import signals
+signals.end_at_once()
+with signals.Signals() as here:
+    os.kill(os.getpid(), signal.SIGHUP)
+    here.check()
+print("still here")
+"""
+
+# Seconds after the start: while Python starts, while torch is imported, and around its end.
+MOMENTS = [0.15, 0.8, *(pytest.param(0.1 * k, marks=soak) for k in range(1, 30))]
+
+
+@pytest.mark.parametrize("after", MOMENTS)
+def test_a_signal_while_torch_is_imported_ends_at_once_without_a_traceback(after, tmp_path):
+    number = signal.SIGINT if round(after * 10) % 2 else signal.SIGTERM
+    command = [sys.executable, "-m", "fasttrain", *flags(tmp_path / "a")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(after)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 128 + number
+    assert f"stopped by {signal.Signals(number).name}" in one_line(err)
+
+
+def test_standard_output_that_is_closed_does_not_end_training(tmp_path, ends):
+    out, into = os.pipe()
+    child = Child(tmp_path / "log", flags(tmp_path / "a"), phase="epoch", stdout=into)
+    os.close(into)
+    with os.fdopen(out) as pipe:
+        assert pipe.readline()
+        child.reached()
+    ended = child.ended()
+    assert ended.status == 0
+    told = "fasttrain: standard output (Broken pipe): gone; all goes on, see the run directory.\n"
+    assert ended.err == told
+    assert same(end(tmp_path / "a"), ends())
+
+
+@pytest.mark.parametrize("redirection", ["| head -1", ">/dev/full", ">&-", ">&- 2>&- <&-"])
+def test_help_and_version_survive_any_standard_output(redirection):
+    script = f"set -o pipefail; {sys.executable} -m fasttrain --help {redirection}"
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0
+    assert not re.search("Traceback|Error|ignored", done.stderr)

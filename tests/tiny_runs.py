@@ -1,0 +1,132 @@
+"""Whole runs that take a tenth of a second: the real Training, a network of 3,000 numbers.
+
+Everything on the way is fasttrain's own but the size of the network and the drawing of the report,
+which is two seconds of matplotlib.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+import fasttrain
+from fasttrain import build, checkpoint, commands, files, ledger, reckoning
+from fasttrain.data import synthetic
+from fasttrain.recipe import Recipe
+
+SMALL: dict[str, Any] = {
+    "dataset": "synthetic",
+    "train_limit": 48,
+    "test_limit": 32,
+    "batch_size": 16,
+    "device": "cpu",
+    "loader": "resident",
+    "epochs": 2,
+    "lr": 0.05,
+}
+
+
+class TinyNet(nn.Module):
+    """What ResNet18 has, under its names: convolutions, BatchNorm's state, four stages, dropout."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, stride=4, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(8)
+        for number in range(1, 5):
+            self.add_module(f"layer{number}", nn.Sequential(nn.Conv2d(8, 8, 3, padding=1)))
+        self.drop = nn.Dropout(0.1)  # so that torch's own generator matters
+        self.fc = nn.Linear(8, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.bn1(self.conv1(x)))
+        for number in range(1, 5):
+            x = torch.relu(self.get_submodule(f"layer{number}")(x)) + x
+        return self.fc(self.drop(x.mean(dim=(2, 3))))
+
+
+class Patches:
+    """The setattr of pytest's monkeypatch, in a process that ends anyway."""
+
+    setattr = staticmethod(setattr)
+
+
+def shrink(patches: Any, *, report: bool = False) -> None:
+    """Make runs tiny, with pytest's monkeypatch or anything that has its setattr."""
+    patches.setattr(build, "ResNet18", TinyNet)
+    for home in (ledger, reckoning):
+        patches.setattr(home, "gemm_rate", lambda device, dtype: 1e11)
+    patches.setattr(ledger, "training_flops", lambda model: 1)
+    patches.setattr(build.synthetic, "load", images)
+    patches.setattr(commands.environment, "describe", dict)
+    if not report:
+        patches.setattr(commands, "look_at", a_short_look)
+
+
+@contextmanager
+def shrunk() -> Iterator[None]:
+    """Until the block ends runs are tiny, and take one thread: a second one only costs them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with pytest.MonkeyPatch.context() as patches:
+            shrink(patches)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+images = lru_cache(synthetic.load)
+
+
+def a_short_look(run: Path, **options: Any) -> None:
+    """Instead of the report: what needs best.pt, and a page."""
+    checkpoint.load(run / "checkpoints" / "best.pt")
+    files.write_atomically(run / "report.html", b"<title>short</title>")
+
+
+def small(**changes: Any) -> Recipe:
+    return Recipe(**{**SMALL, **changes})
+
+
+def train(path: Path, **changes: Any) -> None:
+    """The command line's own behaviour with --resume: launch or go on, whichever it is."""
+    there = (path / "recipe.json").exists()
+    if there:
+        fasttrain.train(small(**changes), continued=path)
+    else:
+        fasttrain.train(small(**changes), out=path)
+
+
+def end(path: Path) -> dict[str, Any]:
+    """What must be equal at a run's end: all but times, bit for bit (see `same`)."""
+    state = checkpoint.load(path / "checkpoints" / "last.pt")
+    best = checkpoint.load(path / "checkpoints" / "best.pt")
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    summary = json.loads((path / "summary.json").read_text())
+    return {
+        "state": [state[key] for key in ("progress", "step", "schedule", "rng")],
+        "sums": state["run"]["sums"],
+        "best": [best["progress"], best["model"], best["test_accuracy"]],
+        "rows": [list(json.loads(line).values())[:6] for line in lines],
+        "summary": [summary[key] for key in ("epochs", "best_epoch", "finished")],
+    }
+
+
+def same(a: object, b: object) -> bool:
+    """Bitwise equality of two ends, names and types included."""
+    left, right = tree_leaves(a), tree_leaves(b)
+    alike = torch.utils._pytree.tree_structure(a) == torch.utils._pytree.tree_structure(b)
+    return alike and all(
+        torch.equal(x, y) if isinstance(x, Tensor) else x == y
+        for x, y in zip(left, right, strict=True)
+    )

@@ -1,0 +1,15 @@
+"""Preloaded where `processes.py` forks: one tiny run, so that all is imported."""
+
+import tempfile
+from pathlib import Path
+
+import tiny_runs
+import torch
+
+import fasttrain
+from fasttrain import cli as cli
+
+with tempfile.TemporaryDirectory() as folder:
+    torch.set_num_threads(1)
+    tiny_runs.shrink(tiny_runs.Patches)
+    fasttrain.train(tiny_runs.small(), out=Path(folder) / "warm")
