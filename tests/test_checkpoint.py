@@ -89,6 +89,7 @@ def strata(whole: bytes) -> list[list[tuple[int, int]]]:
     return [headers, pickled, weights, [directory], [digest]]
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("count", [300, pytest.param(3000, marks=pytest.mark.soak)])
 def test_every_one_of_many_flipped_bits_and_truncations_is_detected(
     count, tmp_path, record_property
