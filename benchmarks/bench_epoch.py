@@ -1,17 +1,23 @@
 """A training epoch as a user gets it, loader and loop and all, against the source experiment's.
 
-The two take turns; data wait is what fasttrain's own loop measured of itself.
+On a GPU also against the plain AMP loop. They take turns; data wait is what fasttrain's own loop
+measured of itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from statistics import median
 from time import perf_counter
 
+import torch
+
 from benchmarks.conftest import DEVICE, compared, pixels
-from benchmarks.peers import source_loop
+from benchmarks.peers import amp_loop, source_loop
 from fasttrain import Recipe
-from fasttrain.build import build
+from fasttrain.build import AMP, build
+from fasttrain.data import Split
 from fasttrain.loop import fit
 
 BATCH = 128
@@ -26,11 +32,16 @@ def test_an_epoch_with_its_loader(benchmark):
     model, optimizer = source_loop.network(DEVICE)
     batches = source_loop.loader(split, batch_size=BATCH)
     rows, seconds = [], {"source": [], "fasttrain": []}
+    second = plain_amp(split, built.choices["amp"].value) if DEVICE.type == "cuda" else None
 
     def take_turns() -> None:
         began = perf_counter()
         source_loop.epoch(model, optimizer, batches, DEVICE)
         seconds["source"].append(perf_counter() - began)
+        if second:
+            began = perf_counter()
+            second()
+            seconds.setdefault("AMP loop", []).append(perf_counter() - began)
         rows.append(fit(built.step, built.train, built.test, Still(), 1)[0])
         seconds["fasttrain"].append(rows[-1].seconds)
 
@@ -42,6 +53,14 @@ def test_an_epoch_with_its_loader(benchmark):
     benchmark.extra_info["providers"] = compared(seconds, images=STEPS * BATCH)
     shares = [row.data_wait_seconds / row.seconds for row in rows[1:]]
     benchmark.extra_info["data_wait_share"] = median(shares)
+
+
+def plain_amp(split: Split, amp: str) -> Callable[[], object]:
+    """An epoch of the second peer, which reads its sums at the end."""
+    model, optimizer = amp_loop.network(DEVICE)
+    batches = amp_loop.loader(split, DEVICE, batch_size=BATCH)
+    dtype = AMP[amp] or torch.float16
+    return partial(amp_loop.epoch, model, optimizer, batches, dtype=dtype)
 
 
 class Still:

@@ -1,42 +1,41 @@
-"""Images a second of the loaders alone, and what DALI costs before its first batch.
+"""Images a second of the loaders alone, and what they cost before the first batch.
 
 A loader only has to outrun the model; by how much, on which machine, decides what `--loader auto`
-takes. Run with `pytest benchmarks/bench_loaders.py --benchmark-enable`.
+takes. They take turns, an epoch each, so that a machine that slows down slows all of them.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 
-from fasttrain.data import Split
+from benchmarks.conftest import DEVICE, compared, pixels, wait
+from fasttrain.data.cifar10 import MEAN, STD
 from fasttrain.data.dali import DaliLoader
+from fasttrain.data.kernel import KernelLoader
 from fasttrain.data.resident import ResidentLoader
 from fasttrain.draws import draw
 
-BATCH = 128
-COUNT = {"dali": 160 * BATCH, "resident": 160 * BATCH, "albumentations": 48 * BATCH}  # an epoch
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+BATCH, ROUNDS = 128, 7
+ON_GPU = DEVICE.type == "cuda"
+EPOCH = 50_000 // BATCH * BATCH if ON_GPU else 160 * BATCH
+PEERS_EPOCH = 48 * BATCH  # it is so much slower
+KINDS = {"dali": DaliLoader, "resident": ResidentLoader}
+if ON_GPU:  # a CPU could only interpret the kernel
+    KINDS["kernel"] = KernelLoader
 
 
-def split(count: int) -> Split:
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-    return Split(images, generator.integers(0, 10, count))
-
-
-def ours(kind: type[ResidentLoader] | type[DaliLoader], count: int) -> Iterable:
+def ours(kind: Callable, count: int) -> Iterable:
     """The mission's augmentation: crop, flip, one hole of 8 pixels."""
     return kind(
-        split(count),
+        pixels(count),
         partial(draw, seed=0, count=count),
         batch_size=BATCH,
         device=DEVICE,
@@ -48,19 +47,22 @@ def ours(kind: type[ResidentLoader] | type[DaliLoader], count: int) -> Iterable:
 
 
 class Peer(torch.utils.data.Dataset):
-    """The usual way: albumentations, one image at a time, in a DataLoader's two processes."""
+    """The usual way: albumentations, one image after another, in a DataLoader's processes."""
 
     def __init__(self, count: int) -> None:
+        os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # no word with its maker's server
         import albumentations as A
+        from albumentations.pytorch import ToTensorV2
 
-        self.split = split(count)
+        self.split = pixels(count)
         self.chain = A.Compose(
             [
                 A.PadIfNeeded(40, 40, border_mode=0, fill=0),
                 A.RandomCrop(32, 32),
-                A.HorizontalFlip(),
+                A.HorizontalFlip(p=0.5),
                 A.CoarseDropout((1, 1), (8, 8), (8, 8), fill=(125, 123, 114), p=1),
                 A.Normalize(MEAN, STD),
+                ToTensorV2(),
             ]
         )
 
@@ -68,53 +70,56 @@ class Peer(torch.utils.data.Dataset):
         return len(self.split.labels)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        image = self.chain(image=self.split.images[index])["image"]
-        return torch.from_numpy(image).permute(2, 0, 1), self.split.labels[index]
+        return self.chain(image=self.split.images[index])["image"], self.split.labels[index]
 
 
 def albumentations(count: int) -> Iterable:
+    """A process for each core, up to eight, that live on from epoch to epoch."""
     return torch.utils.data.DataLoader(
         Peer(count),
         BATCH,
         shuffle=True,
-        num_workers=2,
+        num_workers=min(8, os.cpu_count() or 1),
         drop_last=True,
         persistent_workers=True,
-        pin_memory=DEVICE == "cuda",
+        pin_memory=ON_GPU,
     )
 
 
-BUILD: dict[str, Callable[[int], Iterable]] = {
-    "dali": partial(ours, DaliLoader),
-    "resident": partial(ours, ResidentLoader),
-    "albumentations": albumentations,
-}
-
-
-def read(batches: Iterable) -> None:
-    """Take every batch of an epoch, on the device when the clock stops."""
+def read(batches: Iterable) -> int:
+    """Take every batch of an epoch, on the device at the end; how many images that were."""
+    seen = 0
     for images, labels in batches:
         images.to(DEVICE, non_blocking=True), labels.to(DEVICE, non_blocking=True)
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
+        seen += len(labels)
+    wait()
+    return seen
 
 
-@pytest.mark.parametrize("provider", BUILD)
-def test_an_epoch(benchmark, provider):
-    batches = BUILD[provider](COUNT[provider])
-    benchmark.group = f"loaders, an epoch, batch {BATCH}, {DEVICE}"
-    rounds = 3 if provider == "albumentations" else 10
-    benchmark.pedantic(read, args=(batches,), rounds=rounds, warmup_rounds=1)
-    if benchmark.stats:
-        best, median = benchmark.stats.stats.min, benchmark.stats.stats.median
-        benchmark.extra_info["images_per_second"] = round(COUNT[provider] / median)
-        benchmark.extra_info["best_images_per_second"] = round(COUNT[provider] / best)
+def test_an_epoch(benchmark):
+    loaders = {name: ours(kind, EPOCH) for name, kind in KINDS.items()}
+    loaders["albumentations"] = albumentations(PEERS_EPOCH)
+    seconds: dict[str, list[float]] = {name: [] for name in loaders}  # for EPOCH images
+
+    def take_turns() -> None:
+        for name, batches in loaders.items():
+            began = time.perf_counter()
+            seen = read(batches)
+            seconds[name].append((time.perf_counter() - began) * EPOCH / seen)
+
+    take_turns()
+    for times in seconds.values():
+        times.clear()
+    benchmark.group = f"loaders, an epoch, batch {BATCH}, {DEVICE.type}"
+    benchmark.pedantic(take_turns, rounds=ROUNDS)
+    found = compared(seconds, images=EPOCH, peer="albumentations")
+    benchmark.extra_info["providers"] = found
 
 
-@pytest.mark.parametrize("provider", ["dali", "resident"])
+@pytest.mark.parametrize("provider", KINDS)
 def test_the_first_batch(benchmark, provider):
-    build = partial(ours, DaliLoader if provider == "dali" else ResidentLoader, 16 * BATCH)
-    benchmark.group = f"loaders, to the first batch, {DEVICE}"
+    build = partial(ours, KINDS[provider], 16 * BATCH)
+    benchmark.group = f"loaders, to the first batch, {DEVICE.type}"
     benchmark.pedantic(lambda: next(iter(build())), rounds=5)
     if provider == "dali":
         began = time.perf_counter()

@@ -1,7 +1,8 @@
 """Images a second of one training step: each of fasttrain's means added to the one before.
 
-`source` is the peer: eager, float32, NCHW, the loss read at every step. The providers take turns,
-one step each, so that a machine that slows down slows all of them.
+`source` is the peer: eager, float32, NCHW, the loss read at every step; on a GPU the plain AMP loop
+is a second one. The providers take turns, one step each, so that a machine that slows down slows
+all of them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from benchmarks.conftest import DEVICE, batch, compared, wait
-from benchmarks.peers import source_loop
+from benchmarks.peers import amp_loop, source_loop
 from fasttrain import choices
 from fasttrain.build import AMP
 from fasttrain.models.resnet18 import ResNet18
@@ -29,6 +30,15 @@ def source() -> Callable:
     return lambda images, labels: source_loop.step(model, optimizer, images.contiguous(), labels)
 
 
+def plain_amp() -> Callable:
+    model, optimizer = amp_loop.network(DEVICE)
+    dtype = AMP[choices.amp("auto", DEVICE).value] or torch.float16
+    scaler = torch.amp.GradScaler(DEVICE.type, enabled=dtype is torch.float16)
+    return lambda images, labels: amp_loop.step(
+        model, optimizer, scaler, images, labels, dtype=dtype
+    )
+
+
 def ours(*, amp: bool, compiled: bool = False) -> Callable:
     torch.manual_seed(0)
     model = ResNet18().to(DEVICE).to(memory_format=torch.channels_last).train()
@@ -39,6 +49,7 @@ def ours(*, amp: bool, compiled: bool = False) -> Callable:
 
 PROVIDERS: dict[str, Callable[[], Callable]] = {
     "source": source,
+    **({"AMP loop": plain_amp} if DEVICE.type == "cuda" else {}),
     "channels_last, fused SGD": lambda: ours(amp=False),
     "with AMP": lambda: ours(amp=True),
     "with AMP and compile": lambda: ours(amp=True, compiled=True),

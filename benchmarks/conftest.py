@@ -38,15 +38,17 @@ def wait() -> None:
         torch.cuda.synchronize()
 
 
-def compared(seconds: dict[str, list[float]], *, images: int) -> dict[str, dict[str, float]]:
-    """Rates of providers that took turns over `images` each, and their ratios to `source`."""
-    peer = median(seconds["source"])
+def compared(
+    seconds: dict[str, list[float]], *, images: int, peer: str = "source"
+) -> dict[str, dict[str, float]]:
+    """Rates of providers that took turns over `images` each, and their ratios to `peer`."""
+    slow = median(seconds[peer])
     return {
         name: {
             "n": len(times),
             "images_per_second": images / median(times),
             "best_images_per_second": images / min(times),
-            "times_source": peer / median(times),
+            f"times_{peer}": slow / median(times),
         }
         for name, times in seconds.items()
     }

@@ -1,6 +1,14 @@
-"""The README's table is what benchmarks/results holds."""
+"""The README's table is what benchmarks/results holds, and the peers train."""
 
-from benchmarks import table
+import json
+
+import pytest
+import torch
+
+from benchmarks import conftest, table
+from benchmarks.peers import amp_loop
+from fasttrain.data import synthetic
+from tests.conftest import tiny_model
 
 ENVIRONMENT = {
     "date": "2026-11-23T22:30:50+00:00",
@@ -27,9 +35,21 @@ RAW = {
             "extra_info": {
                 "providers": {
                     "source": {"n": 5, "images_per_second": 30.0, "times_source": 1.0},
-                    "ours": {"n": 5, "images_per_second": 66.0, "times_source": 2.2},
+                    "ours": {
+                        "n": 5,
+                        "images_per_second": 66.0,
+                        "times_source": 2.2,
+                        "first_step_seconds": 12.34,
+                    },
                 }
             },
+        },
+        {
+            "name": "test_saving",
+            "group": "checkpoint",
+            "params": None,
+            "stats": {"rounds": 10, "median": 0.0421, "iqr": 0.001},
+            "extra_info": {"bytes": 12},
         },
     ],
 }
@@ -43,9 +63,64 @@ def test_the_readmes_table_is_made_from_the_kept_results():
 
 def test_providers_that_took_turns_become_rows_of_their_own():
     rows = table.keep(RAW)["rows"]
-    assert [row["provider"] for row in rows] == ["dali", "source", "ours"]
+    assert [row["provider"] for row in rows] == ["dali", "source", "ours", "saving"]
     assert rows[0]["median_seconds"] == 0.5
     made = table.table([table.keep(RAW)])
-    assert "| step | ours | 5 | 66 | 2.20 |" in made
-    assert "| loaders | dali | 10 | 40,960 |  |" in made
+    assert "| step | ours | 5 | 66 images/s | 2.20 source | 12.3 s |" in made
+    assert "| loaders | dali | 10 | 40,960 images/s |  |  |" in made
+    assert "| checkpoint | saving | 10 | 42.1 ms |  |  |" in made
     assert "AMD EPYC, 2 cores, AVX512 with bf16; torch 2.13.0, commit c7f9014, 2026-11-23" in made
+
+
+def test_a_rate_in_bytes_is_shown_where_there_is_one():
+    sgd = {"gigabytes_per_second": 12.345, "median_seconds": 0.001}
+    assert table.value(sgd) == "12.35 GB/s"
+    assert table.value({**sgd, "images_per_second": 5000.0}) == "5,000 images/s, 12.35 GB/s"
+    assert table.value({"median_seconds": 3.21}) == "3.21 s"
+
+
+def test_what_needs_a_gpu_is_shown_as_not_measured_until_a_gpu_has_measured_it():
+    kept = table.keep(RAW)
+    gpu = {**kept, "environment": {**ENVIRONMENT, "gpu": {"name": "some GPU"}}}
+    assert table.table([kept]).count("*not measured*") == len(table.ON_A_GPU)
+    assert "`make bench NAME=mygpu`" in table.table([kept])
+    assert "not measured" not in table.table([kept, gpu])
+
+
+def test_every_row_that_a_gpu_would_fill_is_of_a_benchmark_that_there_is():
+    groups = [text for path in table.ROOT.glob("benchmarks/bench_*.py") for text in _groups(path)]
+    for row, _ in table.ON_A_GPU:
+        assert any(row.startswith(group) for group in groups), row
+
+
+def _groups(path):
+    """What the names of a file's groups begin with: f"range test of {STEPS}..." -> range test"""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    named = [line.split('"')[1] for line in lines if "benchmark.group =" in line]
+    return [name.split("{")[0].removesuffix(" of ").rstrip(", ") for name in named]
+
+
+def test_rates_of_providers_that_took_turns_are_medians_and_ratios_to_the_peer():
+    found = conftest.compared({"ours": [1.0, 2.0, 9.0], "slow": [20.0] * 3}, images=10, peer="slow")
+    assert found["ours"]["images_per_second"] == 5
+    assert found["ours"]["times_slow"] == 10
+    assert found["slow"]["times_slow"] == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_plain_amp_loop_learns(monkeypatch, dtype):
+    monkeypatch.setattr(amp_loop, "ResNet18", tiny_model)
+    cpu = torch.device("cpu")
+    model, optimizer = amp_loop.network(cpu)
+    batches = amp_loop.loader(synthetic.load(256, 10)[0], cpu, batch_size=32)
+    assert len(list(batches)) == 8
+    assert next(iter(batches))[0].is_contiguous(memory_format=torch.channels_last)
+    losses = [amp_loop.epoch(model, optimizer, batches, dtype=dtype)[0] for _ in range(6)]
+    assert losses[-1] < losses[0]
+
+
+def test_kept_results_carry_their_hardware_and_their_n():
+    for path in table.RESULTS.glob("bench-*.json"):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        assert kept["environment"]["cpu"]["name"]
+        assert all(row["n"] >= 3 for row in kept["rows"])

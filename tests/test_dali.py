@@ -74,8 +74,8 @@ def test_images_and_labels_stay_together_over_epochs_and_after_a_break():
 def test_at_the_end_of_an_epoch_the_next_one_is_already_under_way():
     batches = make()
     list(batches)
-    assert list(batches._source.fed) == [(2, 0)]
-    assert batches._source.next == (2, 128)
+    assert list(batches._feed.fed) == [(2, 0)]
+    assert batches._feed.next == (2, 128)
 
 
 def counted_runs(batches: DaliLoader) -> list[int]:

@@ -129,6 +129,25 @@ def test_an_evaluation_shows_every_image_once_untouched_with_a_shorter_last_batc
     assert labels.tolist() == list(range(COUNT))
 
 
+def crops(reach: int) -> Draw:
+    """An epoch in order whose crops reach so far outside, in every direction."""
+    rows, columns = np.divmod(np.arange(COUNT), 2 * reach + 1)
+    offsets = np.stack([rows % (2 * reach + 1), columns], axis=1) - reach
+    return in_order(COUNT)._replace(crop=offsets.astype(np.int32))
+
+
+def test_crops_of_any_reach_are_exact_also_where_a_later_epoch_reaches_further(make, split):
+    reaches = {1: 0, 2: 1, 3: 16, 4: 4, 5: 7}
+    batches = make(lambda epoch: crops(reaches[min(epoch, 5)]), hole=0, drop_last=False)
+    wide = np.pad(split.images, ((0, 0), (16, 16), (16, 16), (0, 0)))
+    for reach in reaches.values():
+        shown = [
+            wide[i, 16 + y : 48 + y, 16 + x : 48 + x] for i, (y, x) in enumerate(crops(reach).crop)
+        ]
+        expected = torch.from_numpy((np.stack(shown) / 255 - MEAN) / STD).float()
+        assert_same_pixels(epoch_of(batches)[0], expected.permute(0, 3, 1, 2))
+
+
 def test_a_hole_at_32_32_is_none(make):
     still = in_order(COUNT)
     with_holes, without = make(lambda epoch: still), make(lambda epoch: still, hole=0)

@@ -6,11 +6,9 @@ arrays, so its pixels are those of every other loader, and it can start at any s
 
 from __future__ import annotations
 
-from collections import deque
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
@@ -19,6 +17,7 @@ from ..draws import SIDE, Draws
 from ..errors import EnvironmentProblem
 from . import Split
 from .chunked import Chunk, Chunked
+from .feed import Feed
 
 INSTALL = "pip install nvidia-dali-cuda130 (nvidia-dali-cuda120 for CUDA 12; Linux only)"
 
@@ -64,13 +63,13 @@ class DaliLoader(Chunked):
             raise EnvironmentProblem(
                 f"DALI (nvidia.dali): {problem}. Run {INSTALL}, or use --loader resident."
             )
-        # A source apart from self: the pipeline keeps it, and an abandoned loader is freed at once.
-        self._source = _Source(
-            split.images, self._draws, self._shown, self._stride, fields=4 if hole else 3
+        # A feed apart from self: the pipeline keeps it, and an abandoned loader is freed at once.
+        self._feed = Feed(
+            split.images, self._draws, self._shown, self._stride, fields=_fields(hole)
         )
         self._build = partial(
             _pipeline,
-            self._source,
+            self._feed,
             size=min(self._stride, self._shown),
             device=self.device,
             mean=mean,
@@ -86,8 +85,8 @@ class DaliLoader(Chunked):
 
     def _read(self, chunk: tuple[int, int]) -> Tensor:
         """The pixels of one chunk; what was prefetched for a place no longer wanted is dropped."""
-        if chunk not in self._source.fed:
-            self._source.next = chunk
+        if chunk not in self._feed.fed:
+            self._feed.next = chunk
         while True:
             got, images = self._run()
             if got == chunk:
@@ -100,43 +99,16 @@ class DaliLoader(Chunked):
         stream = torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
         try:
             (images,) = self._pipeline.run(stream)
-            return self._source.fed.popleft(), images
+            return self._feed.fed.popleft(), images
         except BaseException:
             # Interrupted half way, the account of what is in flight may be one off: start over.
-            self._source.fed.clear()
+            self._feed.fed.clear()
             self._pipeline = self._build()
             raise
 
 
-class _Source:
-    """Gives DALI chunk after chunk, epoch after epoch, and keeps account of those in flight."""
-
-    def __init__(
-        self, images: np.ndarray, draws: Draws, shown: int, stride: int, *, fields: int
-    ) -> None:
-        self.next = (1, 0)  # epoch and first image of the chunk that DALI will be given
-        self.fed: deque[tuple[int, int]] = deque()  # given to DALI, not yet taken from it
-        self._images, self._draws = np.ascontiguousarray(images), draws
-        self._shown, self._stride, self._fields = shown, stride, fields
-
-    def __call__(self) -> list[np.ndarray]:
-        epoch, start = self.next
-        stop = min(start + self._stride, self._shown)
-        order, crop, flip, hole = (field[start:stop] for field in self._draws(epoch))
-        # DALI reads no strides, and a shard's draw has them.
-        arrays = [
-            self._images[order],
-            np.ascontiguousarray(crop),
-            flip.astype(np.int32),
-            hole.astype(np.float32, order="C"),
-        ]
-        self.fed.append(self.next)
-        self.next = (epoch, stop) if stop < self._shown else (epoch + 1, 0)
-        return arrays[: self._fields]
-
-
 def _pipeline(
-    source: _Source,
+    feed: Feed,
     *,
     size: int,
     device: torch.device,
@@ -146,30 +118,27 @@ def _pipeline(
     half: bool,
     threads: int,
 ) -> Any:
-    """Build the graph slice -> flip and normalise -> erase over `size` images a run."""
+    """Build the graph crop, flip and normalise -> erase over `size` images a run."""
     from nvidia.dali import fn
     from nvidia.dali.pipeline import Pipeline
     from nvidia.dali.types import DALIDataType as types
 
     pipeline = Pipeline(batch_size=size, num_threads=threads, device_id=_device_id(device))
     with pipeline:
-        images, crop, flip, *corner = fn.external_source(
-            source=source,
-            num_outputs=4 if hole else 3,
+        fields = _fields(hole)
+        images, top, left, flip, *corner = fn.external_source(
+            source=feed,
+            num_outputs=fields,
             batch=True,
             layout=["HWC"],
-            dtype=[types.UINT8, types.INT32, types.INT32, types.FLOAT][: 4 if hole else 3],
-            ndim=[3, 1, 0, 1][: 4 if hole else 3],
-        )
-        window = fn.slice(
-            images.gpu() if device.type == "cuda" else images,
-            start=crop,
-            shape=[SIDE, SIDE],
-            axis_names="HW",
-            out_of_bounds_policy="pad",
+            dtype=[types.UINT8, types.FLOAT, types.FLOAT, types.INT32, types.FLOAT][:fields],
+            ndim=[3, 0, 0, 0, 1][:fields],
         )
         images = fn.crop_mirror_normalize(
-            window,
+            images.gpu() if device.type == "cuda" else images,
+            crop=[SIDE, SIDE],
+            crop_pos_y=top,
+            crop_pos_x=left,
             mirror=flip,
             mean=[255 * value for value in mean],
             std=[255 * value for value in std],
@@ -188,6 +157,11 @@ def _pipeline(
             "CUDA version, or use --loader resident."
         ) from error
     return pipeline
+
+
+def _fields(hole: int) -> int:
+    """How many arrays the graph is fed: without a hole none says where it lies."""
+    return 5 if hole else 4
 
 
 def _device_id(device: torch.device) -> int | None:

@@ -1,0 +1,45 @@
+"""Seconds of the learning-rate range test, beside as many bare training steps.
+
+What it has over them is the copy of the state that it restores, and the losses that it reads.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+from time import perf_counter
+
+from benchmarks.conftest import DEVICE, pixels, wait
+from fasttrain import Recipe
+from fasttrain.build import build
+from fasttrain.lr_finder import find_lr
+
+STEPS, BATCH = (100, 128) if DEVICE.type == "cuda" else (25, 32)
+ROUNDS = 3
+
+
+def test_a_range_test(benchmark):
+    recipe = Recipe(dataset="synthetic", batch_size=BATCH, lr=0.01, compile="off")
+    built = build(recipe, pixels(STEPS * BATCH), pixels(BATCH))
+    seconds: dict[str, list[float]] = {"find_lr": [], "bare steps": []}
+
+    def take_turns() -> None:
+        began = perf_counter()
+        find_lr(built.step, built.train, low=1e-4, steps=STEPS, diverge=1e9)
+        seconds["find_lr"].append(perf_counter() - began)
+        built.step.lr = 0.001
+        began = perf_counter()
+        for images, labels in built.train:
+            built.step(images, labels)
+        wait()
+        seconds["bare steps"].append(perf_counter() - began)
+
+    benchmark.group = f"range test of {STEPS} steps, batch {BATCH}, {DEVICE.type}"
+    benchmark.pedantic(take_turns, rounds=ROUNDS)
+    benchmark.extra_info["providers"] = {
+        name: {
+            "n": len(times),
+            "median_seconds": median(times),
+            "times_bare steps": median(seconds["bare steps"]) / median(times),
+        }
+        for name, times in seconds.items()
+    }
