@@ -1,4 +1,4 @@
-# make train ARGS="--epochs 5"   train; make test   run the tests; make bench NAME=box   measure this machine
+# make train ARGS="--epochs 5"   train; make sprint   94 % in minutes; make test   run the tests; make bench NAME=box   measure this machine
 # make soak   the long half of the tests: kills, crash points, damaged files, argument lists
 PYTHON ?= python3
 VENV := .venv
@@ -6,10 +6,13 @@ RUN := $(VENV)/bin/python
 NAME ?= here
 READY := $(VENV)/.ready
 
-.PHONY: train test soak bench check clean
+.PHONY: train sprint test soak bench check clean
 
 train: $(READY)
 	$(RUN) -m fasttrain --epochs 50 $(ARGS)
+
+sprint: $(READY)
+	$(RUN) -m fasttrain --recipe sprint $(ARGS)
 
 test: $(READY)
 	$(RUN) -m pytest $(ARGS)

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import conftest, table
+from benchmarks import conftest, sprints, table
 from benchmarks.peers import amp_loop
 from fasttrain.data import synthetic
 from tests.conftest import tiny_model
@@ -59,6 +59,29 @@ def test_the_readmes_table_is_made_from_the_kept_results():
     text = (table.ROOT / "README.md").read_text(encoding="utf-8")
     inside = text.split(table.BEGIN)[1].split(table.END)[0]
     assert inside.strip() == table.table(table.results()).strip()
+
+
+def test_the_readmes_sprints_are_the_kept_series():
+    text = (table.ROOT / "README.md").read_text(encoding="utf-8")
+    inside = text.split(sprints.BEGIN)[1].split(sprints.END)[0]
+    assert inside.strip() == sprints.table(sprints.results()).strip()
+
+
+def test_a_series_becomes_a_row_that_lists_every_run():
+    runs = [
+        {
+            "best_test_accuracy": 0.8812,
+            "final_test_accuracy_with_flips": 0.89,
+            "seconds_to_target": 70.0,
+            "fp32_operations_to_target": 28e12,
+        },
+        {"best_test_accuracy": 0.8790, "final_test_accuracy_with_flips": 0.88},
+    ]
+    series = {"target": 0.88, "runs": runs, "command": "fasttrain", "environment": ENVIRONMENT}
+    made = sprints.table([series])
+    assert "| 88.00% | 1 of 2 | 70 (70) | 88.12%, 87.90% | 88.50% | 28 TFLOP |" in made
+    never = sprints.table([{**series, "runs": runs[1:]}])
+    assert "| 88.00% | 0 of 1 | | 87.90% | 88.00% |  |" in never
 
 
 def test_providers_that_took_turns_become_rows_of_their_own():

@@ -75,6 +75,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     summary, last = run.summary, run.rows[-1] if run.rows else None
     known = [
         ("Final accuracy", percent(last.test_accuracy) if last else MISSING),
+        ("With test-time flips", percent(fact(summary, "final_test_accuracy_with_flips"))),
         ("Time in all", duration(fact(summary, "total_seconds"))),
         ("Time to the target", duration(fact(summary, "seconds_to_target"))),
         ("Throughput", f"{whole(fact(summary, 'images_per_second'))} images/s"),

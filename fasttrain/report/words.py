@@ -16,6 +16,7 @@ from .records import Sweep
 MISSING = "–"
 SOURCE_ACCURACY = 0.9253  # the source experiment's test accuracy after its last epoch
 TITLES = {"cifar10": "CIFAR-10", "synthetic": "synthetic data", "resnet18": "ResNet18"}
+TITLES |= {"sprint": "Sprint"}
 
 
 def percent(fraction: float, digits: int = 2) -> str:

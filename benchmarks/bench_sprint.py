@@ -1,0 +1,45 @@
+"""Seconds from data in memory to a target accuracy; on a GPU beside airbench's `train94`.
+
+A CPU runs the first level alone, which takes minutes; `--runs` and `benchmarks.sprints` measure the
+others with several seeds. On a GPU every level is run, and the peer, on the same CIFAR-10.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+import pytest
+
+from benchmarks.conftest import DEVICE
+from fasttrain import series
+from fasttrain.recipe import LEVELS, make
+
+TARGETS = [target for target, _ in LEVELS] if DEVICE.type == "cuda" else [LEVELS[0][0]]
+RUNS = 20 if DEVICE.type == "cuda" else 1
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_sprint(benchmark, tmp_path, target):
+    recipe = make({"recipe": "sprint", "target_accuracy": target})
+    benchmark.group = f"sprint to {target:.2%}, {DEVICE.type}"
+    found = benchmark.pedantic(
+        series.train_runs, args=(recipe, RUNS), kwargs={"out": tmp_path / "runs"}, rounds=1
+    )
+    benchmark.extra_info["provider"] = "fasttrain"
+    benchmark.extra_info |= {key: value for key, value in found.items() if key != "command"}
+
+
+@pytest.mark.skipif(DEVICE.type != "cuda", reason="airbench runs on CUDA alone")
+def test_airbench(benchmark):
+    airbench = pytest.importorskip("airbench", reason="pip install airbench, the peer of a sprint")
+    airbench.warmup94()
+    seconds, accuracies = [], []
+
+    def run() -> None:
+        began = perf_counter()
+        accuracies.append(float(airbench.train94(verbose=False)))
+        seconds.append(perf_counter() - began)
+
+    benchmark.group = f"sprint to 94.00%, {DEVICE.type}"
+    benchmark.pedantic(run, rounds=RUNS)
+    benchmark.extra_info |= {"provider": "airbench", "seconds": seconds, "accuracies": accuracies}

@@ -1,0 +1,69 @@
+"""Keeps what series of sprints measured, and writes the README's table of them.
+
+python -m benchmarks.sprints SERIES.json NAME   what --runs wrote -> results/sprint-NAME.json
+python -m benchmarks.sprints                    results/sprint-*.json -> the table in README.md
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from benchmarks.table import RESULTS, ROOT, machine
+
+BEGIN, END = "<!-- table: python -m benchmarks.sprints -->", "<!-- end of the sprints -->"
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Markdown: a row a series, under the hardware it ran on."""
+    parts = []
+    for where in dict.fromkeys(machine(result["environment"]) for result in results):
+        lines = [
+            f"{where}:",
+            "",
+            "| target | reached | seconds, mean (each) | test accuracy, each | with flips, mean | "
+            "seconds times float32 rate |",
+            "| --- | --- | --- | --- | --- | --- |",
+        ]
+        here = [each for each in results if machine(each["environment"]) == where]
+        lines += [_line(result) for result in sorted(here, key=lambda each: each["target"])]
+        commands = "; ".join(f"`{result['command']}`" for result in here)
+        parts.append("\n".join([*lines, "", f"By {commands}."]))
+    return "\n\n".join(parts)
+
+
+def _line(found: dict[str, Any]) -> str:
+    runs = found["runs"]
+    there = [run for run in runs if "seconds_to_target" in run]
+    seconds = [run["seconds_to_target"] for run in there]
+    work = [run["fp32_operations_to_target"] / 1e12 for run in there]
+    each = ", ".join(f"{second:.0f}" for second in seconds)
+    accuracies = ", ".join(f"{run['best_test_accuracy']:.2%}" for run in runs)
+    flips = mean(run["final_test_accuracy_with_flips"] for run in runs)
+    took = f"{mean(seconds):.0f} ({each}) | {accuracies}" if there else f"| {accuracies}"
+    return (
+        f"| {found['target']:.2%} | {len(there)} of {len(runs)} | {took} | {flips:.2%} | "
+        f"{f'{mean(work):.0f} TFLOP' if there else ''} |"
+    )
+
+
+def results() -> list[dict[str, Any]]:
+    """Every kept series, by name."""
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("sprint-*.json"))]
+
+
+def main(arguments: list[str]) -> None:
+    if arguments:
+        kept = json.loads(Path(arguments[0]).read_text())
+        (RESULTS / f"sprint-{arguments[1]}.json").write_text(json.dumps(kept, indent=1) + "\n")
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    before, after = text[: text.index(BEGIN)], text[text.index(END) :]
+    readme.write_text(f"{before}{BEGIN}\n{table(results())}\n{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
