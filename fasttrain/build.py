@@ -11,21 +11,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 
-from . import choices, draws, optim
+from . import choices, draws
 from .allocator import keep_pages
 from .choices import Choice
 from .data import Loader, Split, cifar10, synthetic
 from .errors import UsageError
-from .models.resnet18 import ResNet18
-from .models.sprint import Sprint
+from .network import network, optimizer
 from .recipe import Recipe
 from .schedule import EveryStep, Plateau
 from .step import Step
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
-WHITENED = 5_000  # training images that a whitening stem is made from: 5 million patches
+FEW = 5_000  # training images that a whitening stem is made from: 5 million patches
 EVAL_BATCH = {"cuda": 1000, "cpu": 250}  # both divide the 10,000 test images: one shape, no rest
 
 
@@ -67,10 +66,11 @@ def build(recipe: Recipe, train: Split, test: Split) -> Built:
         "loader": choices.loader(recipe.loader, _dali_problem(recipe.loader)),
     }
     set_backends(seed=recipe.seed, deterministic=recipe.deterministic)
-    model = network(recipe, train).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = network(recipe, partial(few_images, recipe, train))
+    model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     step = Step(
         model,
-        _optimizer(recipe, model),
+        optimizer(recipe, model),
         amp=AMP[chosen["amp"].value],
         compile=chosen["compile"].value == "on",
         label_smoothing=recipe.label_smoothing,
@@ -78,17 +78,6 @@ def build(recipe: Recipe, train: Split, test: Split) -> Built:
     make = partial(_loader, chosen["loader"].value, recipe, device)
     loaders = make(train, training=True), make(test, training=False)
     return Built(step, *loaders, device, chosen)
-
-
-def network(recipe: Recipe, train: Split | None = None) -> nn.Module:
-    """The Recipe's network on the CPU, in torch's random state; its stem fitted to `train`."""
-    if recipe.model == "resnet18":
-        return ResNet18()
-    model = Sprint((recipe.width, 4 * recipe.width, 4 * recipe.width))
-    if train:
-        first = Split(train.images[:WHITENED], train.labels[:WHITENED])
-        model.whiten_(next(iter(evaluation_loader(recipe, first, torch.device("cpu")))).images)
-    return model
 
 
 def schedule(recipe: Recipe, step: Step, *, steps: int) -> Plateau | EveryStep:
@@ -123,20 +112,6 @@ def training_draws(recipe: Recipe, count: int) -> draws.Draws:
     )
 
 
-def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
-    lr = 0.01 if recipe.lr == "auto" else float(recipe.lr)  # the range test replaces auto's
-    options = {"lr": lr, "momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
-    if recipe.filters == "sgd":
-        provider = "torch" if recipe.optimizer == "auto" else recipe.optimizer
-        return optim.sgd(model, **options, provider=provider)
-    if recipe.optimizer not in ("auto", "torch"):
-        raise UsageError(
-            f"--optimizer ({recipe.optimizer}): is SGD alone, and --filters {recipe.filters} is "
-            "not. Use --optimizer auto."
-        )
-    return optim.muon(model, **options)
-
-
 def set_backends(*, seed: int, deterministic: bool) -> None:
     """Set torch's global switches, all of them here."""
     torch.manual_seed(seed)
@@ -149,6 +124,13 @@ def set_backends(*, seed: int, deterministic: bool) -> None:
 def evaluation_loader(recipe: Recipe, split: Split, device: torch.device) -> Loader:
     """Every image of `split` once, in order, untouched but normalised; works on any machine."""
     return _loader("resident", recipe, device, split, training=False)
+
+
+def few_images(recipe: Recipe, train: Split) -> Tensor:
+    """The first training images (N, 3, 32, 32), normalised, on the CPU."""
+    few = Split(train.images[:FEW], train.labels[:FEW])
+    batches = evaluation_loader(recipe, few, torch.device("cpu"))
+    return torch.cat([images for images, _ in batches])
 
 
 def training_loader(recipe: Recipe, split: Split, batch_size: int) -> Loader:

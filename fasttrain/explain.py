@@ -21,6 +21,7 @@ from .data import CLASSES, Split
 from .errors import CheckpointError, UsageError
 from .files import write_atomically, write_json
 from .gradcam import GradCAM
+from .network import network
 from .recipe import Recipe
 
 SAMPLES = 16
@@ -53,7 +54,7 @@ def open_run(
     state = checkpoint.load(run / "checkpoints" / "best.pt")
     try:
         recipe = Recipe(**{**state["recipe"], "device": device})
-        model = build.network(recipe)
+        model = network(recipe)
         model.load_state_dict(state["model"])
     except (KeyError, TypeError, RuntimeError) as error:
         first = str(error).splitlines()[0]

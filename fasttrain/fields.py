@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,9 +36,10 @@ def switch(group: str, text: str) -> Any:
     return dataclasses.field(default=False, metadata={"group": group, "help": text})
 
 
-def line(default: Scalar, group: str, text: str, *, metavar: str) -> Any:
-    """A field that holds a line of text, or None where `default` is."""
-    facts = {"group": group, "help": text, "metavar": metavar}
+def line(default: Scalar, group: str, text: str, *, metavar: str, form: str = ".+") -> Any:
+    """A field that holds a line of text of a `form` (a regular expression), or None where `default`
+    is."""
+    facts = {"group": group, "help": text, "metavar": metavar, "form": form}
     return dataclasses.field(default=default, metadata=facts)
 
 
@@ -66,6 +68,8 @@ def check(field: dataclasses.Field[Any], value: object) -> None:
             raise complaint(field.name, value, "must be true or false")
     elif not isinstance(value, str) or not value or not value.isprintable():
         raise complaint(field.name, value, "must be a non-empty line of text")
+    elif not re.fullmatch(facts["form"], value, re.ASCII):
+        raise complaint(field.name, value, f"must look like {facts['metavar']}")
 
 
 def bounds(facts: Mapping[str, Any]) -> str:

@@ -40,7 +40,8 @@ MAY_IMPORT = {
     "environment": {""},
     "resume": {"errors", "loop", "recipe", "schedule", "step", "tally"},
     "saving": {"ledger", "loop", "resume", "rundir"},
-    "build": PARTS | {"allocator", "choices"},
+    "build": PARTS - {"models", "optim"} | {"allocator", "choices", "network"},
+    "network": {"errors", "models", "optim", "recipe"},
     "allocator": set(),
     "muon": set(),
     "reckoning": {"build", "eta", "ledger", "loop", "recipe"},
@@ -48,7 +49,7 @@ MAY_IMPORT = {
     "training": {"build", "data", "errors", "eta", "ledger", "loop", "lr_finder", "display"}
     | {"profiling", "reckoning", "recipe", "resume", "rundir", "saving", "scalars", "signals"},
     "explain": {"analysis", "build", "checkpoint", "choices", "data", "errors", "files"}
-    | {"gradcam", "models", "recipe"},
+    | {"gradcam", "network", "recipe"},
     "opening": {"checkpoint", "claim", "display", "loop", "recipe", "resume", "rundir"},
     "commands": {"build", "data", "display", "environment", "errors", "explain", "ledger"}
     | {"loop", "lr_finder", "opening", "reckoning", "recipe", "report", "resume", "signals"}

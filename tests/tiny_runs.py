@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import fasttrain
-from fasttrain import build, checkpoint, commands, files, ledger, reckoning
+from fasttrain import build, checkpoint, commands, files, ledger, network, reckoning
 from fasttrain.data import synthetic
 from fasttrain.recipe import Recipe
 
@@ -37,6 +37,8 @@ SMALL: dict[str, Any] = {
 
 class TinyNet(nn.Module):
     """What ResNet18 has, under its names: convolutions, BatchNorm's state, four stages, dropout."""
+
+    stages = ("layer1", "layer2", "layer3", "layer4")
 
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
@@ -62,7 +64,7 @@ class Patches:
 
 def shrink(patches: Any, *, report: bool = False) -> None:
     """Make runs tiny, with pytest's monkeypatch or anything that has its setattr."""
-    patches.setattr(build, "ResNet18", TinyNet)
+    patches.setattr(network, "ResNet18", TinyNet)
     for home in (ledger, reckoning):
         patches.setattr(home, "gemm_rate", lambda device, dtype: 1e11)
     patches.setattr(ledger, "training_flops", lambda model: 1)
