@@ -149,7 +149,7 @@ OTHER = {
     "test_limit": 16,
     "seed": 7,
     "model": "sprint",
-    "width": 32,
+    "widths": "32,64,64",
     "label_smoothing": 0.1,
     "filters": "muon",
     "alternate": True,
