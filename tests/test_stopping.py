@@ -138,3 +138,49 @@ def test_help_and_version_survive_any_standard_output(redirection):
     )
     assert done.returncode == 0
     assert not re.search("Traceback|Error|ignored", done.stderr)
+
+
+REAL = [
+    ("range test: ", {"lr": "auto"}, 0.5),
+    ("  loader ", {"compile": "on"}, 3.0),
+    ("    1  ", {"epochs": 1}, 0.7),
+]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("line", "changes", "after"), REAL, ids=["range test", "compile", "report"]
+)
+def test_the_real_network_is_stopped_in_its_long_phases(line, changes, after, number, tmp_path):
+    """ResNet18, torch's compiler, the report: in a process group, as a terminal signals it."""
+    path = tmp_path / "a"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fasttrain", *flags(path, **changes)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert any(said.startswith(line) or line in said for said in process.stdout)
+    time.sleep(after)
+    assert process.poll() is None
+    began = time.monotonic()
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert time.monotonic() - began < 10
+    assert f"stopped by {signal.Signals(number).name}: " in one_line(err)
+
+
+@pytest.mark.soak
+def test_a_real_pipe_that_closes_after_one_line_does_not_end_a_real_run(tmp_path):
+    words = " ".join(flags(tmp_path / "a", epochs=1))
+    script = f"set -o pipefail; {sys.executable} -m fasttrain {words} | head -1"
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "nothing to resume: starting a new run\n")
+    assert done.stderr.startswith("fasttrain: standard output (Broken pipe): gone;")
+    assert done.stderr.count("\n") == 1
+    assert (tmp_path / "a" / "report.html").exists()
