@@ -38,3 +38,16 @@ def test_it_names_every_command():
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)\)", TEXT))
 def test_its_links_and_pictures_are_there(link):
     assert link.startswith("http") or (ROOT / link).exists()
+
+
+def test_every_promise_names_a_test_that_exists():
+    section = TEXT.split("## What survives")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
+    rows = [row for row in rows if not row.startswith("| --- ")]
+    assert len(rows) >= 20
+    for row in rows:
+        named = re.findall(r"`(test_\w+)::(test_\w+)`", row)
+        assert named, row
+        for module, test in named:
+            code = (ROOT / "tests" / f"{module}.py").read_text(encoding="utf-8")
+            assert re.search(rf"^def {test}\(", code, re.MULTILINE), f"{module}::{test}"
