@@ -82,9 +82,9 @@ class Child:
         self.process.join(60)
         seconds = time.monotonic() - self.acted
         assert self.process.exitcode is not None, "it goes on for a minute"
-        out, err = (self.log.with_suffix(end) for end in (".out", ".err"))
-        status = self.process.exitcode
-        return Ended(status, out.read_text() if out.exists() else "", err.read_text(), seconds)
+        files = [self.log.with_suffix(end) for end in (".out", ".err")]
+        out, err = (file.read_text() if file.exists() else "" for file in files)
+        return Ended(self.process.exitcode, out, err, seconds)
 
 
 def _run(
