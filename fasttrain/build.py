@@ -11,21 +11,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from . import choices, draws
+from . import choices
 from .allocator import keep_pages
 from .choices import Choice
 from .data import Loader, Split, cifar10, synthetic
 from .errors import UsageError
+from .group import Group
+from .loaders import few_images, loader
+from .models.sync_batchnorm import synchronised
 from .network import network, optimizer
 from .recipe import Recipe
 from .schedule import EveryStep, Plateau
 from .step import Step
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
-FEW = 5_000  # training images that a whitening stem is made from: 5 million patches
-EVAL_BATCH = {"cuda": 1000, "cpu": 250}  # both divide the 10,000 test images: one shape, no rest
 
 
 class Built(NamedTuple):
@@ -48,16 +48,19 @@ def splits(recipe: Recipe, **options: Any) -> tuple[Split, Split]:
     return _first(train, recipe.train_limit), _first(test, recipe.test_limit)
 
 
-def build(recipe: Recipe, train: Split, test: Split) -> Built:
-    """Model, optimizer, Step and loaders for the splits; UsageError where the batch does not fit
-    them."""
+def build(recipe: Recipe, train: Split, test: Split, group: Group | None = None) -> Built:
+    """Model, optimizer, Step and loaders for the splits, and of `group` this process's share.
+
+    Raises UsageError where the batch does not fit the splits or the group.
+    """
+    group = group or Group()
     count, batch = len(train.labels), recipe.batch_size
     if batch > count:
         raise UsageError(
             f"--batch-size ({batch}): more than the {count} training images. "
             f"Use --batch-size {count} or less."
         )
-    device = choices.device(recipe.device)
+    device = group.device(choices.device(recipe.device))
     if device.type == "cpu":
         keep_pages()
     chosen = {
@@ -68,14 +71,17 @@ def build(recipe: Recipe, train: Split, test: Split) -> Built:
     set_backends(seed=recipe.seed, deterministic=recipe.deterministic)
     model = network(recipe, partial(few_images, recipe, train))
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if recipe.sync_bn and group.world > 1:
+        model = synchronised(model, device)
     step = Step(
         model,
         optimizer(recipe, model),
         amp=AMP[chosen["amp"].value],
         compile=chosen["compile"].value == "on",
         label_smoothing=recipe.label_smoothing,
+        wrap=group.wrap,
     )
-    make = partial(_loader, chosen["loader"].value, recipe, device)
+    make = partial(loader, chosen["loader"].value, recipe, device, group=group)
     loaders = make(train, training=True), make(test, training=False)
     return Built(step, *loaders, device, chosen)
 
@@ -92,26 +98,6 @@ def schedule(recipe: Recipe, step: Step, *, steps: int) -> Plateau | EveryStep:
     return EveryStep(step.optimizer, kind=recipe.scheduler, lr=float(step.lr), steps=steps)
 
 
-def statistics(recipe: Recipe) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and standard deviation a channel, of pixels in 0..1."""
-    reference = recipe.statistics == "reference"
-    return cifar10.MEAN, cifar10.REFERENCE_STD if reference else cifar10.STD
-
-
-def training_draws(recipe: Recipe, count: int) -> draws.Draws:
-    """epoch -> the Draw of `count` training images."""
-    return partial(
-        draws.draw,
-        seed=recipe.seed,
-        count=count,
-        pad=recipe.crop_padding,
-        flip=recipe.flip,
-        hole=recipe.cutout,
-        hole_probability=recipe.cutout_probability,
-        alternate=recipe.alternate,
-    )
-
-
 def set_backends(*, seed: int, deterministic: bool) -> None:
     """Set torch's global switches, all of them here."""
     torch.manual_seed(seed)
@@ -119,56 +105,6 @@ def set_backends(*, seed: int, deterministic: bool) -> None:
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
-
-
-def evaluation_loader(recipe: Recipe, split: Split, device: torch.device) -> Loader:
-    """Every image of `split` once, in order, untouched but normalised; works on any machine."""
-    return _loader("resident", recipe, device, split, training=False)
-
-
-def few_images(recipe: Recipe, train: Split) -> Tensor:
-    """The first training images (N, 3, 32, 32), normalised, on the CPU."""
-    few = Split(train.images[:FEW], train.labels[:FEW])
-    batches = evaluation_loader(recipe, few, torch.device("cpu"))
-    return torch.cat([images for images, _ in batches])
-
-
-def training_loader(recipe: Recipe, split: Split, batch_size: int) -> Loader:
-    """The training batches of the Recipe on the CPU, in another size: to be looked at."""
-    return _loader(
-        "resident", recipe, torch.device("cpu"), split, training=True, batch_size=batch_size
-    )
-
-
-def _loader(
-    name: str,
-    recipe: Recipe,
-    device: torch.device,
-    split: Split,
-    *,
-    training: bool,
-    batch_size: int | None = None,
-) -> Loader:
-    if name == "dali":
-        from .data.dali import DaliLoader as Kind
-    elif name == "kernel":
-        from .data.kernel import KernelLoader as Kind  # type: ignore[assignment]
-    else:
-        from .data.resident import ResidentLoader as Kind  # type: ignore[assignment]
-    mean, std = statistics(recipe)
-    count = len(split.labels)
-    still = draws.in_order(count)
-    usual = recipe.batch_size if training else min(EVAL_BATCH[device.type], count)
-    return Kind(
-        split,
-        training_draws(recipe, count) if training else lambda epoch: still,
-        batch_size=batch_size or usual,
-        device=device,
-        mean=mean,
-        std=std,
-        hole=recipe.cutout if training else 0,
-        drop_last=training,
-    )
 
 
 def _dali_problem(asked: str) -> str | None:

@@ -13,8 +13,15 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, TextIO, cast
 
-from . import claim
-from .errors import CheckpointError, FasttrainError, OutOfMemory, Stopped
+from . import claim, launch
+from .errors import (
+    CheckpointError,
+    Elsewhere,
+    FasttrainError,
+    OutOfMemory,
+    Stopped,
+    UsageError,
+)
 from .flags import read
 from .recipe import Recipe, Scalar, make
 from .streams import Lasting, tell
@@ -27,8 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     given: dict[str, Scalar] = {}
     try:
-        name, options, given = read(arguments)
+        try:
+            name, options, given = read(arguments)
+        except UsageError as error:
+            raise error if launch.speaks() else Elsewhere(error.code) from None
         return run(name, options, given, command=" ".join(["python -m fasttrain", *arguments]))
+    except Elsewhere as error:
+        return error.code
     except (FasttrainError, Stopped) as error:
         return _complain(str(error), error.code)
     except (RuntimeError, MemoryError) as error:
@@ -42,18 +54,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, command: str) -> int:
     """Do what was read; the heavy imports happen here, after what can be refused without them."""
-    continued = None
-    if name == "train" and options.runs == 1:
-        continued, given = _continued(options, given)
-        folder = claim.folder_of(continued) if continued else options.out
-        if folder:
-            claim.look(folder, new=continued is None, overwrite=options.overwrite)
+    place = launch.place()
+    if place.world > 1 and (
+        name not in ("train", "find-lr") or options.__dict__.get("runs", 1) > 1
+    ):
+        what = "--runs" if name == "train" else name
+        raise UsageError(f"{what}: needs one process. Start it without torchrun.")
+    if name == "train" and place.world == 1 and options.runs == 1:
+        asked = _claimed(options, given)
     from rich.console import Console
 
     from . import commands
     from .display import Display
+    from .distributed import joined
 
-    display = Display(Console(file=cast(TextIO, Lasting(sys.stdout))))
+    display = Display(Console(file=cast(TextIO, Lasting(sys.stdout))) if place.rank == 0 else None)
     if name == "data":
         return _data(make(given), display)
     if name == "explain":
@@ -73,7 +88,8 @@ def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, com
 
         doctor.examine(make(given), display=display)
     elif name == "find-lr":
-        commands.search_lr(make(given), display=display)
+        with joined(place, device=str(given.get("device", "auto"))) as group:
+            commands.search_lr(make(given), display=display, group=group)
     elif options.runs > 1:
         from .series import train_runs
 
@@ -87,31 +103,42 @@ def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, com
             command=command,
         )
     else:
-        if options.resume is not None and continued is None:
-            display.say("nothing to resume: starting a new run")
-        commands.train(
-            make(given),
-            out=options.out,
-            overwrite=options.overwrite,
-            continued=continued,
-            override=options.override,
-            profile=options.profile,
-            display=display,
-            command=command,
-            began=BEGAN,
-        )
+        with joined(place, device=str(given.get("device", "auto"))) as group:
+            if group.world > 1:  # the first one looks: the others might find what it has made
+                asked = group.share(_claimed(options, given) if group.first else None)
+            continued, given = asked
+            if options.resume is not None and continued is None:
+                display.say("nothing to resume: starting a new run")
+            commands.train(
+                make(given),
+                out=options.out,
+                overwrite=options.overwrite,
+                continued=Path(continued) if continued else None,
+                override=options.override,
+                profile=options.profile,
+                display=display,
+                group=group,
+                command=command,
+                began=BEGAN,
+            )
     return 0
 
 
-def _continued(
+def _claimed(
     options: argparse.Namespace, given: dict[str, Scalar]
-) -> tuple[Path | None, dict[str, Scalar]]:
-    """What is to be resumed, and what was given laid over its recipe."""
-    if options.resume is None:
+) -> tuple[str | None, dict[str, Scalar]]:
+    """What is to be resumed, and what was given laid over its recipe; OutputError if it, or the
+    folder of a new run, cannot be had."""
+    continued = None
+    if options.resume is not None:
+        named = None if options.resume is True else options.resume
+        continued = claim.run_to_continue(named, options.out)
+    folder = claim.folder_of(continued) if continued else options.out
+    if folder:
+        claim.look(folder, new=continued is None, overwrite=options.overwrite)
+    if continued is None:
         return None, given
-    asked = None if options.resume is True else options.resume
-    continued = claim.run_to_continue(asked, options.out)
-    return continued, {**_saved_recipe(continued), **given} if continued else given
+    return str(continued), {**_saved_recipe(continued), **given}
 
 
 def _saved_recipe(continued: Path) -> dict[str, Scalar]:

@@ -5,6 +5,7 @@ Here it is decided which run directory is meant; what happens in it is training.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from time import perf_counter
 
@@ -12,16 +13,20 @@ from . import environment, explain, opening, resume
 from .build import build, splits
 from .data import CLASSES, Split
 from .display import Display
+from .distributed import joined
 from .errors import Stopped
+from .group import Group
+from .launch import local_batch
 from .ledger import Ledger
 from .loop import Epoch
-from .lr_finder import Sweep, find_lr
+from .lr_finder import Sweep
+from .range_test import range_test
 from .recipe import Recipe
 from .reckoning import headline
 from .report import compare, figures, html
 from .report.read import read
 from .signals import Signals
-from .training import LOWEST_LR, Training, describe_sweep, range_test_steps
+from .training import Training
 
 
 def train(
@@ -33,6 +38,7 @@ def train(
     override: bool = False,
     profile: bool = False,
     display: Display | None = None,
+    group: Group | None = None,
     command: str = "fasttrain.train",
     began: float | None = None,
 ) -> list[Epoch]:
@@ -40,26 +46,35 @@ def train(
 
     `continued` is the run directory, or a checkpoint in one, to go on from; with `override` also
     under another recipe. With `profile` a few steps are recorded into its tensorboard folder.
+    Under torchrun it is joined with the other processes, unless they have joined `group` before.
     Raises what fasttrain.errors lists; Stopped after a signal, once the checkpoint is saved.
     """
     display = display or Display()
     ledger = Ledger(perf_counter() if began is None else began)
     ledger.parts["import"] = ledger.total
-    with Signals() as signals:
-        rows = opening.finished(continued, recipe, display, override=override)
+    with Signals() as signals, nullcontext(group) if group else joined() as group:
+        local_batch(recipe.batch_size, group.world)  # refused before anything is touched
+        rows = opening.finished(continued, recipe, display, group, override=override)
         if rows is not None:
             return rows
-        with opening.run_dir(recipe, out, overwrite, continued) as folder:
+        with opening.run_dir(recipe, out, overwrite, continued, group) as folder:
             try:
-                state = opening.saved_state(folder, continued, recipe, display, override=override)
+                state = opening.saved_state(
+                    folder, continued, recipe, display, group, override=override
+                )
                 if not (state and resume.is_over(state, recipe)):
                     folder.reopen()
                 folder.write_json("recipe.json", recipe.as_dict())
-                about = {**environment.describe(), "command": command}
-                folder.write_json("environment.json", about)
-                training = Training(recipe, folder, display, signals, ledger, profile=profile)
+                about = {"command": command, "processes": group.world}
+                folder.write_json("environment.json", {**environment.describe(), **about})
+                training = Training(
+                    recipe, folder, display, signals, ledger, group, profile=profile
+                )
                 training.prepare(state)
                 training.run()
+                group.dissolve()  # the report may take minutes, and needs one process
+                if not group.first:
+                    return training.position.history
                 training.sum_up()
                 with ledger.part("analysis"):
                     training.tell_profile()
@@ -121,16 +136,15 @@ def _one_image(run: Path, subject: explain.Subject, index: int) -> Path:
     return path
 
 
-def search_lr(recipe: Recipe, *, display: Display | None = None) -> Sweep:
+def search_lr(
+    recipe: Recipe, *, display: Display | None = None, group: Group | None = None
+) -> Sweep:
     """The range test alone, on the Step and Loader that `recipe` would train with."""
-    display = display or Display()
-    train, test = splits(recipe, say=display.say, bar=display.bar)
-    built = build(recipe, train, test)
-    steps = range_test_steps(recipe, built)
-    with display.steps("range test", steps) as show:
-        sweep = find_lr(built.step, built.train, low=LOWEST_LR, steps=steps, on_step=[show])
-    display.say(describe_sweep(sweep))
-    return sweep
+    display, group = display or Display(), group or Group()
+    with group.first_on_node():
+        train, test = splits(recipe, say=display.say, bar=display.bar)
+    built = build(recipe, train, test, group)
+    return range_test(recipe, built, display, group)
 
 
 def _with_advice(stop: Stopped, path: Path) -> Stopped:

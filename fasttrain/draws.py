@@ -73,6 +73,31 @@ def _sides(epoch: int, seed: int, count: int, flip: float) -> np.ndarray:
     return first ^ (epoch % 2 == 0)
 
 
+def shard(whole: Draw, rank: int, world: int, batch_size: int) -> Draw:
+    """What process `rank` of `world` shows of an epoch in batches of `batch_size` images over all.
+
+    Of each such batch it is the rank-th of `world` equal, contiguous parts, so that all together
+    show at every step what one process alone would. `world` divides `batch_size`; the images after
+    the last whole batch are left out.
+    """
+    shown = len(whole.order) // batch_size * batch_size
+    rows = np.arange(shown).reshape(-1, world, batch_size // world)[:, rank].ravel()
+    return Draw(*(field[rows] for field in whole))
+
+
+def sharded(draws: Draws, rank: int, world: int, batch_size: int) -> Draws:
+    """`draws` whose every epoch is `shard`'s; of one process those of before, to the last image."""
+    if world == 1:
+        return draws
+    return lambda epoch: shard(draws(epoch), rank, world, batch_size)
+
+
+def part(whole: Draw, rank: int, world: int) -> Draw:
+    """The rank-th of `world` contiguous parts of an evaluation, as equal as it goes."""
+    count = len(whole.order)
+    return Draw(*(field[rank * count // world : (rank + 1) * count // world] for field in whole))
+
+
 def in_order(count: int) -> Draw:
     """The draw of an evaluation: every image once, in order, untouched."""
     return Draw(

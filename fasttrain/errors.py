@@ -69,3 +69,11 @@ class Stopped(BaseException):
     def __init__(self, message: str, *, signum: int) -> None:
         super().__init__(message)
         self.code = 128 + signum
+
+
+class Elsewhere(FasttrainError):
+    """Another process of the group failed and has said why; this one ends with the same code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"another process of the group ended with exit code {code}")
+        self.code = code

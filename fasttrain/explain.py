@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import analysis, build, checkpoint, choices
+from . import analysis, build, checkpoint, choices, loaders
 from .analysis import CONFIDENT, Answers
 from .data import CLASSES, Split
 from .errors import CheckpointError, UsageError
@@ -106,7 +106,7 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
 def answer(subject: Subject) -> Answers:
     """The network's probabilities on every test image, in the precision it was evaluated in."""
     amp = build.AMP[choices.amp(subject.recipe.amp, subject.device).value]
-    loader = build.evaluation_loader(subject.recipe, subject.test, subject.device)
+    loader = loaders.evaluation_loader(subject.recipe, subject.test, subject.device)
     found = []
     with torch.no_grad(), torch.autocast(subject.device.type, dtype=amp, enabled=amp is not None):
         for images, _ in loader:
@@ -149,16 +149,16 @@ def layer_maps(subject: Subject, index: int, classes: Sequence[int]) -> list[dic
 def prepared(subject: Subject, indices: np.ndarray) -> Tensor:
     """The test images at `indices`, normalised, on the device."""
     few = Split(np.asarray(subject.test.images[indices]), subject.test.labels[indices])
-    loader = build.evaluation_loader(subject.recipe, few, subject.device)
+    loader = loaders.evaluation_loader(subject.recipe, few, subject.device)
     return torch.cat([images for images, _ in loader])
 
 
 def samples(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
     """The first images of the first epoch before and after augmentation, uint8 (S, 32, 32, 3)."""
     count = min(SAMPLES, len(subject.train.labels))
-    order = build.training_draws(subject.recipe, len(subject.train.labels))(1).order[:count]
-    images, _ = next(iter(build.training_loader(subject.recipe, subject.train, count)))
-    mean, std = (torch.tensor(s).view(1, 3, 1, 1) for s in build.statistics(subject.recipe))
+    order = loaders.training_draws(subject.recipe, len(subject.train.labels))(1).order[:count]
+    images, _ = next(iter(loaders.training_loader(subject.recipe, subject.train, count)))
+    mean, std = (torch.tensor(s).view(1, 3, 1, 1) for s in loaders.statistics(subject.recipe))
     pixels = ((images * std + mean) * 255).round().clamp(0, 255).byte()
     originals = np.stack([subject.train.images[i] for i in order])
     return originals, pixels.permute(0, 2, 3, 1).contiguous().numpy()

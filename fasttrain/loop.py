@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import tally
@@ -80,12 +80,15 @@ def fit(
     on_step: Sequence[Hook] = (),
     on_epoch: Sequence[Hook] = (),
     until: Callable[[Run], bool] = lambda run: False,
+    total: Callable[[Tensor], Tensor] = lambda sums: sums,
+    align: Callable[[nn.Module], object] = lambda model: None,
 ) -> list[Epoch]:
     """Train for `epochs`, evaluating after each, or until `until` says so; return the history.
 
     `on_step` hooks run after each training step and each test batch (`run.phase` tells them apart),
     `on_epoch` hooks after each epoch. A `run` given continues where it stands; seek `train` there
-    first. Raises Diverged at the end of an epoch whose numbers were not finite, before it counts.
+    first. Of several processes `total` makes the sum of a tensor, and `align` the model's buffers
+    equal. Raises Diverged at the end of an epoch whose numbers were not finite, before it counts.
     """
     run = run or Run()
     while run.epoch < epochs and not until(run):
@@ -102,10 +105,11 @@ def fit(
             run.seconds = perf_counter() - began
             for hook in on_step:
                 hook(run)
-        found = look(step, run)
+        align(step.model)
+        found = look(step, run, total)
         run.seconds = perf_counter() - began
         run.phase, began = "test", perf_counter()
-        test_loss, test_accuracy = evaluate(step, test, run=run, on_batch=on_step)
+        test_loss, test_accuracy = evaluate(step, test, run=run, on_batch=on_step, total=total)
         run.eval_seconds += perf_counter() - began
         _refuse(test_loss, run)
         run.epoch += 1
@@ -119,11 +123,13 @@ def fit(
     return run.history
 
 
-def look(step: Step, run: Run) -> tally.Found:
+def look(
+    step: Step, run: Run, total: Callable[[Tensor], Tensor] = lambda sums: sums
+) -> tally.Found:
     """The current epoch's tally so far, for which the host waits; Diverged if it is no good."""
     assert run.sums is not None
     tally.weigh(run.sums, step.model)
-    found = tally.read(run.sums, run.step)
+    found = tally.read(total(run.sums), run.step)
     tally.refuse(found, epoch=run.epoch + 1, step=run.step)
     return found
 
@@ -135,9 +141,10 @@ def evaluate(
     run: Run | None = None,
     on_batch: Sequence[Hook] = (),
     predict: Callable[[Tensor], Tensor] | None = None,
+    total: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> tuple[float, float]:
     """Mean loss and accuracy (a fraction) over every image of `loader`, by `step.predict` or
-    another way to logits; the model is left in eval mode."""
+    another way to logits, `total` being as for `fit`; the model is left in eval mode."""
     run, predict = run or Run(phase="test"), predict or step.predict
     sums = tally.zeros(step.device)
     step.model.eval()
@@ -148,7 +155,7 @@ def evaluate(
                 tally.add(sums, F.cross_entropy(logits, labels), logits, labels)
             for hook in on_batch:
                 hook(run)
-    found = tally.read(sums)
+    found = tally.read(total(sums))
     return found.loss, found.accuracy
 
 

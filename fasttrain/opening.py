@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from . import checkpoint, claim, resume
+from .bystander import Bystander
 from .display import Display
+from .group import Group
 from .loop import Epoch
 from .recipe import Recipe
 from .rundir import RunDir, default_name
@@ -20,22 +22,53 @@ from .rundir import RunDir, default_name
 
 @contextmanager
 def run_dir(
-    recipe: Recipe, out: Path | None, overwrite: bool, continued: Path | None
-) -> Iterator[RunDir]:
-    """The folder of the run to go on with, or of a new one; open until the block ends."""
+    recipe: Recipe, out: Path | None, overwrite: bool, continued: Path | None, group: Group
+) -> Iterator[RunDir | Bystander]:
+    """The folder of the run to go on with, or of a new one; open until the block ends.
+
+    Of a group only the first process has it, the others know where it is.
+    """
+    if not group.first:
+        yield Bystander(Path(group.share(None)))
+        return
     if continued:
         opened = RunDir.resume(claim.folder_of(continued))
     else:
         path = out or claim.RUNS / default_name(recipe.recipe, datetime.now())
         opened = RunDir.create(path, overwrite=overwrite)
     with opened as folder:
+        group.share(str(folder.path))
         yield folder
 
 
 def finished(
-    continued: Path | None, recipe: Recipe, display: Display, *, override: bool
+    continued: Path | None, recipe: Recipe, display: Display, group: Group, *, override: bool
 ) -> list[Epoch] | None:
     """The history of a run that has nothing left to do; changes nothing, not even its lock."""
+    mine = _finished(continued, recipe, display, override=override) if group.first else None
+    rows = group.share(mine)
+    return None if rows is None else [Epoch(*row) for row in rows]
+
+
+def saved_state(
+    folder: RunDir | Bystander,
+    continued: Path | None,
+    recipe: Recipe,
+    display: Display,
+    group: Group,
+    *,
+    override: bool,
+) -> dict[str, Any] | None:
+    """What the run goes on from, read by the group's first process; None at its beginning."""
+    mine = None
+    if isinstance(folder, RunDir) and continued is not None:
+        mine = _saved_state(folder, continued, recipe, display, group, override=override)
+    return group.share(mine)
+
+
+def _finished(
+    continued: Path | None, recipe: Recipe, display: Display, *, override: bool
+) -> list[list[float]] | None:
     if continued is None or not (continued.is_dir() and claim.is_complete(continued)):
         return None
     state, _ = checkpoint.Checkpoints(continued / "checkpoints").latest()
@@ -47,15 +80,18 @@ def finished(
     if not resume.is_over(state, recipe):
         return None
     display.say(f"{continued} is finished: nothing to do.")
-    return [Epoch(*row) for row in state["run"]["history"]]
+    return state["run"]["history"]
 
 
-def saved_state(
-    folder: RunDir, continued: Path | None, recipe: Recipe, display: Display, *, override: bool
+def _saved_state(
+    folder: RunDir,
+    continued: Path,
+    recipe: Recipe,
+    display: Display,
+    group: Group,
+    *,
+    override: bool,
 ) -> dict[str, Any] | None:
-    """What the run goes on from; None at its beginning."""
-    if continued is None:
-        return None
     if continued.is_dir():
         state, notes = folder.checkpoints.latest()
         for note in notes:
@@ -70,4 +106,10 @@ def saved_state(
         resume.refuse_changes(Recipe(**state["recipe"]), recipe)
     done = state["run"]
     display.say(f"resuming {folder.path} after epoch {done['epoch']}, step {done['step']}")
+    before = state.get("processes", 1)
+    if before != group.world:
+        display.say(
+            f"  it had {before} process(es) and goes on with {group.world}, at the same global "
+            "batch: the same training, but not bit for bit"
+        )
     return state

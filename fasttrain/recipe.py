@@ -58,6 +58,10 @@ class Recipe:
     threshold: float = number(
         0.001, 0.0, 1.0, "recipe", "gain in test accuracy, a fraction, that plateau calls progress"
     )
+    sync_bn: bool = dataclasses.field(
+        default=False,
+        metadata={"group": "recipe", "help": "BatchNorm over the images of all processes"},
+    )
 
     crop_padding: int = number(
         4, 0, 16, "augmentation", "black pixels around an image that the random crop moves over"

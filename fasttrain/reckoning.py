@@ -14,13 +14,14 @@ import torch
 
 from .build import Built
 from .eta import duration
+from .group import Group
 from .ledger import Ledger, gemm_rate
 from .loop import Epoch, evaluate
 from .recipe import Recipe
 
 
 def reckon(
-    recipe: Recipe, built: Built, history: Sequence[Epoch], ledger: Ledger
+    recipe: Recipe, built: Built, history: Sequence[Epoch], ledger: Ledger, group: Group
 ) -> dict[str, float]:
     """For summary.json, to be called when training ends: the time to the target, if it was reached,
     and the final accuracy with test-time flips, if the recipe wants it."""
@@ -40,7 +41,7 @@ def reckon(
         if recipe.test_flips:
             predict = built.step.predict_mirrored
             found["final_test_accuracy_with_flips"] = evaluate(
-                built.step, built.test, predict=predict
+                built.step, built.test, predict=predict, total=group.sum
             )[1]
     return found
 

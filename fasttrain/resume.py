@@ -15,6 +15,7 @@ from torch import Tensor
 
 from . import tally
 from .errors import CheckpointError, UsageError
+from .group import Group
 from .loop import Epoch, Run, look
 from .recipe import FIELDS, Recipe, flag
 from .schedule import EveryStep, Plateau
@@ -25,16 +26,20 @@ MACHINE = frozenset(name for name, field in FIELDS.items() if field.metadata["gr
 MAY_CHANGE = (MACHINE - {"seed"}) | {"data_dir", "loader", "target_accuracy", "max_time"}
 
 
-def capture(run: Run, step: Step, schedule: Plateau | EveryStep, recipe: Recipe) -> dict[str, Any]:
+def capture(
+    run: Run, step: Step, schedule: Plateau | EveryStep, recipe: Recipe, group: Group | None = None
+) -> dict[str, Any]:
     """Everything that the rest of the run depends on; its tensors are the run's own, no copies.
 
-    Raises Diverged in the middle of an epoch whose numbers are no good: nobody has looked yet.
+    Of a group all processes call it, and the running sums are a row of each. Raises Diverged in the
+    middle of an epoch whose numbers are no good: nobody has looked yet.
     """
+    group = group or Group()
     if run.sums is not None:
-        look(step, run)
+        look(step, run, group.sum)
     state: dict[str, Any] = {"epoch": run.epoch, "step": run.step, "seconds": run.seconds}
     state |= {"data_wait_seconds": run.data_wait_seconds, "eval_seconds": run.eval_seconds}
-    state["sums"] = None if run.sums is None else run.sums.cpu()
+    state["sums"] = None if run.sums is None else group.rows(run.sums.cpu())
     state["history"] = [list(row) for row in run.history]
     return {
         "progress": [run.epoch, run.step],
@@ -43,6 +48,7 @@ def capture(run: Run, step: Step, schedule: Plateau | EveryStep, recipe: Recipe)
         "schedule": schedule.state_dict(),
         "rng": torch.get_rng_state(),
         "recipe": recipe.as_dict(),
+        "processes": group.world,
     }
 
 
@@ -56,7 +62,12 @@ def best_of(state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def restore(state: dict[str, Any], step: Step, schedule: Plateau | EveryStep) -> Run:
+def restore(
+    state: dict[str, Any],
+    step: Step,
+    schedule: Plateau | EveryStep,
+    group: Group | None = None,
+) -> Run:
     """Put a captured state back and return its Run; CheckpointError if it is of another network."""
     try:
         step.load_state_dict(state["step"])
@@ -65,7 +76,9 @@ def restore(state: dict[str, Any], step: Step, schedule: Plateau | EveryStep) ->
         torch.set_rng_state(state["rng"])
         run = Run(**{**state["run"], "history": [Epoch(*row) for row in state["run"]["history"]]})
         if run.sums is not None:
-            run.sums = tally.zeros(step.device).copy_(_of_one_tally(run.sums))
+            run.sums = tally.zeros(step.device).copy_(
+                _of_one_tally((group or Group()).row(run.sums))
+            )
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise CheckpointError(

@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from . import resume
+from .bystander import Bystander
 from .ledger import Ledger
 from .loop import Run
 from .rundir import RunDir
@@ -27,14 +28,21 @@ class Saver(AbstractContextManager["Saver"]):
     """Saves after each epoch, every `every` seconds within one, and when told to.
 
     What went wrong in the thread is raised by the next of these calls, within a step or an epoch;
-    leaving the context waits for the save under way.
+    leaving the context waits for the save under way. Of several processes `agree` makes their
+    clocks one.
     """
 
     def __init__(
-        self, folder: RunDir, capture: Callable[[Run], State], ledger: Ledger, *, every: float
+        self,
+        folder: RunDir | Bystander,
+        capture: Callable[[Run], State],
+        ledger: Ledger,
+        *,
+        every: float,
+        agree: Callable[[bool], bool] = lambda due: due,
     ) -> None:
         self._folder, self._capture, self._ledger = folder, capture, ledger
-        self._every, self._began = every, perf_counter()
+        self._every, self._began, self._agree = every, perf_counter(), agree
         self._thread = ThreadPoolExecutor(1, "checkpoints")
         self._writing: Future[None] | None = None
         self._saved: list[int] | None = None
@@ -43,7 +51,8 @@ class Saver(AbstractContextManager["Saver"]):
         """The `on_step` hook: save by the clock, unless a save is still under way."""
         if self._writing is not None and self._writing.done():
             self.wait()
-        if self._writing is None and perf_counter() - self._began > self._every:
+        if self._agree(self._writing is None and perf_counter() - self._began > self._every):
+            self.wait()
             self._start(run)
 
     def epoch(self, run: Run) -> None:

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from .errors import Stopped
+from .launch import speaks
 
 SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 Handler = Callable[[int, FrameType | None], None]
@@ -67,13 +68,25 @@ def end_at_once() -> None:
     _handle_by(_end)
 
 
+@contextmanager
+def ignored() -> Iterator[None]:
+    """Until the block ends no signal does anything."""
+    before = _handle_by(signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def ignore() -> None:
     """From now on no signal changes the exit status: what was to be done is done."""
     _handle_by(signal.SIG_IGN)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    os.write(2, f"fasttrain: error: {_stopped(number)}\n".encode())
+    if speaks():
+        os.write(2, f"fasttrain: error: {_stopped(number)}\n".encode())
     os._exit(128 + number)
 
 

@@ -5,6 +5,7 @@ It owns precision, the compile boundary and the learning rate; nothing in it wai
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ class Step:
     dtype of autocast or None for float32; float16 brings a GradScaler, which hands its scale and
     its overflow flag to the fused optimizer as tensors, so that not even a skipped step makes the
     host wait. `scale` and `skipped`, tensors on the device, then tell of the last step; else None.
+    Training goes through `wrap(model)`: how several processes average gradients.
     """
 
     def __init__(
@@ -31,8 +33,10 @@ class Step:
         amp: torch.dtype | None = None,
         compile: bool = False,
         label_smoothing: float = 0.0,
+        wrap: Callable[[nn.Module], nn.Module] = lambda model: model,
     ) -> None:
         self.model = model
+        self._wrapped = wrap(model)
         self.optimizer = optimizer
         self.device = next(model.parameters()).device
         self.amp = amp
@@ -42,7 +46,7 @@ class Step:
         self.skipped: Tensor | None = None
         self._one = torch.ones((), device=self.device)
         self._train = torch.compile(self._loss, dynamic=False) if compile else self._loss
-        self._infer = torch.compile(self._logits, dynamic=False) if compile else self._logits
+        self._infer = torch.compile(self._predict, dynamic=False) if compile else self._predict
         self._infer_shape: torch.Size | None = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,7 +64,7 @@ class Step:
         since a second graph costs tens of seconds and 16 images a fraction of one.
         """
         self._infer_shape = self._infer_shape or images.shape
-        infer = self._infer if images.shape == self._infer_shape else self._logits
+        infer = self._infer if images.shape == self._infer_shape else self._predict
         return infer(images).float()
 
     def predict_mirrored(self, images: Tensor) -> Tensor:
@@ -110,11 +114,14 @@ class Step:
         self.scaler.update()
         self.skipped = self.scaler.scale(self._one) < self.scale  # it falls after no other step
 
-    def _logits(self, images: Tensor) -> Tensor:
+    def _predict(self, images: Tensor) -> Tensor:
+        return self._logits(self.model, images)
+
+    def _logits(self, model: nn.Module, images: Tensor) -> Tensor:
         with torch.autocast(self.device.type, dtype=self.amp, enabled=self.amp is not None):
-            return self.model(images)
+            return model(images)
 
     def _loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self._logits(images)
+        logits = self._logits(self._wrapped, images)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
         return loss, logits

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 
 from . import resume
-from .build import Built, build, schedule, splits
+from .build import build, schedule, splits
+from .bystander import Bystander
 from .display import Display
 from .errors import Stopped
 from .eta import Plan
+from .group import Group
 from .ledger import Ledger, summarise
 from .loop import Hook, Run, fit
-from .lr_finder import Sweep, find_lr, restored
+from .lr_finder import restored
 from .profiling import Profiling
+from .range_test import range_test
 from .recipe import Recipe
 from .reckoning import reckon
 from .rundir import RunDir
 from .saving import Saver
 from .scalars import scalars
 from .signals import Signals
-
-# Below it SGD with momentum learns nothing here. In 25 steps from it up to 1 the rule gave 0.015,
-# 0.015 and 0.022 for three seeds, on 5,000 images of CIFAR-10 at batch 128.
-LOWEST_LR = 1e-4
+from .together import now_and_then, stop_together
 
 
 class Training:
@@ -34,27 +35,32 @@ class Training:
     def __init__(
         self,
         recipe: Recipe,
-        folder: RunDir,
+        folder: RunDir | Bystander,
         display: Display,
         signals: Signals,
         ledger: Ledger,
+        group: Group,
         *,
         profile: bool = False,
     ) -> None:
         self.recipe, self.folder, self.display = recipe, folder, display
-        self.signals, self.ledger = signals, ledger
+        self.signals, self.ledger, self.group = signals, ledger, group
         self.position = Run()
-        self.profiling = Profiling(folder, display) if profile else None
+        recorded = folder if profile and isinstance(folder, RunDir) else None
+        self.profiling = Profiling(recorded, display) if recorded else None
 
     def prepare(self, state: dict[str, Any] | None) -> None:
         """Load the data, build the parts, find the rate; go on from `state` if there is one."""
         recipe = self.recipe
         with self.ledger.part("data"):
-            self.halves = splits(recipe, say=self.display.say, bar=self.display.bar)
-            built = self.built = build(recipe, *self.halves)
+            with self.group.first_on_node():
+                self.halves = splits(recipe, say=self.display.say, bar=self.display.bar)
+            built = self.built = build(recipe, *self.halves, self.group)
         self._introduce()
         over = state is not None and resume.is_over(state, recipe)
-        if built.choices["compile"].value == "on" and not over:
+        # DDP lays its buckets anew after its first backward and then sums in another order: that
+        # one must not be a step of the run, or a resumed run would differ.
+        if (built.choices["compile"].value == "on" or self.group.world > 1) and not over:
             with self.ledger.part("compile"):
                 self._warm_up()
         if recipe.lr == "auto" and state is None:
@@ -62,7 +68,7 @@ class Training:
                 self._find_lr()
         self.schedule = schedule(recipe, built.step, steps=recipe.epochs * len(built.train))
         if state:
-            self.position = resume.restore(state, built.step, self.schedule)
+            self.position = resume.restore(state, built.step, self.schedule, self.group)
             self.ledger.load_state_dict(state["ledger"])
         self.folder.rewrite_epochs([row._asdict() for row in self.position.history])
         built.train.seek(self.position.epoch + 1, self.position.step)
@@ -80,11 +86,13 @@ class Training:
         )
         with ExitStack() as stack:
             with self.ledger.part("import"):
-                write = stack.enter_context(scalars(self.folder.tensorboard))
+                write = stack.enter_context(self._scalars())
             shown = stack.enter_context(self.display.follow(plan))
             stack.enter_context(self.signals.polled())
             saver = stack.enter_context(self._saver())
-            on_step: list[Hook] = [shown.step, saver.step, self.signals.check]
+            stop = stop_together(self.group, self.signals)
+            together = partial(now_and_then, self.group, built.device)
+            on_step: list[Hook] = [shown.step, together(saver.step, stop)]
             if self.profiling:
                 on_step.insert(0, stack.enter_context(self.profiling.record(built, self.position)))
             try:
@@ -96,13 +104,16 @@ class Training:
                     self.recipe.epochs,
                     run=self.position,
                     on_step=on_step,
-                    on_epoch=[saver.epoch, shown.epoch, write, self.signals.check],
+                    on_epoch=[saver.epoch, shown.epoch, write, stop],
                     until=self._enough,
+                    total=self.group.sum,
+                    align=self.group.align,
                 )
             except Stopped:
                 saver.now(self.position)
+                self.group.highest(0)  # none leaves before rank 0 has saved
                 raise
-        self.reckoning = reckon(self.recipe, built, self.position.history, self.ledger)
+        self.reckoning = reckon(self.recipe, built, self.position.history, self.ledger, self.group)
 
     def sum_up(self, *, finished: bool = False) -> dict[str, Any]:
         """Write and return summary.json; once the report is drawn, again as that of a finished
@@ -122,6 +133,7 @@ class Training:
         summary |= self.reckoning
         for name in ("compile", "lr_finder", "eval", "checkpoint", "analysis"):
             summary[f"{name}_seconds"] = parts[name]
+        summary["mfu"] /= self.group.world  # of one device, as images/s are of all
         summary["ledger"] = self.ledger.split()
         summary["total_seconds"], summary["finished"] = self.ledger.total, finished
         self.folder.write_json("summary.json", summary)
@@ -134,13 +146,25 @@ class Training:
 
     def _saver(self) -> Saver:
         def capture(run: Run) -> dict[str, Any]:
-            return resume.capture(run, self.built.step, self.schedule, self.recipe)
+            return resume.capture(run, self.built.step, self.schedule, self.recipe, self.group)
 
-        return Saver(self.folder, capture, self.ledger, every=self.recipe.save_every)
+        return Saver(
+            self.folder,
+            capture,
+            self.ledger,
+            every=self.recipe.save_every,
+            agree=lambda due: bool(self.group.highest(due and self.group.first)),
+        )
+
+    def _scalars(self) -> AbstractContextManager[Hook]:
+        """The hook that writes for TensorBoard, in the process that writes."""
+        mine = isinstance(self.folder, RunDir)
+        return scalars(self.folder.tensorboard) if mine else nullcontext(lambda run: None)
 
     def _enough(self, run: Run) -> bool:
         """Whether the target or the time limit has been reached, at the end of an epoch."""
-        return run.step == 0 and resume.enough(self.recipe, run.history, self.ledger.total)
+        enough = resume.enough(self.recipe, run.history, self.ledger.total)
+        return run.step == 0 and bool(self.group.highest(enough))  # clocks differ
 
     def _introduce(self) -> None:
         train, test = self.halves
@@ -163,26 +187,6 @@ class Training:
         built.test.seek(1)
 
     def _find_lr(self) -> None:
-        steps = range_test_steps(self.recipe, self.built)
-        with self.display.steps("range test", steps) as show:
-            sweep = find_lr(
-                self.built.step, self.built.train, low=LOWEST_LR, steps=steps, on_step=[show]
-            )
+        sweep = range_test(self.recipe, self.built, self.display, self.group)
         self.folder.write_json("lr_finder.json", sweep._asdict())
         self.built.step.lr = sweep.suggestion
-        self.display.say(f"  {describe_sweep(sweep)}")
-
-
-def range_test_steps(recipe: Recipe, built: Built) -> int:
-    """100 steps; on a CPU so few that they stay under 3 % of the run, but never under 25."""
-    if built.device.type != "cpu":
-        return 100
-    return max(25, min(100, int(0.03 * recipe.epochs * len(built.train))))
-
-
-def describe_sweep(sweep: Sweep) -> str:
-    """A line on what the range test found."""
-    return (
-        f"lr {sweep.suggestion:.3g} ({sweep.rule}; range test of {len(sweep.lrs)} steps, "
-        f"{sweep.stopped})" + "".join(f"\n  note: {note}" for note in sweep.notes)
-    )

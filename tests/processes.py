@@ -115,11 +115,11 @@ def _redirect(number: int, path: Path) -> None:
 
 def announce(phase: str, at: Path) -> None:
     """Make a phase of the next run touch `at` when it begins, and last LASTS longer."""
-    from fasttrain import commands, files, loop, signals, step, training
+    from fasttrain import commands, files, loop, range_test, signals, step, training
 
     homes = {
         "data": (training, "splits"),
-        "lr finder": (training, "find_lr"),
+        "lr finder": (range_test, "find_lr"),
         "compile": (training.Training, "_warm_up"),
         "epoch": (step.Step, "__call__"),
         "eval": (loop, "evaluate"),

@@ -13,7 +13,14 @@ MAY_IMPORT = {
         for name in ("errors", "draws", "models", "schedule", "ledger", "analysis", "intervals")
     },
     **{name: {"errors"} for name in ("lr_finder", "gradcam", "report", "choices", "fields")},
-    **{name: {"errors"} for name in ("signals", "files", "tally")},
+    **{name: {"errors"} for name in ("files", "launch", "tally")},
+    "signals": {"errors", "launch"},
+    "group": {"launch"},
+    "watch": {"launch"},
+    "meeting": {"errors", "launch", "watch"},
+    "distributed": {"", "errors", "group", "launch", "meeting", "signals", "watch"},
+    "bystander": set(),
+    "together": {"group", "loop", "signals"},
     "recipe": {"fields"},
     "data": {"errors", "draws", "kernels"},
     "trace": {"files"},
@@ -38,25 +45,29 @@ MAY_IMPORT = {
     "streams": set(),
     "rundir": {"claim", "errors", "files", "checkpoint"},
     "environment": {""},
-    "resume": {"errors", "loop", "recipe", "schedule", "step", "tally"},
-    "saving": {"ledger", "loop", "resume", "rundir"},
-    "build": PARTS - {"models", "optim"} | {"allocator", "choices", "network"},
+    "resume": {"errors", "group", "loop", "recipe", "schedule", "step", "tally"},
+    "saving": {"bystander", "ledger", "loop", "resume", "rundir"},
+    "build": PARTS - {"optim"} | {"allocator", "choices", "group", "loaders", "network"},
     "network": {"errors", "models", "optim", "recipe"},
+    "loaders": {"data", "draws", "errors", "group", "launch", "recipe"},
+    "range_test": {"build", "display", "group", "lr_finder", "recipe"},
     "allocator": set(),
     "muon": set(),
-    "reckoning": {"build", "eta", "ledger", "loop", "recipe"},
+    "reckoning": {"build", "eta", "group", "ledger", "loop", "recipe"},
     "series": {"", "claim", "commands", "display", "environment", "files", "recipe", "rundir"},
-    "training": {"build", "data", "errors", "eta", "ledger", "loop", "lr_finder", "display"}
-    | {"profiling", "reckoning", "recipe", "resume", "rundir", "saving", "scalars", "signals"},
+    "training": {"build", "bystander", "data", "display", "errors", "eta", "group", "ledger"}
+    | {"loop", "lr_finder", "profiling", "range_test", "reckoning", "recipe", "resume"}
+    | {"rundir", "saving", "scalars", "signals", "together"},
     "explain": {"analysis", "build", "checkpoint", "choices", "data", "errors", "files"}
-    | {"gradcam", "network", "recipe"},
-    "opening": {"checkpoint", "claim", "display", "loop", "recipe", "resume", "rundir"},
+    | {"gradcam", "loaders", "network", "recipe"},
+    "opening": {"bystander", "checkpoint", "claim", "display", "group", "loop", "recipe"}
+    | {"resume", "rundir"},
     "commands": {"build", "data", "display", "environment", "errors", "explain", "ledger"}
     | {"loop", "lr_finder", "opening", "reckoning", "recipe", "report", "resume", "signals"}
-    | {"training"},
+    | {"distributed", "group", "launch", "range_test", "training"},
     "flags": {"", "errors", "recipe"},
     "cli": {"claim", "commands", "series", "data", "doctor", "errors", "flags", "display"}
-    | {"recipe", "streams"},
+    | {"distributed", "launch", "recipe", "streams"},
     "__main__": {"cli", "signals", "streams"},
     "": set(),
 }

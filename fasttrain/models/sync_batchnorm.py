@@ -1,0 +1,69 @@
+"""BatchNorm over the batches of all processes, where torch has it for GPUs only.
+
+torch.nn.SyncBatchNorm refuses tensors on a CPU (2.13). Normalising over all processes is what makes
+them compute what one process with the whole batch would, and on CPUs that can be shown.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
+    """`model` with every BatchNorm2d over all processes; weights and state_dict's names stay."""
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    for name, child in model.named_children():
+        setattr(model, name, _over_all(child) if _is_local(child) else synchronised(child, device))
+    return model
+
+
+class SyncBatchNorm2d(nn.BatchNorm2d):
+    """nn.BatchNorm2d whose statistics in training are those of all processes' images together.
+
+    Equal batches; without a process group, or in evaluation, nn.BatchNorm2d itself.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and dist.is_initialized()):
+            return super().forward(x)
+        self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+        count = x.numel() // x.shape[1] * dist.get_world_size()
+        whole = x.float()
+        mean = _Sum.apply(whole.sum((0, 2, 3))) / count
+        centred = whole - mean[:, None, None]
+        # Two passes: the difference of two large sums would lose the digits that are compared.
+        variance = _Sum.apply(centred.square().sum((0, 2, 3))) / count
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)  # type: ignore[union-attr, arg-type]
+            unbiased = variance * (count / max(count - 1, 1))
+            self.running_var.lerp_(unbiased, self.momentum)  # type: ignore[union-attr, arg-type]
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx: object, mine: Tensor) -> Tensor:
+        total = mine.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return _Sum.forward(ctx, gradient)
+
+
+def _is_local(module: nn.Module) -> bool:
+    return type(module) is nn.BatchNorm2d
+
+
+def _over_all(local: nn.Module) -> SyncBatchNorm2d:
+    assert isinstance(local, nn.BatchNorm2d)
+    made = SyncBatchNorm2d(local.num_features, eps=local.eps, momentum=local.momentum)
+    made._parameters, made._buffers = local._parameters, local._buffers
+    return made.train(local.training)

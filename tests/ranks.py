@@ -1,0 +1,152 @@
+"""Several ranks of one training, forked as in `processes`: gloo on the loopback, a tiny network.
+
+A rank can be given a fault, KIND@PLACE or KIND@PLACE:N for the N-th time that it gets there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import processes
+import torch
+from processes import CONTEXT, Ended
+
+from fasttrain.errors import DataError
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+FAULTS: dict[str, Callable[[], Any]] = {
+    "SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "SIGSEGV": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "exit": lambda: os._exit(1),
+    "exception": lambda: _raise(IndexError("a bug of ours")),
+    "hang": lambda: time.sleep(3600),
+    "SIGTERM": lambda: os.kill(os.getpid(), signal.SIGTERM),
+    "data error": lambda: _raise(DataError("train_images: damaged. Fetch them again.")),
+    "full disk": lambda: _raise(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
+}
+DEATHS = ("SIGKILL", "SIGSEGV", "exit", "exception", "hang")
+
+
+class Ranks:
+    """The command line in `world` processes on this machine, with the faults of some ranks.
+
+    Unless `patient`, deaths and hangs are noticed in seconds. `plain` is for comparisons: without
+    dropout, which no two processes share.
+    """
+
+    def __init__(
+        self,
+        log: Path,
+        arguments: list[str],
+        *,
+        world: int = 2,
+        faults: dict[int, str] | None = None,
+        only: int | None = None,
+        port: int | None = None,
+        patient: bool = False,
+        plain: bool = False,
+        compiled: bool = False,
+    ) -> None:
+        processes._ready()
+        port = port or free_port()
+        self.began = time.monotonic()
+        self.processes, self.logs = [], []
+        for rank in range(world) if only is None else [only]:
+            path = log.with_name(f"{log.name}-{rank}")
+            here = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank}
+            here |= {"LOCAL_WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            fault = (faults or {}).get(rank, "")
+            process = CONTEXT.Process(
+                target=_run,
+                args=(path, arguments, here, fault, patient, plain, compiled),
+                daemon=True,
+            )
+            process.start()
+            self.processes.append(process)
+            self.logs.append(path)
+
+    def ended(self, *, within: float = 60.0) -> list[Ended]:
+        """What became of each; all must have ended in time."""
+        found = []
+        for process, log in zip(self.processes, self.logs, strict=True):
+            process.join(max(0.0, self.began + within - time.monotonic()))
+            seconds = time.monotonic() - self.began
+            goes_on = process.exitcode is None
+            if goes_on:
+                process.kill()
+            out, err = (log.with_suffix(end).read_text() for end in (".out", ".err"))
+            assert not goes_on, f"{log} goes on after {within} s: {out} {err}"
+            found.append(Ended(process.exitcode, out, err, seconds))
+        return found
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def _run(
+    log: Path,
+    arguments: list[str],
+    variables: dict[str, Any],
+    fault: str,
+    patient: bool,
+    plain: bool,
+    compiled: bool,
+) -> None:
+    os.environ.update({name: str(value) for name, value in variables.items()})
+    if not patient:
+        hurry()
+    if plain:
+        torch.nn.Dropout.forward = lambda self, x: x
+    if compiled:  # dynamo as it is, without the half minute of its code generator
+        real = torch.compile
+        torch.compile = lambda function, **options: real(function, backend="aot_eager", **options)
+    if fault:
+        plant(fault)
+    processes._run(log, arguments, "", log, None, None)
+
+
+def hurry() -> None:
+    """Deaths and hangs are noticed in seconds."""
+    from fasttrain import meeting, watch
+
+    watch.BEAT, watch.LOST, watch.HURRIED, watch.GRACE = 0.1, 4.0, 0.8, 2.0
+    meeting.PATIENCE, meeting.JOIN = 3.0, 4.0
+
+
+def plant(fault: str) -> None:
+    """Let KIND happen in this process when it gets to PLACE."""
+    from fasttrain import commands, files, loop, meeting, step, training
+
+    kind, _, place = fault.partition("@")
+    place, _, number = place.partition(":")
+    home, name = {
+        "join": (meeting, "join"),
+        "data": (training, "splits"),
+        "step": (step.Step, "__call__"),
+        "evaluation": (loop, "evaluate"),
+        "save": (files, "write_atomically"),
+        "disk": (files, "_write"),
+        "analysis": (commands, "look_at"),
+    }[place]
+    real, calls = getattr(home, name), iter(range(1, 10**9))
+
+    def broken(*args: Any, **options: Any) -> Any:
+        if next(calls) == int(number or 1):
+            FAULTS[kind]()
+        return real(*args, **options)
+
+    setattr(home, name, broken)

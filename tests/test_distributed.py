@@ -1,0 +1,284 @@
+"""Several processes as one training: what they compute, and that none is left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from processes import flags, one_line
+from ranks import DEATHS, Ranks
+from tiny_runs import end, same
+
+from fasttrain import checkpoint, cli, distributed, meeting
+from fasttrain.errors import EnvironmentProblem, UsageError
+from fasttrain.launch import Place
+
+HERE = Path(__file__).parent
+STEPS = 3  # an epoch; the warm-up is one call of the step more
+
+
+def statuses(ended):
+    return [each.status for each in ended]
+
+
+def said(ended):
+    """What the processes wrote on stderr, which must be one line of one of them."""
+    return one_line("".join(each.err for each in ended))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An undisturbed run of two processes."""
+    path = tmp_path_factory.mktemp("ranks") / "whole"
+    ended = Ranks(path.with_name("log"), flags(path)).ended()
+    assert statuses(ended) == [0, 0]
+    assert [each.err for each in ended] == ["", ""]
+    assert ended[0].out.count("    2  ") == 1
+    assert ended[1].out == ""
+    return path
+
+
+def numbers(path):
+    """Weights, buffers and momenta at the end, the sweep's losses, and the epochs' numbers."""
+    step, rows = checkpoint.load(path / "checkpoints" / "last.pt")["step"], end(path)["rows"]
+    momenta = [values["momentum_buffer"] for values in step["optimizer"]["state"].values()]
+    return [value.double() for value in (*step["model"].values(), *momenta)] + [torch.tensor(rows)]
+
+
+def furthest(a, b):
+    return max((x - y).abs().max().item() for x, y in zip(a, b, strict=True))
+
+
+def test_two_processes_at_half_the_batch_compute_what_one_does_at_the_whole(tmp_path):
+    """Range test, steps, epochs' numbers; without --sync-bn, the control, they differ."""
+    found = {}
+    for name, world, more in (("1", 1, []), ("2", 2, ["--sync-bn"]), ("control", 2, [])):
+        arguments = flags(tmp_path / name, lr="auto", amp="off") + more
+        ended = Ranks(tmp_path / f"log{name}", arguments, world=world, plain=True).ended()
+        assert statuses(ended) == [0] * world, ended
+        found[name] = numbers(tmp_path / name)
+    assert furthest(found["1"], found["2"]) < 1e-5
+    assert furthest(found["1"], found["control"]) > 1e-3
+
+
+def test_compiled_and_in_bf16_too_a_checkpoint_has_the_eager_models_names(whole, tmp_path):
+    arguments = flags(tmp_path / "a", compile="on", amp="bf16")
+    ended = Ranks(tmp_path / "log", arguments, compiled=True).ended()
+    assert statuses(ended) == [0, 0], ended
+    names = [
+        list(checkpoint.load(path / "checkpoints" / "last.pt")["step"]["model"])
+        for path in (whole, tmp_path / "a")
+    ]
+    assert names[0] == names[1]
+    assert not [name for name in names[0] if "module" in name or "_orig_mod" in name]
+
+
+def stopped(tmp_path, step):
+    """A run of which rank 1 alone has got a SIGTERM in call `step` of its step."""
+    ended = Ranks(tmp_path / "log", flags(tmp_path / "a"), faults={1: f"SIGTERM@step:{step}"})
+    ended = ended.ended()
+    assert statuses(ended) == [143, 143]
+    assert "stopped by SIGTERM: saved. Resume with" in said(ended)
+    return checkpoint.load(tmp_path / "a" / "checkpoints" / "last.pt")
+
+
+def test_a_signal_to_one_process_stops_all_after_the_same_step_and_they_go_on_bitwise(
+    whole, tmp_path
+):
+    state = stopped(tmp_path, 3)
+    assert state["progress"] == [0, 2]
+    assert state["run"]["sums"].shape[0] == 2
+    shutil.copytree(tmp_path / "a", tmp_path / "control")
+    assert statuses(Ranks(tmp_path / "log", flags(tmp_path / "a")).ended()) == [0, 0]
+    assert same(end(tmp_path / "a"), end(whole))
+
+    state["run"]["sums"][1] = 0  # the control: what rank 1 had counted is forgotten
+    checkpoint.save(tmp_path / "control" / "checkpoints" / "last.pt", state)
+    assert statuses(Ranks(tmp_path / "log", flags(tmp_path / "control")).ended()) == [0, 0]
+    assert not same(end(tmp_path / "control"), end(whole))
+
+
+def test_the_number_of_processes_may_change_and_no_image_is_lost(tmp_path):
+    stopped(tmp_path, 3)
+    (ended,) = Ranks(tmp_path / "log", flags(tmp_path / "a"), world=1).ended()
+    assert ended.status == 0
+    assert "it had 2 process(es) and goes on with 1" in ended.out
+    assert "not bit for bit" in ended.out
+    answers = [row[3] * 48 for row in end(tmp_path / "a")["rows"]]
+    assert answers == pytest.approx([round(answer) for answer in answers])
+
+
+@pytest.mark.parametrize("kind", ["SIGKILL", "exception", "hang"])
+def test_a_process_that_dies_takes_all_down_and_is_named(tmp_path, kind):
+    ended = Ranks(tmp_path / "log", flags(tmp_path / "a"), faults={1: f"{kind}@step:3"})
+    dead_is_named(ended.ended(within=20), kind, dead=1)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("place", ["data", "step:2", "step:7", "evaluation:2", "save:2"])
+@pytest.mark.parametrize("kind", DEATHS)
+@pytest.mark.parametrize("world", [2, 3])
+def test_any_death_at_any_moment_takes_all_down(tmp_path, kind, place, world):
+    dead = 0 if "save" in place else 1
+    ended = Ranks(
+        tmp_path / "log", flags(tmp_path / "a"), faults={dead: f"{kind}@{place}"}, world=world
+    )
+    dead_is_named(ended.ended(within=25), kind, dead=dead)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", DEATHS[:4])
+def test_with_the_real_limits_too_all_are_down_in_half_a_minute(tmp_path, kind):
+    ended = Ranks(
+        tmp_path / "log", flags(tmp_path / "a"), faults={1: f"{kind}@step:3"}, patient=True
+    )
+    dead_is_named(ended.ended(within=30), kind, dead=1)
+
+
+def dead_is_named(ended, kind, *, dead):
+    """The survivors have exit code 9, and one of them names the dead one."""
+    survivors = [each for rank, each in enumerate(ended) if rank != dead]
+    assert statuses(survivors) == [9] * len(survivors), ended
+    if dead == 0 and kind != "exception":  # it held the store through which they speak
+        assert any("rank 0" in each.err for each in survivors), ended
+    else:
+        assert re.search(rf"rank {dead} .*(died|does not answer|ended with)", said(survivors))
+    assert ended[dead].status != 0
+
+
+def test_an_error_of_one_process_ends_all_with_its_code_and_one_message(tmp_path):
+    faults = {
+        "full disk@disk:2": (0, 6, "No space left"),
+        "data error@data": (1, 4, "train_images: damaged"),
+    }
+    for number, (fault, (rank, code, words)) in enumerate(faults.items()):
+        path = tmp_path / str(number)
+        ended = Ranks(tmp_path / f"log{number}", flags(path), faults={rank: fault}).ended(within=20)
+        assert statuses(ended) == [code, code], ended
+        assert words in said(ended)
+
+
+def test_numbers_that_are_not_finite_end_all_after_the_same_step(tmp_path):
+    ended = Ranks(tmp_path / "log", flags(tmp_path / "a", lr=1000, epochs=40)).ended()
+    assert statuses(ended) == [7, 7]
+    assert "not finite" in said(ended)
+
+
+def test_a_run_directory_in_use_is_said_once(whole, tmp_path):
+    (tmp_path / "file").write_text("not a run")
+    arguments = [word for word in flags(tmp_path) if word != "--resume"]
+    ended = Ranks(tmp_path / "log", arguments).ended()
+    assert statuses(ended) == [6, 6]
+    assert "holds files but no run" in said(ended)
+
+
+def test_a_batch_that_cannot_be_shared_equally_is_refused_with_those_that_can(tmp_path):
+    ended = Ranks(tmp_path / "log", flags(tmp_path / "a", batch_size=15)).ended()
+    assert statuses(ended) == [2, 2]
+    assert "Nearest: 14 or 16." in said(ended)
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_port_in_use_and_a_process_that_never_comes_are_said_with_host_and_port(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        (ended,) = Ranks(tmp_path / "log", flags(tmp_path / "a"), only=0, port=port).ended()
+        assert ended.status == 9
+        assert f"127.0.0.1:{port}" in ended.err.splitlines()[-1]
+    alone = Ranks(tmp_path / "log", flags(tmp_path / "a"), only=0)
+    (ended,) = alone.ended(within=20)
+    assert ended.status == 9
+    assert "rank 0 of 2 cannot join" in ended.err.splitlines()[-1]
+
+
+def test_a_start_is_not_taken_for_an_earlier_one_whose_keys_are_still_there():
+    store = torch.distributed.HashStore()
+    names = []
+    for _ in range(3):  # as torchrun restarts its processes, in any order
+        found = in_threads([partial(meeting.call_the_roll, store, rank, 3) for rank in (2, 0, 1)])
+        assert len(set(found)) == 1
+        names += found[:1]
+    assert len(set(names)) == 3
+
+
+def in_threads(calls):
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [future.result() for future in [pool.submit(call) for call in calls]]
+
+
+def test_after_torchrun_restarts_it_a_run_ends_bitwise_as_one_that_nothing_befell(whole, tmp_path):
+    """The real torchrun; rank 1 kills itself in the second epoch of its first life."""
+    worker = tmp_path / "worker.py"
+    worker.write_text(
+        "import os, tiny_runs, torch, ranks\n"
+        "from fasttrain.__main__ import main\n"
+        "torch.set_num_threads(1)\n"
+        "tiny_runs.shrink(tiny_runs.Patches)\n"
+        "ranks.hurry()\n"
+        "if os.environ['TORCHELASTIC_RESTART_COUNT'] + os.environ['RANK'] == '01':\n"
+        "    ranks.plant('SIGKILL@step:6')\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    command += ["2", "--max-restarts", "1", str(worker), *flags(tmp_path / "a")]
+    paths = os.pathsep.join(map(str, (HERE.parent, HERE)))
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall("fasttrain: error: rank 1 .* died", done.stderr)) == 1, done.stderr
+    assert "resuming" in done.stdout
+    assert same(end(tmp_path / "a"), end(whole))
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    eight = Place(rank=0, world=8, local_rank=0, local_world=8)
+    with pytest.raises(EnvironmentProblem, match=r"--nproc-per-node \(8\): only 4 GPU"):
+        meeting.backend(eight, "auto")
+    with pytest.raises(UsageError, match=r"--device \(cuda:1\)"):
+        meeting.backend(eight, "cuda:1")
+    assert meeting.backend(eight, "cpu") == "gloo"
+
+
+def test_a_half_set_environment_is_refused_before_torch_is_imported(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "0")
+    assert cli.main(["--dataset", "synthetic"]) == 2
+    assert "WORLD_SIZE (not set): RANK is" in one_line(capsys.readouterr().err)
+
+
+def test_only_training_and_its_range_test_run_in_several_processes(monkeypatch, capsys):
+    for name, value in Place(world=2, local_world=2, port=1, host="here")._asdict().items():
+        name = {"world": "WORLD_SIZE", "local_world": "LOCAL_WORLD_SIZE"}.get(name, name.upper())
+        name = {"PORT": "MASTER_PORT", "HOST": "MASTER_ADDR"}.get(name, name)
+        monkeypatch.setenv(name, str(value))
+    assert cli.main(["report", "runs/none"]) == 2
+    assert cli.main(["--runs", "2"]) == 2
+    assert capsys.readouterr().err.count("needs one process") == 2
+
+
+def test_a_process_alone_is_a_group_of_one_without_cost():
+    with distributed.joined(Place()) as group:
+        assert (group.rank, group.world, group.first) == (0, 1, True)
+        tensor = torch.arange(3.0)
+        assert group.sum(tensor) is tensor
+        assert group.rows(tensor) is tensor
+        assert torch.equal(group.row(tensor), tensor)
+        assert group.highest(7) == 7
+        assert not torch.distributed.is_initialized()
