@@ -1,5 +1,6 @@
 """The README's claims that a machine can check."""
 
+import json
 import re
 from pathlib import Path
 
@@ -51,3 +52,12 @@ def test_every_promise_names_a_test_that_exists():
         for module, test in named:
             code = (ROOT / "tests" / f"{module}.py").read_text(encoding="utf-8")
             assert re.search(rf"^def {test}\(", code, re.MULTILINE), f"{module}::{test}"
+
+
+def test_the_soaks_counts_are_kept_with_their_machine_and_commit():
+    found = json.loads((ROOT / "benchmarks" / "results" / "soak.json").read_text())
+    assert found["failed"] == []
+    assert found["passed"]["kills"] >= 200
+    assert found["passed"]["flipped bits and truncations"] >= 3000
+    assert found["passed"]["crash points of a whole run"] >= 500
+    assert found["environment"]["fasttrain"]["commit"]

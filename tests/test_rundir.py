@@ -15,6 +15,7 @@ import pytest
 from fasttrain import claim, files
 from fasttrain.claim import read_epochs
 from fasttrain.errors import OutputError
+from fasttrain.report.files import write_whole
 from fasttrain.rundir import RunDir
 
 RECIPE = {"recipe": "resnet18", "epochs": 50}
@@ -192,3 +193,15 @@ def test_a_second_process_is_refused_with_the_holder_and_death_lets_go(tmp_path)
         run.close()
         RunDir.resume(path).close()
     assert (path / ".lock").read_text() == ""
+
+
+def test_a_page_that_a_kill_left_half_written_is_cleaned_like_any_other_file(tmp_path, monkeypatch):
+    drafts = []
+    with monkeypatch.context() as patches:
+        patches.setattr(Path, "replace", lambda self, target: drafts.append(self.name))
+        write_whole(tmp_path / "report.html", "<title>a run</title>")
+    assert files.LEFTOVER.fullmatch(drafts[0])["name"] == "report.html"
+    path = a_run(tmp_path / "a")
+    (path / drafts[0]).touch()
+    RunDir.resume(path).close()
+    assert not (path / drafts[0]).exists()

@@ -6,6 +6,7 @@ A person who looks at a run should read what to do, not where Python stood.
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,8 @@ def write_whole(path: Path, text: str) -> Path:
     """Put `text` in place of `path` in one move, so that nobody reads half a page."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        # Named so that the next start of the run takes it away, should this one be killed now.
+        draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
         try:
             draft.write_text(text, encoding="utf-8")
             draft.replace(path)
