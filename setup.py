@@ -34,6 +34,7 @@ setup(
             f"triton>=3.6; {LINUX}",
             "pytest>=8",
             "pytest-benchmark>=5",
+            "hypothesis>=6",
             "selenium>=4",
             "albumentations==2.0.8",
         ],

@@ -12,6 +12,7 @@ import os
 import pickle
 import re
 import stat
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -150,13 +151,14 @@ def _verified(data: bytes, path: Path) -> bytes:
 
 def _unpack(payload: bytes, path: Path) -> Any:
     try:
-        with zipfile.ZipFile(io.BytesIO(payload)) as archive:
+        with warnings.catch_warnings(), zipfile.ZipFile(io.BytesIO(payload)) as archive:
+            warnings.simplefilter("ignore")  # torch has some for pickles that it then refuses
             if sum(entry.file_size for entry in archive.infolist()) > len(payload):
                 raise ValueError("it is compressed")  # torch.save compresses nothing
-        return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+            return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        why = "refused: it contains objects other than tensors and numbers"
         found = re.search(r"GLOBAL:? (\S+)", str(error))
+        why = "refused: it contains objects other than tensors and numbers"
         why += f" ({found[1]})" if found else ""
         raise _bad(path, why, "None of it was run; use another one") from error
     except Exception as error:  # torch.load of a strange file raises whatever it trips over
@@ -172,8 +174,7 @@ def _leaves(tree: object) -> Iterator[object]:
     """Every key and value in nested dicts, lists and tuples; each container once, so no cycle."""
     stack, seen = [tree], set()
     while stack:
-        item = stack.pop()
-        if type(item) not in (dict, OrderedDict, list, tuple):
+        if type(item := stack.pop()) not in (dict, OrderedDict, list, tuple):
             yield item
         elif id(item) not in seen:
             seen.add(id(item))

@@ -18,7 +18,6 @@ from .errors import (
     CheckpointError,
     Elsewhere,
     FasttrainError,
-    OutOfMemory,
     Stopped,
     UsageError,
 )
@@ -44,12 +43,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (FasttrainError, Stopped) as error:
         return _complain(str(error), error.code)
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        from . import choices, memory
+
+        if not memory.is_short(error):
             raise
-        asked = given.get("batch_size", Recipe().batch_size)
-        return _complain(
-            f"--batch-size ({asked}): out of memory. Try a smaller one.", OutOfMemory.code
-        )
+        recipe = make(given)
+        short = memory.shortage(recipe.batch_size, choices.device(recipe.device))
+        return _complain(str(short), short.code)
 
 
 def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, command: str) -> int:
@@ -86,7 +86,8 @@ def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, com
     elif name == "doctor":
         from . import doctor
 
-        doctor.examine(make(given), display=display)
+        task = doctor.find_batch_size if options.find_batch_size else doctor.examine
+        task(make(given), display=display)
     elif name == "find-lr":
         with joined(place, device=str(given.get("device", "auto"))) as group:
             commands.search_lr(make(given), display=display, group=group)
@@ -167,13 +168,6 @@ def _data(recipe: Recipe, display: Any) -> int:
     for key, value in cifar10.describe(folder, say=display.say, bar=display.bar).items():
         display.say(f"{key:14} {value}")
     return 0
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """torch says it with a class on a GPU and with words on a CPU."""
-    said = str(error)
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or "DefaultCPUAllocator" in said or "could not create a memory object" in said
 
 
 def _complain(message: str, code: int) -> int:

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from time import perf_counter
 
-from . import environment, explain, opening, resume
+from . import choices, environment, explain, memory, opening, resume
 from .build import build, splits
 from .data import CLASSES, Split
 from .display import Display
@@ -70,8 +70,9 @@ def train(
                 training = Training(
                     recipe, folder, display, signals, ledger, group, profile=profile
                 )
-                training.prepare(state)
-                training.run()
+                with memory.told(recipe.batch_size, choices.device(recipe.device)):
+                    training.prepare(state)
+                    training.run()
                 group.dissolve()  # the report may take minutes, and needs one process
                 if not group.first:
                     return training.position.history

@@ -5,6 +5,7 @@ It keeps nothing of what it trains; what it says of speed it has measured, in ab
 
 from __future__ import annotations
 
+from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
@@ -14,6 +15,7 @@ from .build import build
 from .data import Split, synthetic
 from .display import Display
 from .inventory import inventory
+from .largest import largest
 from .measure import measure, subject
 from .recipe import Recipe
 
@@ -46,6 +48,17 @@ def examine(recipe: Recipe, *, display: Display | None = None, seconds: float = 
     for what in untried(measured, allocator=found["allocator"]):
         say(f"  not tried: {what}")
     return measured
+
+
+def find_batch_size(recipe: Recipe, *, display: Display | None = None) -> int:
+    """Say and return the largest batch that fits, by the eager model of `recipe`; 0 if none."""
+    say = (display or Display()).say
+    built = build(replace(recipe, compile="off", batch_size=1), *images())
+    next(iter(built.train))  # what the loader keeps on the device is there too
+    found = largest(built.step)
+    say(f"largest batch on {built.device}, {built.choices['amp'].value}, not compiled:")
+    say(f"  --batch-size {found.batch_size} ({found.how})" if found.batch_size else "  none fits")
+    return found.batch_size
 
 
 def _origin(optimizer: object) -> str:

@@ -6,6 +6,12 @@ The command line turns any of these into one line on stderr; a traceback is kept
 from __future__ import annotations
 
 
+def shown(value: object, most: int = 40) -> str:
+    """A value as a line can hold it: what a terminal would obey escaped, what is long cut."""
+    text = str(value) if str(value).isprintable() else repr(value)
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 class FasttrainError(Exception):
     """What went wrong, why, and what to do, in one line; `code` is the exit status."""
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import UsageError
+from .errors import UsageError, shown
 
 Scalar = bool | int | float | str | None
 
@@ -81,6 +81,4 @@ def bounds(facts: Mapping[str, Any]) -> str:
 
 def complaint(name: str, value: object, why: str) -> UsageError:
     """The error on a field's value, to be raised."""
-    shown = str(value) if str(value).isprintable() else repr(value)
-    shown = shown if len(shown) <= 40 else shown[:37] + "..."
-    return UsageError(f"{flag(name)} ({shown}): {why}. See --help.")
+    return UsageError(f"{flag(name)} ({shown(value)}): {why}. See --help.")

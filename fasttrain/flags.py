@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import __version__
-from .errors import UsageError
+from . import __version__, values
+from .errors import UsageError, shown
 from .recipe import FIELDS, Scalar, flag, make, parse
 
 COMMANDS = {
@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
     """argparse whose complaints are UsageErrors and name the nearest flag."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}. See --help.")
+        raise UsageError(f"{shown(message, 200)}. See --help.")
 
 
 def read(arguments: list[str]) -> tuple[str, argparse.Namespace, dict[str, Scalar]]:
@@ -45,7 +45,8 @@ def read(arguments: list[str]) -> tuple[str, argparse.Namespace, dict[str, Scala
         name, arguments = arguments[0], arguments[1:]
     elif arguments and not arguments[0].startswith("-"):
         raise UsageError(
-            f"command ({arguments[0]!r}): must be one of {', '.join(COMMANDS)}. See --help."
+            f"command ({shown(repr(arguments[0]))}): must be one of {', '.join(COMMANDS)}. "
+            "See --help."
         )
     options, unknown = parser(name).parse_known_args(arguments)
     if unknown:
@@ -77,6 +78,12 @@ def parser(name: str) -> Parser:
         return made
     if name == "train":
         _add_run_flags(made)
+    if name == "doctor":
+        made.add_argument(
+            "--find-batch-size",
+            action="store_true",
+            help="find the largest training batch that fits into memory, and nothing else",
+        )
     groups = {group: made.add_argument_group(title) for group, title in TITLES.items()}
     for field in FIELDS.values():
         if name == "doctor" and not _is_of_the_machine(field):
@@ -88,13 +95,16 @@ def parser(name: str) -> Parser:
 def _add_run_flags(made: Parser) -> None:
     runs = made.add_argument_group("run: where it is kept")
     runs.add_argument(
-        "--out", type=_path, metavar="FOLDER", help="run directory (default: runs/RECIPE-DATE-TIME)"
+        "--out",
+        type=values.path,
+        metavar="FOLDER",
+        help="run directory (default: runs/RECIPE-DATE-TIME)",
     )
     either = runs.add_mutually_exclusive_group()
     either.add_argument(
         "--resume",
         nargs="?",
-        type=_path,
+        type=values.path,
         const=True,
         metavar="CHECKPOINT",
         help="go on with a run: a checkpoint, a run directory, --out's or the newest one",
@@ -109,7 +119,7 @@ def _add_run_flags(made: Parser) -> None:
     )
     runs.add_argument(
         "--runs",
-        type=_runs,
+        type=values.runs,
         default=1,
         metavar="INT",
         help="runs with seeds from --seed on, and how far they agree (default: 1)",
@@ -123,15 +133,23 @@ def _add_run_flags(made: Parser) -> None:
 
 def _add_run_arguments(made: Parser, name: str) -> None:
     if name == "compare":
-        made.add_argument("runs", type=_path, nargs="+", metavar="RUN", help="run directories")
         made.add_argument(
-            "--out", type=_path, default=Path("compare.html"), help="page (default: compare.html)"
+            "runs", type=values.path, nargs="+", metavar="RUN", help="run directories"
+        )
+        made.add_argument(
+            "--out",
+            type=values.path,
+            default=Path("compare.html"),
+            help="page (default: compare.html)",
         )
         return
-    made.add_argument("run", type=_path, metavar="RUN", help="run directory")
+    made.add_argument("run", type=values.path, metavar="RUN", help="run directory")
     if name == "explain":
         made.add_argument(
-            "--image", type=_index, metavar="INDEX", help="one test image, through all four stages"
+            "--image",
+            type=values.index,
+            metavar="INDEX",
+            help="one test image, through all four stages",
         )
         made.add_argument(
             "--sample",
@@ -140,18 +158,6 @@ def _add_run_arguments(made: Parser, name: str) -> None:
             help="which mistakes are shown (default: confident: the most confident ones first)",
         )
         made.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-
-
-def _runs(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 5 and int(text)):
-        raise UsageError(f"--runs ({text!r}): must be a whole number from 1 to 9999. See --help.")
-    return int(text)
-
-
-def _index(text: str) -> int:
-    if not text.isdecimal() or len(text) > 9:
-        raise UsageError(f"--image ({text!r}): must be a whole number from 0. See --help.")
-    return int(text)
 
 
 def _add_field(group: Any, field: Any) -> None:
@@ -182,14 +188,8 @@ def _metavar(facts: Mapping[str, Any]) -> str:
     return "{" + ",".join([kind, *facts["also"]]) + "}" if facts["also"] else kind
 
 
-def _path(text: str) -> Path:
-    if not text or not text.isprintable():
-        raise UsageError(f"path ({text!r}): must be a non-empty line of text. See --help.")
-    return Path(text)
-
-
 def _refuse(word: str, name: str) -> NoReturn:
     known = [option for action in parser(name)._actions for option in action.option_strings]
     near = difflib.get_close_matches(word.split("=")[0], known, n=1)
     hint = f"Did you mean {near[0]}?" if near else "See --help."
-    raise UsageError(f"argument ({word!r}): not known to fasttrain {name}. {hint}")
+    raise UsageError(f"argument ({shown(repr(word))}): not known to fasttrain {name}. {hint}")

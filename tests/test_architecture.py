@@ -13,6 +13,7 @@ MAY_IMPORT = {
         for name in ("errors", "draws", "models", "schedule", "ledger", "analysis", "intervals")
     },
     **{name: {"errors"} for name in ("lr_finder", "gradcam", "report", "choices", "fields")},
+    **{name: {"errors"} for name in ("memory", "values")},
     **{name: {"errors"} for name in ("files", "launch", "tally")},
     "signals": {"errors", "launch"},
     "group": {"launch"},
@@ -29,7 +30,9 @@ MAY_IMPORT = {
     "probe": {"data", "step", "timeline", "trace"},
     "measure": {"bottleneck", "build", "choices", "data", "errors", "ledger", "probe", "recipe"},
     "inventory": {"", "data", "environment", "optim"},
-    "doctor": {"bottleneck", "build", "data", "display", "inventory", "measure", "recipe"},
+    "largest": {"allocator", "lr_finder", "memory", "step"},
+    "doctor": {"bottleneck", "build", "data", "display", "inventory", "largest", "measure"}
+    | {"recipe"},
     "profiling": {"", "build", "display", "files", "loop", "rundir", "timeline", "trace"},
     "optim": {"errors", "kernels", "kernel_sgd", "muon"},
     "kernel_sgd": {"kernels"},
@@ -62,12 +65,13 @@ MAY_IMPORT = {
     | {"gradcam", "loaders", "network", "recipe"},
     "opening": {"bystander", "checkpoint", "claim", "display", "group", "loop", "recipe"}
     | {"resume", "rundir"},
-    "commands": {"build", "data", "display", "environment", "errors", "explain", "ledger"}
+    "commands": {"build", "choices", "data", "display", "memory"}
+    | {"environment", "errors", "explain", "ledger"}
     | {"loop", "lr_finder", "opening", "reckoning", "recipe", "report", "resume", "signals"}
     | {"distributed", "group", "launch", "range_test", "training"},
-    "flags": {"", "errors", "recipe"},
+    "flags": {"", "errors", "recipe", "values"},
     "cli": {"claim", "commands", "series", "data", "doctor", "errors", "flags", "display"}
-    | {"distributed", "launch", "recipe", "streams"},
+    | {"choices", "distributed", "launch", "memory", "recipe", "streams"},
     "__main__": {"cli", "signals", "streams"},
     "": set(),
 }

@@ -1,4 +1,5 @@
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -166,8 +167,12 @@ def test_a_batch_that_does_not_fit_is_exit_8(tmp_path):
         check=False,
     )
     assert done.returncode == 8
-    said = "fasttrain: error: --batch-size (4000): out of memory. Try a smaller one."
-    assert done.stderr.strip() == said
+    assert re.fullmatch(
+        r"fasttrain: error: --batch-size \(4000\): out of memory on cpu, \d\.\d of 5\.0 GiB at its "
+        r"peak\. Try --batch-size 2000, or ask `python -m fasttrain doctor --find-batch-size`\.\n",
+        done.stderr,
+    )
+    assert not list((tmp_path / "a").rglob("*.pt"))
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -1,0 +1,44 @@
+"""What a word on the command line may be where it is no field of a Recipe: paths and counts.
+
+Whatever is refused here is refused in a line, before anything is imported or opened.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .errors import UsageError, shown
+
+LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes, as file systems have it
+
+
+def path(text: str) -> Path:
+    """A path whose names a file system can have."""
+    why = ""
+    if not text or not text.isprintable():
+        why = "must be a non-empty line of text"
+    elif any(len(name.encode()) > LONGEST_NAME for name in Path(text).parts):
+        why = f"a name in it is longer than {LONGEST_NAME} bytes"
+    elif len(text.encode()) > LONGEST_PATH:
+        why = f"is longer than {LONGEST_PATH} bytes"
+    if why:
+        raise UsageError(f"path ({shown(repr(text))}): {why}. See --help.")
+    return Path(text)
+
+
+def runs(text: str) -> int:
+    """How many runs: 1 to 9999."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 5 and int(text)):
+        raise _refused("--runs", text, "from 1 to 9999")
+    return int(text)
+
+
+def index(text: str) -> int:
+    """Of an image: 0 or more."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise _refused("--image", text, "from 0")
+    return int(text)
+
+
+def _refused(flag: str, text: str, bounds: str) -> UsageError:
+    return UsageError(f"{flag} ({shown(repr(text))}): must be a whole number {bounds}. See --help.")
