@@ -153,6 +153,7 @@ OTHER = {
     "label_smoothing": 0.1,
     "filters": "muon",
     "alternate": True,
+    "sync_bn": True,
     "test_flips": True,
 }
 FREE = {"data_dir", "loader", "device", "amp", "compile", "optimizer", "deterministic"}
