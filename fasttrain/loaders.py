@@ -95,6 +95,7 @@ def loader(
         mean=mean,
         std=std,
         hole=recipe.cutout if training else 0,
+        reflect=recipe.border == "reflect",
         drop_last=training,
     )
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .fields import Scalar, bounds, check, choice, complaint, flag, line, number, switch
+from .named import LEVELS, RECIPES, level
 
 __all__ = ["FIELDS", "LEVELS", "RECIPES", "Recipe", "Scalar", "flag", "make", "parse"]
 
@@ -64,7 +65,13 @@ class Recipe:
     )
 
     crop_padding: int = number(
-        4, 0, 16, "augmentation", "black pixels around an image that the random crop moves over"
+        4, 0, 16, "augmentation", "pixels around an image that the random crop moves over"
+    )
+    border: str = choice(
+        "black",
+        ("black", "reflect"),
+        "augmentation",
+        "what the random crop finds outside an image: nothing, or the image mirrored at its edge",
     )
     flip: float = number(0.5, 0.0, 1.0, "augmentation", "probability of a horizontal flip")
     alternate: bool = switch(
@@ -130,41 +137,6 @@ class Recipe:
 
 FIELDS: dict[str, dataclasses.Field[Any]] = {f.name: f for f in dataclasses.fields(Recipe)}
 
-RECIPES: dict[str, dict[str, Scalar]] = {
-    "resnet18": {},
-    # The source experiment, as far as it is known. It also rotated by up to 7 degrees: left out.
-    "reference": {
-        "lr": 0.0534,
-        "weight_decay": 0.0,
-        "crop_padding": 0,
-        "cutout": 16,
-        "cutout_probability": 0.5,
-        "statistics": "reference",
-    },
-    # Measured in benchmarks/results/sprint-*.json; what each means is in README's "Sprint".
-    "sprint": {
-        "model": "sprint",
-        "target_accuracy": 0.94,
-        "filters": "muon",
-        "momentum": 0.85,
-        "weight_decay": 3e-3,
-        "scheduler": "linear",
-        "label_smoothing": 0.2,
-        "crop_padding": 2,
-        "alternate": True,
-        "cutout": 0,
-        "test_flips": True,
-    },
-}
-
-# What a sprint needs for a target accuracy: the first level that is not below the target.
-LEVELS: list[tuple[float, dict[str, Scalar]]] = [
-    (0.88, {"widths": "44,88,176", "epochs": 4, "batch_size": 1000, "lr": 0.24}),
-    (0.9253, {"widths": "64,256,256", "epochs": 8, "batch_size": 1000, "lr": 0.24}),
-    (0.94, {"widths": "64,256,256", "epochs": 16, "batch_size": 1000, "lr": 0.24}),
-    (0.95, {"widths": "128,384,384", "epochs": 16, "batch_size": 1000, "lr": 0.24}),
-]
-
 
 def make(given: Mapping[str, Scalar]) -> Recipe:
     """The named recipe of `given` with the given fields laid over it."""
@@ -173,15 +145,9 @@ def make(given: Mapping[str, Scalar]) -> Recipe:
         raise complaint("recipe", name, f"must be one of {', '.join(RECIPES)}")
     named = RECIPES[str(name)]
     if name == "sprint":
-        named = {**named, **_level(given.get("target_accuracy") or named["target_accuracy"])}
+        named = {**named, **level(given.get("target_accuracy") or named["target_accuracy"])}
     fields: dict[str, Any] = {**named, **given}
     return Recipe(**fields)
-
-
-def _level(target: Scalar) -> dict[str, Scalar]:
-    """The sprint's settings for a target; beyond the last level, the last one's."""
-    enough = (level for reached, level in LEVELS if isinstance(target, float) and target <= reached)
-    return next(enough, LEVELS[-1][1])
 
 
 def parse(name: str, text: str) -> Scalar:

@@ -29,11 +29,14 @@ def _ref(
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
     side: int,
+    reflect: bool = False,
 ) -> None:
     """The same in plain torch."""
     at = torch.arange(SIDE, device=out.device)
     y = crop[:, :1] + at
     x = crop[:, 1:] + torch.where(flip[:, None], SIDE - 1 - at, at)
+    if reflect:
+        y, x = (SIDE - 1 - (SIDE - 1 - place.abs()).abs() for place in (y, x))
     there = _square((y >= 0) & (y < SIDE), (x >= 0) & (x < SIDE))
     y, x = y.clamp(0, SIDE - 1), x.clamp(0, SIDE - 1)
     pixels = images[order[:, None, None], y[:, :, None], x[:, None, :]].float() * there
@@ -60,6 +63,7 @@ def _augment_kernel(
     mean,
     std,
     HOLE: tl.constexpr,
+    REFLECT: tl.constexpr,
     SIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -72,6 +76,9 @@ def _augment_kernel(
         at = third * BLOCK + tl.arange(0, BLOCK)
         channel, x, y = at % 3, at // 3 % SIDE, at // (3 * SIDE)
         from_y, from_x = top + y, left + tl.where(flipped, SIDE - 1 - x, x)
+        if REFLECT:
+            from_y = SIDE - 1 - tl.abs(SIDE - 1 - tl.abs(from_y))
+            from_x = SIDE - 1 - tl.abs(SIDE - 1 - tl.abs(from_x))
         there = (from_y >= 0) & (from_y < SIDE) & (from_x >= 0) & (from_x < SIDE)
         pixel = tl.load(source + (from_y * SIDE + from_x) * 3 + channel, there, other=0)
         center = tl.where(channel == 0, mean[0], tl.where(channel == 1, mean[1], mean[2]))
@@ -94,12 +101,13 @@ def augment_(
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
     side: int,
+    reflect: bool = False,
 ) -> None:
     """Fill `out` (B, 32, 32, 3), of any float dtype, from `images` uint8 (N, 32, 32, 3).
 
     `order` int64 (B,), `crop` int32 (B, 2), `flip` bool (B,) and `hole` int32 (B, 2) are rows of a
     Draw; all tensors are contiguous and on one GPU. `mean` and `std` are of bytes, 0..255; `side`
-    is the hole's, 0 for none.
+    is the hole's, 0 for none. Outside an image all is black, or with `reflect` its mirror image.
     """
     with torch.cuda.device_of(out):
         _augment_kernel[(len(out),)](
@@ -112,6 +120,7 @@ def augment_(
             mean,
             std,
             HOLE=side,
+            REFLECT=reflect,
             SIDE=SIDE,
             BLOCK=BLOCK,
             num_warps=4,

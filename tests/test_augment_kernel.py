@@ -59,6 +59,15 @@ def test_the_kernel_gives_bitwise_what_its_reference_gives(split, size, dtype):
         assert torch.equal(ours, theirs)
 
 
+def test_with_a_reflecting_border_too(split):
+    far = some(9, crop=np.array((-7, 11)))
+    ours, theirs = (
+        augmented(partial(op, reflect=True), split, far) for op in (kernel.augment_, kernel._ref)
+    )
+    assert torch.equal(ours, theirs)
+    assert not torch.equal(ours, augmented(kernel.augment_, split, far))
+
+
 @pytest.mark.parametrize("field", ["order", "crop", "flip", "hole"])
 def test_one_wrong_number_in_one_draw_is_noticed(split, field):
     drawn = some(9)

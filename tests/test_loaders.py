@@ -70,6 +70,21 @@ def reference(images: np.ndarray, drawn: Draw) -> torch.Tensor:
     return torch.from_numpy(shown).float().permute(0, 3, 1, 2)
 
 
+def test_a_reflecting_border_shows_the_image_mirrored_at_its_edge(make, split):
+    shown, _ = epoch_of(make(hole=0, reflect=True))
+    drawn = DRAWS(1)
+    padded = np.pad(split.images, ((0, 0), (4, 4), (4, 4), (0, 0)), "reflect")
+    expected = np.zeros((WHOLE, 32, 32, 3))
+    rows = zip(drawn.order[:WHOLE], drawn.crop, drawn.flip, strict=False)
+    for i, (index, (y, x), flip) in enumerate(rows):
+        window = padded[index, 4 + y : 36 + y, 4 + x : 36 + x]
+        expected[i] = ((window[:, ::-1] if flip else window) / 255 - MEAN) / STD
+    expected = torch.from_numpy(expected).float().permute(0, 3, 1, 2)
+    torch.testing.assert_close(shown, expected, atol=3e-6, rtol=0)
+    black, _ = epoch_of(make(hole=0))
+    assert (black - expected).abs().max() > 1  # the control
+
+
 def albumentations_reference(images: np.ndarray, drawn: Draw) -> torch.Tensor:
     """The same through albumentations 2.0.8, its random parameters replaced by the Draw's."""
     assert metadata.version("albumentations") == "2.0.8"  # MIT; its successor is not

@@ -140,6 +140,7 @@ OTHER = {
     "factor": 0.5,
     "threshold": 0.5,
     "crop_padding": 0,
+    "border": "reflect",
     "flip": 0.0,
     "cutout": 0,
     "cutout_probability": 0.0,

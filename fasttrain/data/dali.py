@@ -34,7 +34,8 @@ def available() -> str | None:
 class DaliLoader(Chunked):
     """Batches of `split`, cropped, flipped, normalised and cut out by DALI as `draws` say.
 
-    `mean` and `std` are of pixels in 0..1, `hole` is the CutOut's side in pixels, 0 for none.
+    `mean` and `std` are of pixels in 0..1, `hole` is the CutOut's side in pixels, 0 for none;
+    outside an image all is black, or with `reflect` the image mirrored at its edge pixels.
     One DALI batch is about `chunk` images; `threads` are DALI's own. DALI has no bfloat16: images
     are float32 unless `dtype` is float16. Raises EnvironmentProblem where DALI is missing or cannot
     use the device, UsageError if an epoch has no whole batch.
@@ -51,6 +52,7 @@ class DaliLoader(Chunked):
         std: tuple[float, float, float],
         hole: int,
         drop_last: bool,
+        reflect: bool = False,
         dtype: torch.dtype = torch.float32,
         chunk: int | None = None,
         threads: int = 2,
@@ -65,7 +67,12 @@ class DaliLoader(Chunked):
             )
         # A feed apart from self: the pipeline keeps it, and an abandoned loader is freed at once.
         self._feed = Feed(
-            split.images, self._draws, self._shown, self._stride, fields=_fields(hole)
+            split.images,
+            self._draws,
+            self._shown,
+            self._stride,
+            fields=_fields(hole),
+            reflect=reflect,
         )
         self._build = partial(
             _pipeline,

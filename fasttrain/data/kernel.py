@@ -35,6 +35,7 @@ class KernelLoader(ResidentLoader):
         std: tuple[float, float, float],
         hole: int,
         drop_last: bool,
+        reflect: bool = False,
         dtype: torch.dtype = torch.float32,
         chunk: int | None = None,
     ) -> None:
@@ -50,6 +51,7 @@ class KernelLoader(ResidentLoader):
             std=std,
             hole=hole,
             drop_last=drop_last,
+            reflect=reflect,
             dtype=dtype,
             chunk=chunk,
         )
@@ -71,6 +73,7 @@ class KernelLoader(ResidentLoader):
             mean=self._byte_mean,
             std=self._byte_std,
             side=self._hole,
+            reflect=self._reflect,
         )
         return out
 

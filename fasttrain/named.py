@@ -1,0 +1,50 @@
+"""The named recipes: what each asks for where it differs from a Recipe's defaults.
+
+Plain data, so that a new recipe is a few lines here and nothing anywhere else.
+"""
+
+from __future__ import annotations
+
+from .fields import Scalar
+
+RECIPES: dict[str, dict[str, Scalar]] = {
+    "resnet18": {},
+    # The source experiment, as far as it is known. It also rotated by up to 7 degrees: left out.
+    "reference": {
+        "lr": 0.0534,
+        "weight_decay": 0.0,
+        "crop_padding": 0,
+        "cutout": 16,
+        "cutout_probability": 0.5,
+        "statistics": "reference",
+    },
+    # Measured in benchmarks/results/sprint-*.json; what each means is in README's "Sprint".
+    "sprint": {
+        "model": "sprint",
+        "target_accuracy": 0.94,
+        "filters": "muon",
+        "momentum": 0.85,
+        "weight_decay": 3e-3,
+        "scheduler": "linear",
+        "label_smoothing": 0.2,
+        "crop_padding": 2,
+        "border": "reflect",
+        "alternate": True,
+        "cutout": 0,
+        "test_flips": True,
+    },
+}
+
+# What a sprint needs for a target accuracy: the first level that is not below the target.
+LEVELS: list[tuple[float, dict[str, Scalar]]] = [
+    (0.88, {"widths": "44,88,176", "epochs": 4, "batch_size": 1000, "lr": 0.24}),
+    (0.9253, {"widths": "64,256,256", "epochs": 8, "batch_size": 1000, "lr": 0.24}),
+    (0.94, {"widths": "64,256,256", "epochs": 16, "batch_size": 1000, "lr": 0.24}),
+    (0.95, {"widths": "128,384,384", "epochs": 16, "batch_size": 1000, "lr": 0.24}),
+]
+
+
+def level(target: Scalar) -> dict[str, Scalar]:
+    """The sprint's settings for a target; beyond the last level, the last one's."""
+    enough = (level for reached, level in LEVELS if isinstance(target, float) and target <= reached)
+    return next(enough, LEVELS[-1][1])
