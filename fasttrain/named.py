@@ -37,10 +37,10 @@ RECIPES: dict[str, dict[str, Scalar]] = {
 
 # What a sprint needs for a target accuracy: the first level that is not below the target.
 LEVELS: list[tuple[float, dict[str, Scalar]]] = [
-    (0.88, {"widths": "44,88,176", "epochs": 4, "batch_size": 1000, "lr": 0.24}),
-    (0.9253, {"widths": "64,256,256", "epochs": 8, "batch_size": 1000, "lr": 0.24}),
-    (0.94, {"widths": "64,256,256", "epochs": 16, "batch_size": 1000, "lr": 0.24}),
-    (0.95, {"widths": "128,384,384", "epochs": 16, "batch_size": 1000, "lr": 0.24}),
+    (0.88, {"widths": "44,88,176", "epochs": 4, "batch_size": 1000, "lr": 0.16}),
+    (0.9253, {"widths": "64,256,256", "epochs": 8, "batch_size": 1000, "lr": 0.16}),
+    (0.94, {"widths": "64,256,256", "epochs": 20, "batch_size": 1000, "lr": 0.16}),
+    (0.95, {"widths": "128,384,384", "epochs": 20, "batch_size": 1000, "lr": 0.16}),
 ]
 
 
