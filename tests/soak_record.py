@@ -28,14 +28,15 @@ def pytest_runtest_logreport(report: Any) -> None:
         counts.update(dict(report.user_properties))
 
 
-def pytest_sessionfinish() -> None:
-    RESULT.write_text(json.dumps(record(), indent=1) + "\n", encoding="utf-8")
+def pytest_sessionfinish(session: Any) -> None:
+    command = " ".join(["python -m pytest", *session.config.invocation_params.args])
+    RESULT.write_text(json.dumps(record(command), indent=1) + "\n", encoding="utf-8")
 
 
-def record() -> dict[str, Any]:
-    """The machine, the counts of the tests that passed, and the names of those that did not."""
+def record(command: str) -> dict[str, Any]:
+    """What was run where, the counts of the tests that passed, the names of those that did not."""
     return {
-        "command": "make soak",
+        "command": command,
         "environment": environment.describe(),
         "seconds": round(perf_counter() - began),
         "passed": dict(sorted(counts.items())),
