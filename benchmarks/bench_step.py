@@ -19,10 +19,12 @@ from fasttrain import choices
 from fasttrain.build import AMP
 from fasttrain.models.resnet18 import ResNet18
 from fasttrain.optim import sgd
+from fasttrain.side_by_side import lay_side_by_side, suits
 from fasttrain.step import Step
 
 BATCHES = (128, 256, 512, 1024) if DEVICE.type == "cuda" else (32, 128)
 ROUNDS = 20 if DEVICE.type == "cuda" else 5
+SUITS = suits(DEVICE, AMP[choices.amp("auto", DEVICE).value])  # as build asks
 
 
 def source() -> Callable:
@@ -39,10 +41,12 @@ def plain_amp() -> Callable:
     )
 
 
-def ours(*, amp: bool, compiled: bool = False) -> Callable:
+def ours(*, amp: bool, laid: bool = False, compiled: bool = False) -> Callable:
     torch.manual_seed(0)
     model = ResNet18().to(DEVICE).to(memory_format=torch.channels_last).train()
     dtype = AMP[choices.amp("auto", DEVICE).value] if amp else None
+    if laid:
+        lay_side_by_side(model)
     optimizer = sgd(model, lr=0.05, momentum=0.9, weight_decay=5e-4)
     return Step(model, optimizer, amp=dtype, compile=compiled)
 
@@ -52,6 +56,7 @@ PROVIDERS: dict[str, Callable[[], Callable]] = {
     **({"AMP loop": plain_amp} if DEVICE.type == "cuda" else {}),
     "channels_last, fused SGD": lambda: ours(amp=False),
     "with AMP": lambda: ours(amp=True),
+    **({"side by side": lambda: ours(amp=True, laid=True)} if SUITS else {}),
     "with AMP and compile": lambda: ours(amp=True, compiled=True),
 }
 

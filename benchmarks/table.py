@@ -65,9 +65,10 @@ def table(results: list[dict[str, Any]]) -> str:
 def machine(found: dict[str, Any]) -> str:
     """A line on the hardware, the versions, the commit and the day of a result."""
     cpu, gpu = found["cpu"], found["gpu"]
-    chip = (
-        gpu["name"] if gpu else f"{cpu['name']}, {cpu['physical_cores']} cores, {cpu['capability']}"
-    )
+    used, cores = cpu.get("torch_threads"), f"{cpu['physical_cores']} cores"
+    if used and used < cpu["physical_cores"]:
+        cores = f"{used} of {cores}"
+    chip = gpu["name"] if gpu else f"{cpu['name']}, {cores}, {cpu['capability']}"
     bf16 = "" if gpu else f" {'with' if cpu['bf16'] else 'without'} bf16"
     commit = (found["fasttrain"]["commit"] or "unknown")[:7]
     return f"{chip}{bf16}; torch {found['torch']}, commit {commit}, {found['date'][:10]}"

@@ -23,6 +23,7 @@ from .models.sync_batchnorm import synchronised
 from .network import network, optimizer
 from .recipe import Recipe
 from .schedule import EveryStep, Plateau
+from .side_by_side import lay_side_by_side, suits
 from .step import Step
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
@@ -73,10 +74,13 @@ def build(recipe: Recipe, train: Split, test: Split, group: Group | None = None)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if recipe.sync_bn and group.world > 1:
         model = synchronised(model, device)
+    amp = AMP[chosen["amp"].value]
+    if suits(device, amp):
+        lay_side_by_side(model)
     step = Step(
         model,
         optimizer(recipe, model),
-        amp=AMP[chosen["amp"].value],
+        amp=amp,
         compile=chosen["compile"].value == "on",
         label_smoothing=recipe.label_smoothing,
         wrap=group.wrap,

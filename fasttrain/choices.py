@@ -85,8 +85,9 @@ def compiled(asked: str, on: torch.device, *, steps: int) -> Choice:
     if asked != "auto":
         return Choice(asked, "asked for")
     if on.type == "cpu":
-        # 0.93 of eager's speed at batch 64 and 1.03 at 128 in bf16, 0.89 in fp32 (2 AVX-512 cores,
-        # torch 2.13): oneDNN's convolutions are nearly all of the step. Compiling takes 30 s.
+        # 0.93 of eager's speed at batch 64 and 1.03 at 128 in bf16, 0.89 in fp32 (2 AVX-512 cores),
+        # 0.99 at 128 with AMX and 0.87 with images side by side (1 core, n = 7; torch 2.13):
+        # oneDNN's convolutions are nearly all of the step. Compiling takes 30 s.
         return Choice("off", "on a CPU the convolutions are the step, and compiling gains nothing")
     if sys.platform == "win32":
         return Choice("off", "triton has no wheel for this platform")

@@ -6,7 +6,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PARTS = {"errors", "draws", "recipe", "data", "models", "trace", "step", "optim", "schedule"}
+PARTS = {
+    "errors",
+    "draws",
+    "recipe",
+    "data",
+    "models",
+    "trace",
+    "step",
+    "optim",
+    "schedule",
+    "side_by_side",
+}
 MAY_IMPORT = {
     **{
         name: set()
@@ -39,6 +50,7 @@ MAY_IMPORT = {
     "kernel_sgd": {"kernels"},
     "kernels": set(),
     "step": {"trace"},
+    "side_by_side": set(),
     "loop": {"data", "errors", "step", "tally", "trace"},
     "eta": {"loop"},
     "progress": {"eta", "loop"},
@@ -51,7 +63,9 @@ MAY_IMPORT = {
     "environment": {""},
     "resume": {"errors", "group", "loop", "recipe", "schedule", "step", "tally"},
     "saving": {"bystander", "ledger", "loop", "resume", "rundir"},
-    "build": PARTS - {"optim"} | {"allocator", "choices", "group", "loaders", "network"},
+    "build": PARTS - {"optim"}
+    | {"allocator", "choices", "group", "loaders", "network"}
+    | {"side_by_side"},
     "network": {"errors", "models", "optim", "recipe"},
     "loaders": {"data", "draws", "errors", "group", "launch", "recipe"},
     "range_test": {"build", "display", "group", "lr_finder", "recipe"},
