@@ -25,7 +25,7 @@ ON_A_GPU = (
     ("SGD, 11,173,962 parameters", "ours, torch, compile"),
     (
         "training step, batch 128, 256, 512, 1024",
-        "source, AMP loop, channels_last and fused SGD, with AMP, with AMP and compile",
+        "source, AMP loop, channels_last and fused SGD, with AMP, and graphs, and compile",
     ),
 )
 

@@ -13,7 +13,8 @@ NOISY = 0.25
 
 
 class Trial(NamedTuple):
-    """Images per second with one thing changed; `kind` is precision, batch, compile or threads."""
+    """Images per second with one thing changed; `kind` is precision, batch, compile, graphs
+    or threads."""
 
     kind: str
     change: str
@@ -113,6 +114,7 @@ def _step(measured: Measured, trial: Trial) -> Finding:
         "batch": "small batch",
         "compile": "slowed by torch.compile" if measured.compiled else "no compile",
         "threads": "wrong number of threads",
+        "graphs": "launch-bound",
     }
     outside = _outside(measured)
     gain = (1 / measured.step + outside) / (1 / trial.images_per_second + outside)

@@ -17,6 +17,7 @@ from .allocator import keep_pages
 from .choices import Choice
 from .data import Loader, Split, cifar10, synthetic
 from .errors import UsageError
+from .graphs import GraphedStep
 from .group import Group
 from .loaders import few_images, loader
 from .models.sync_batchnorm import synchronised
@@ -69,6 +70,14 @@ def build(recipe: Recipe, train: Split, test: Split, group: Group | None = None)
         "compile": choices.compiled(recipe.compile, device, steps=recipe.epochs * (count // batch)),
         "loader": choices.loader(recipe.loader, _dali_problem(recipe.loader)),
     }
+    chosen["graphs"] = choices.graphs(
+        recipe.graphs,
+        device,
+        amp=chosen["amp"].value,
+        optimizer=recipe.optimizer,
+        filters=recipe.filters,
+        world=group.world,
+    )
     set_backends(seed=recipe.seed, deterministic=recipe.deterministic)
     model = network(recipe, partial(few_images, recipe, train))
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -85,6 +94,8 @@ def build(recipe: Recipe, train: Split, test: Split, group: Group | None = None)
         label_smoothing=recipe.label_smoothing,
         wrap=group.wrap,
     )
+    if chosen["graphs"].value == "on":
+        step = GraphedStep(step)
     make = partial(loader, chosen["loader"].value, recipe, device, group=group)
     loaders = make(train, training=True), make(test, training=False)
     return Built(step, *loaders, device, chosen)

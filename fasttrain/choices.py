@@ -96,6 +96,33 @@ def compiled(asked: str, on: torch.device, *, steps: int) -> Choice:
     return Choice("on", f"{steps} steps pay back a minute of compiling")
 
 
+def graphs(
+    asked: str, on: torch.device, *, amp: str, optimizer: str, filters: str, world: int
+) -> Choice:
+    """on or off; asked for where a step cannot be captured, off with the reason."""
+    if asked == "off":
+        return Choice("off", "asked for")
+    if on.type != "cuda":
+        if asked == "on":
+            raise EnvironmentProblem(
+                f"--graphs (on): {on} has no CUDA graphs. Use --device cuda, or --graphs off."
+            )
+        return Choice("off", "CUDA graphs need a GPU")
+    obstacles = {
+        "float16's loss scale is not captured": amp == "fp16",
+        "apex keeps the learning rate as a number, whose change a graph would not see": optimizer
+        == "apex",
+        f"the update of --filters {filters} is not captured": filters != "sgd",
+        "the exchange between processes is not captured": world > 1,
+    }
+    found = next((why for why, there in obstacles.items() if there), None)
+    if found:
+        return Choice("off", found)
+    if asked == "auto":
+        return Choice("off", "not measured yet; doctor tries them")
+    return Choice("on", "asked for")
+
+
 def loader(asked: str, dali_problem: str | None) -> Choice:
     """dali, resident or kernel; `dali_problem` says why DALI cannot be imported, or is None."""
     if asked != "auto":

@@ -88,6 +88,8 @@ def changes(recipe: Recipe, built: Built) -> Iterator[tuple[str, str, Recipe]]:
     for amp in _precisions(built.device):
         if amp != built.choices["amp"].value:
             yield "precision", f"--amp {amp}", replace(recipe, amp=amp)
+    if built.choices["graphs"].why.startswith("not measured"):
+        yield "graphs", "--graphs on", replace(recipe, graphs="on")
     larger = 4 * recipe.batch_size
     if built.device.type == "cuda" and larger <= LARGEST_BATCH:
         yield "batch", f"--batch-size {larger}", replace(recipe, batch_size=larger)

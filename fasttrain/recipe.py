@@ -109,6 +109,7 @@ class Recipe:
         "mixed precision; auto asks the hardware",
     )
     compile: str = choice("auto", ("auto", "on", "off"), "machine", "torch.compile")
+    graphs: str = choice("auto", ("auto", "on", "off"), "machine", "a step as one CUDA graph")
     optimizer: str = choice("auto", ("auto", "torch", "apex", "kernel"), "machine", "whose SGD")
     seed: int = number(0, 0, 2**32 - 1, "machine", "of weights, order and augmentation")
     deterministic: bool = switch("machine", "refuse operations that differ from run to run")

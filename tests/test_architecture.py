@@ -51,6 +51,7 @@ MAY_IMPORT = {
     "kernels": set(),
     "step": {"trace"},
     "side_by_side": set(),
+    "graphs": {"lr_finder", "step"},
     "loop": {"data", "errors", "step", "tally", "trace"},
     "eta": {"loop"},
     "progress": {"eta", "loop"},
@@ -65,7 +66,7 @@ MAY_IMPORT = {
     "saving": {"bystander", "ledger", "loop", "resume", "rundir"},
     "build": PARTS - {"optim"}
     | {"allocator", "choices", "group", "loaders", "network"}
-    | {"side_by_side"},
+    | {"graphs", "side_by_side"},
     "network": {"errors", "models", "optim", "recipe"},
     "loaders": {"data", "draws", "errors", "group", "launch", "recipe"},
     "range_test": {"build", "display", "group", "lr_finder", "recipe"},

@@ -79,6 +79,7 @@ def test_a_gpu_that_waits_for_the_host_is_launch_bound():
     [
         (Trial("batch", "--batch-size 512", 1500.0), "small batch"),
         (Trial("compile", "--compile on", 1500.0), "no compile"),
+        (Trial("graphs", "--graphs on", 1500.0), "launch-bound"),
         (Trial("threads", "OMP_NUM_THREADS=2 instead of 1", 1500.0), "wrong number of threads"),
     ],
 )

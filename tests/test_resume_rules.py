@@ -157,7 +157,7 @@ OTHER = {
     "sync_bn": True,
     "test_flips": True,
 }
-FREE = {"data_dir", "loader", "device", "amp", "compile", "optimizer", "deterministic"}
+FREE = {"data_dir", "loader", "device", "amp", "compile", "graphs", "optimizer", "deterministic"}
 FREE |= {"save_every", "target_accuracy", "max_time"}
 
 
