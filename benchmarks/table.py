@@ -71,6 +71,7 @@ def machine(found: dict[str, Any]) -> str:
     chip = gpu["name"] if gpu else f"{cpu['name']}, {cores}, {cpu['capability']}"
     bf16 = "" if gpu else f" {'with' if cpu['bf16'] else 'without'} bf16"
     commit = (found["fasttrain"]["commit"] or "unknown")[:7]
+    commit += " with changes" if found["fasttrain"]["modified"] else ""
     return f"{chip}{bf16}; torch {found['torch']}, commit {commit}, {found['date'][:10]}"
 
 

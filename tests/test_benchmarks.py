@@ -95,6 +95,8 @@ def test_providers_that_took_turns_become_rows_of_their_own():
     assert "AMD EPYC, 2 cores, AVX512 with bf16; torch 2.13.0, commit c7f9014, 2026-11-23" in made
     one = {**ENVIRONMENT, "cpu": {**ENVIRONMENT["cpu"], "torch_threads": 1}}
     assert "AMD EPYC, 1 of 2 cores, AVX512" in table.machine(one)
+    changed = {**ENVIRONMENT, "fasttrain": {"commit": "c7f90145e310", "modified": True}}
+    assert "commit c7f9014 with changes, 2026" in table.machine(changed)
 
 
 def test_a_rate_in_bytes_is_shown_where_there_is_one():
