@@ -63,7 +63,7 @@ def convolve(images: Tensor, weight: Tensor, *, stride: int, count: int) -> Tens
 
     images (N, C, H, W), N a multiple of `count` and W of `stride`; weight (K, C, 3, 3).
     """
-    return _Convolve.apply(images, weight, stride, count)  # type: ignore[no-untyped-call]
+    return _Convolve.apply(images, weight, stride, count)
 
 
 class _Convolve(torch.autograd.Function):
@@ -78,7 +78,7 @@ class _Convolve(torch.autograd.Function):
         return part(joined, ctx.forward_count)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         images, weight = ctx.saved_tensors
         for_images = for_weight = None
         if ctx.needs_input_grad[0]:
