@@ -123,11 +123,11 @@ def test_a_bf16_step_of_the_network_is_that_of_plain_convolutions(monkeypatch):
     monkeypatch.setattr(
         side_by_side, "convolve", lambda *a, **k: used.append(1) or convolve(*a, **k)
     )
-    images = torch.randn(8, 3, 32, 32).to(memory_format=torch.channels_last)
+    images = torch.randn(32, 3, 32, 32).to(memory_format=torch.channels_last)
     grads = []
     for model in (plain, ours):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = F.cross_entropy(model(images).float(), torch.arange(8))
+            loss = F.cross_entropy(model(images).float(), torch.arange(32) % 10)
         loss.backward()
         grads.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     assert len(used) == 8
@@ -135,13 +135,21 @@ def test_a_bf16_step_of_the_network_is_that_of_plain_convolutions(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("shape", "why"), [((7, 4, 8, 8), "an odd batch"), ((8, 4, 16, 16), "a wider map")]
+    ("shape", "why"),
+    [
+        ((33, 4, 8, 8), "an odd batch"),
+        ((16, 4, 8, 8), "a small batch"),
+        ((32, 4, 16, 16), "a wider map"),
+    ],
 )
 def test_what_would_not_gain_is_convolved_plainly(monkeypatch, shape, why):
     conv = laid(nn.Sequential(nn.Conv2d(4, 256, 3, padding=1, bias=False)))
     monkeypatch.setattr(side_by_side, "convolve", lambda *a, **k: pytest.fail(why))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert conv(torch.randn(shape)).shape[1] == 256
+    monkeypatch.setattr(side_by_side, "convolve", lambda *a, **k: "side by side")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert conv(torch.randn(32, 4, 8, 8)) == "side by side"
 
 
 def test_only_convolutions_that_it_can_do_are_replaced():
