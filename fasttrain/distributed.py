@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
-from time import sleep
+from time import monotonic, sleep
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from .launch import place as launched
 from .signals import ignored
 from .watch import Fate, Watch
 
+FETCH = 2400.0  # seconds that the others wait for the data of a machine's first process
 COLLECTIVE = ("gloo", "NCCL", "ProcessGroup", "DDP", "store")  # what their errors speak of
 
 
@@ -90,10 +91,10 @@ class Joined(Group):
 
     @contextmanager
     def first_on_node(self) -> Iterator[None]:
-        done = f"done/{self.place.node}"
+        done, until = f"done/{self.place.node}", monotonic() + FETCH
         while self.place.local_rank and not self._store.check([done]):
-            if fate := self._watch.fate():
-                raise DistributedError(fate.advice)
+            if self._watch.fate() or monotonic() > until:
+                raise DistributedError(f"data: not ready on rank {self.place.node}. Look there.")
             sleep(0.2)
         yield
         self._store.set(done, "")
@@ -113,7 +114,7 @@ class Joined(Group):
     def _failed(self, error: BaseException) -> BaseException:
         mine = _fate_of(error, self.rank)
         fate = self._watch.fate() or self._blame(error) or self._watch.publish(mine)
-        tell = not fate.said and fate != mine and self._watch.claims_to_tell()
+        tell = not fate.said and fate != mine and self._watch.claims_to_tell(fate)
         self._leave()
         if fate == mine:
             return error

@@ -18,8 +18,6 @@ from typing import NamedTuple
 
 from torch.distributed import Store  # type: ignore[attr-defined]
 
-from .launch import speaks
-
 BEAT = 1.0  # seconds between two signs of life
 LOST = 15.0  # a process without one for so long is dead; importing CUDA may hold the GIL for 5
 HURRIED = 5.0  # the same, once a collective has failed somewhere
@@ -77,12 +75,12 @@ class Watch:
         except RuntimeError:
             return fate
 
-    def claims_to_tell(self) -> bool:
+    def claims_to_tell(self, fate: Fate) -> bool:
         """Whether it is this process that says what nobody has said; true once over all."""
         try:
             return self._store.add("tellers", 1) == 1
-        except RuntimeError:
-            return speaks()
+        except RuntimeError:  # who of those that found it out can only be guessed: rank 0 is gone
+            return fate.rank == self._rank and self._rank <= 1
 
     def silence(self) -> Fate | None:
         """Wait for as long as it takes to see whether some process has died."""
@@ -111,7 +109,7 @@ class Watch:
         while not self._over.wait(BEAT):
             fate = self.fate() or self._beat()
             if fate and not self._over.wait(GRACE):
-                if not fate.said and self.claims_to_tell():
+                if not fate.said and self.claims_to_tell(fate):
                     print(f"fasttrain: error: {fate.advice}", file=sys.stderr, flush=True)
                 os._exit(fate.code)
 

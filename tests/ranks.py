@@ -121,10 +121,10 @@ def _run(
 
 def hurry() -> None:
     """Deaths and hangs are noticed in seconds."""
-    from fasttrain import meeting, watch
+    from fasttrain import distributed, meeting, watch
 
     watch.BEAT, watch.LOST, watch.HURRIED, watch.GRACE = 0.1, 4.0, 0.8, 2.0
-    meeting.PATIENCE, meeting.JOIN = 3.0, 4.0
+    meeting.PATIENCE, meeting.JOIN, distributed.FETCH = 3.0, 4.0, 3.0
 
 
 def plant(fault: str) -> None:

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     **{name: {"errors"} for name in ("files", "launch", "tally")},
     "signals": {"errors", "launch"},
     "group": {"launch"},
-    "watch": {"launch"},
+    "watch": set(),
     "meeting": {"errors", "launch", "watch"},
     "distributed": {"", "errors", "group", "launch", "meeting", "signals", "watch"},
     "bystander": set(),

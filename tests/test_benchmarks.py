@@ -1,11 +1,12 @@
 """The README's table is what benchmarks/results holds, and the peers train."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import conftest, sprints, table
+from benchmarks import conftest, scaling, sprints, table
 from benchmarks.peers import amp_loop
 from fasttrain.data import synthetic
 from tests.conftest import tiny_model
@@ -151,3 +152,10 @@ def test_kept_results_carry_their_hardware_and_their_n():
         kept = json.loads(path.read_text(encoding="utf-8"))
         assert kept["environment"]["cpu"]["name"]
         assert all(row["n"] >= 3 for row in kept["rows"])
+
+
+def test_the_table_of_scaling_on_paper_is_what_its_script_computes():
+    page = (Path(__file__).parents[1] / "docs" / "scaling.md").read_text(encoding="utf-8")
+    assert scaling.table() in page
+    assert scaling.all_reduce(1) == 0
+    assert scaling.all_reduce(8) < scaling.all_reduce(64) < scaling.all_reduce(512)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fasttrain.draws import SIDE, draw, in_order
+from fasttrain.draws import SIDE, draw, in_order, part, shard
 
 COUNT = 20_000
 
@@ -147,3 +147,29 @@ def test_in_order_shows_every_image_once_and_untouched():
     assert not still.crop.any()
     assert not still.flip.any()
     assert (still.hole == SIDE).all()
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("part_size", [1, 7, 16])
+@pytest.mark.parametrize("count", [200, 1001])
+def test_shards_show_together_at_every_step_what_one_process_would(world, part_size, count):
+    batch = world * part_size
+    whole = draw(3, seed=5, count=count)
+    shards = [shard(whole, rank, world, batch) for rank in range(world)]
+    steps = count // batch
+    assert {len(each.order) for each in shards} == {steps * part_size}
+    for name in whole._fields:
+        parts = [getattr(each, name).reshape(steps, part_size, -1) for each in shards]
+        together = np.concatenate(parts, axis=1)
+        alone = getattr(whole, name)[: steps * batch].reshape(steps, batch, -1)
+        np.testing.assert_array_equal(together, alone)
+        assert getattr(shards[0], name).dtype == getattr(whole, name).dtype
+    assert len(np.unique(np.concatenate([each.order for each in shards]))) == steps * batch
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 7])
+@pytest.mark.parametrize("count", [7, 100, 1001])
+def test_parts_of_an_evaluation_show_every_image_once(world, count):
+    parts = [part(in_order(count), rank, world).order for rank in range(world)]
+    assert np.concatenate(parts).tolist() == list(range(count))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1

@@ -1,0 +1,69 @@
+"""Scaling on paper: the table of docs/scaling.md, from the inputs that stand there.
+
+    python -m benchmarks.scaling
+
+Measured inputs are the network's own numbers and what a CPU could show; those of a GPU are assumed.
+"""
+
+from __future__ import annotations
+
+IMAGES = 50_000
+GRADIENTS = 11_173_962 * 4  # bytes, float32: counted
+
+RATE = 43_000  # images/s of a GPU: assumed, a quarter of an H200's peak in bf16
+LAUNCHES = 2.0e-3  # s a step of the host alone, without CUDA graphs: assumed
+NVLINK, NETWORK = 450e9, 400e9  # bytes/s a GPU within a node; a node of 8 GPUs: data sheets
+HOP_INSIDE, HOP_OUTSIDE = 3e-6, 10e-6  # s a hop of a ring: assumed
+BUCKETS = 3  # measured
+HIDDEN = 2 / 3  # of a step is backward, under which all but the last bucket is hidden
+
+CASES = [(128, n) for n in (1, 8, 64)]
+CASES += [(1024, n) for n in (8, 64, 512)] + [(8192, n) for n in (8, 64, 512)]
+
+
+def all_reduce(processes: int) -> float:
+    """Seconds of a ring over all gradients: 2 (N - 1) / N of the bytes, 2 (N - 1) hops a bucket."""
+    if processes == 1:
+        return 0.0
+    nodes = (processes + 7) // 8
+    moved = 2 * (processes - 1) / processes * GRADIENTS
+    # Between nodes each GPU has its own network card and ring: the node's rate, not the card's.
+    seconds = moved / (NVLINK if nodes == 1 else NETWORK)
+    hops = 2 * (min(processes, 8) - 1) * HOP_INSIDE + 2 * (nodes - 1) * HOP_OUTSIDE
+    return seconds + BUCKETS * hops
+
+
+def row(batch: int, processes: int) -> list[str]:
+    """One line of the table."""
+    local = batch // processes
+    compute = local / RATE
+    reduce = all_reduce(processes)
+    shown = max(reduce / BUCKETS, reduce - HIDDEN * compute) if processes > 1 else 0.0
+    step = max(compute + shown, LAUNCHES)
+    steps = IMAGES // batch
+    parts = {"compute": compute, "all-reduce": shown, "launches": LAUNCHES - compute - shown}
+    return [
+        f"{batch:,}",
+        str(processes),
+        str(local),
+        f"{1000 * compute:.2f}",
+        f"{1000 * reduce:.2f}",
+        f"{1000 * shown:.2f}",
+        f"{1000 * step:.2f}",
+        str(steps),
+        f"{steps * step:.3f}",
+        f"{steps * batch / (steps * step) / RATE:.1f}",
+        max(parts, key=lambda name: parts[name]),
+    ]
+
+
+def table() -> str:
+    """The table in Markdown."""
+    head = ["global batch", "GPUs", "images each", "compute", "all-reduce", "of it shown", "step"]
+    head += ["steps an epoch", "epoch, s", "times one GPU's rate", "largest part"]
+    lines = [head, ["---"] * len(head), *(row(*case) for case in CASES if case[0] >= case[1])]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    print(table())
