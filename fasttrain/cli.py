@@ -55,11 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, command: str) -> int:
     """Do what was read; the heavy imports happen here, after what can be refused without them."""
     place = launch.place()
-    if place.world > 1 and (
-        name not in ("train", "find-lr") or options.__dict__.get("runs", 1) > 1
-    ):
-        what = "--runs" if name == "train" else name
-        raise UsageError(f"{what}: needs one process. Start it without torchrun.")
+    alone = "--runs" if name == "train" and options.runs > 1 else name
+    if place.world > 1 and alone not in ("train", "find-lr"):
+        raise UsageError(f"{alone}: needs one process. Start it without torchrun.")
     if name == "train" and place.world == 1 and options.runs == 1:
         asked = _claimed(options, given)
     from rich.console import Console
