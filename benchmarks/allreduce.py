@@ -27,9 +27,9 @@ def main() -> None:
             raise SystemExit("start it with torchrun: it measures what processes send each other")
         model = ResNet18().to(memory_format=torch.channels_last)
         wrapped = group.wrap(model)
-        for _ in range(2):  # the buckets are laid anew after the first backward
+        for _ in range(3):  # the buckets are laid anew after the first backward
             F.cross_entropy(wrapped(torch.randn(2, 3, 32, 32)), torch.tensor([0, 1])).backward()
-        buckets = wrapped._get_ddp_logging_data()["bucket_sizes"]
+        buckets = wrapped._get_ddp_logging_data()["rebuilt_bucket_sizes"]
         gradients = torch.zeros(sum(p.numel() for p in model.parameters()))
         flag = torch.zeros(1)
         lines = {
