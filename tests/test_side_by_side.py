@@ -18,10 +18,11 @@ from fasttrain.side_by_side import SideBySide, convolve, join, lay_side_by_side,
 CPU = torch.device("cpu")
 
 
-def tensors(stride=1, *, n=8, inside=6, outside=5, dtype=torch.float32):
+def tensors(stride=1, *, side=8, n=8, inside=6, outside=5, dtype=torch.float32):
     """Images of 8 x 8 (16 x 16 for stride 2), filters, and the gradient of what comes out."""
     generator = torch.Generator().manual_seed(0)
-    shapes = (n, inside, 8 * stride, 8 * stride), (outside, inside, 3, 3), (n, outside, 8, 8)
+    wide = side * stride
+    shapes = (n, inside, wide, wide), (outside, inside, 3, 3), (n, outside, side, side)
     made = [torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes]
     return [tensor.to(memory_format=torch.channels_last) for tensor in made]
 
@@ -48,6 +49,14 @@ def test_in_float32_it_is_the_plain_convolution_to_1e_4(case):
     for one, other in zip(ours, plain, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
     assert ours[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_maps_of_seven_are_convolved_as_those_of_eight(case):
+    made = tensors(case, side=7, n=16, inside=16, outside=24)
+    ours = gradients(lambda x, w: convolve(x, w, stride=case, count=8), *made)
+    plain = gradients(lambda x, w: F.conv2d(x, w, stride=case, padding=1), *made)
+    for one, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_its_gradients_are_those_of_finite_differences(case):
