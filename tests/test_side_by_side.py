@@ -11,6 +11,7 @@ from fasttrain import side_by_side
 from fasttrain.build import build
 from fasttrain.data import synthetic
 from fasttrain.gradcam import GradCAM
+from fasttrain.ledger import training_flops
 from fasttrain.models.resnet18 import ResNet18
 from fasttrain.recipe import Recipe
 from fasttrain.side_by_side import SideBySide, convolve, join, lay_side_by_side, part
@@ -141,6 +142,10 @@ def test_a_bf16_step_of_the_network_is_that_of_plain_convolutions(monkeypatch):
         grads.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     assert len(used) == 8
     assert (grads[0] - grads[1]).norm() < 0.05 * grads[0].norm()
+
+
+def test_its_operations_are_counted_as_those_of_the_plain_network():
+    assert training_flops(laid(ResNet18())) == training_flops(ResNet18())
 
 
 @pytest.mark.parametrize(
