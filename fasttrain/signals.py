@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any
 
@@ -20,6 +21,7 @@ from .errors import Stopped
 from .launch import speaks
 
 SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+UNWOUND_SECONDS = 5.0
 Handler = Callable[[int, FrameType | None], None]
 
 
@@ -30,6 +32,7 @@ class Signals:
         self.pending: int | None = None
         self._polled = False
         self._before: dict[int, Any] = {}
+        self._quiet = ExitStack()
 
     def __enter__(self) -> Signals:
         self._before = _handle_by(self._receive)
@@ -38,6 +41,7 @@ class Signals:
     def __exit__(self, *exc: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        self._quiet.close()
 
     @contextmanager
     def polled(self) -> Iterator[None]:
@@ -57,6 +61,14 @@ class Signals:
         if self.pending is None:
             self.pending = number
             if not self._polled:
+                # torch warns, with a traceback, of an exception inside autograd while it compiles.
+                self._quiet.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+                # Python drops what a weak reference's callback raises: then the clock ends it.
+                forced = threading.Timer(UNWOUND_SECONDS, _end, (number, None))
+                forced.daemon = True
+                forced.start()
+                self._quiet.callback(forced.cancel)
                 raise _stopped(number)
 
 

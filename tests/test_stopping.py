@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from processes import Child, flags, one_line
@@ -100,8 +101,8 @@ with signals.Signals() as here:
 print("still here")
 """
 
-# Seconds after the start: while Python starts, while torch is imported, and around its end.
-MOMENTS = [0.15, 0.8, *(pytest.param(0.1 * k, marks=soak) for k in range(1, 30))]
+# Seconds after fasttrain's first line: while torch is imported, and around its end.
+MOMENTS = [0.0, 0.6, *(pytest.param(0.1 * k, marks=soak) for k in range(1, 30))]
 
 
 @pytest.mark.parametrize("after", MOMENTS)
@@ -109,11 +110,21 @@ def test_a_signal_while_torch_is_imported_ends_at_once_without_a_traceback(after
     number = signal.SIGINT if round(after * 10) % 2 else signal.SIGTERM
     command = [sys.executable, "-m", "fasttrain", *flags(tmp_path / "a")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until_it_listens(process.pid)
     time.sleep(after)
     process.send_signal(number)
     _, err = process.communicate(timeout=10)
     assert process.returncode == 128 + number
     assert f"stopped by {signal.Signals(number).name}" in one_line(err)
+
+
+def until_it_listens(pid: int) -> None:
+    """Wait until a process has a handler for SIGTERM: before that Python itself has not started."""
+    handled, until = 0, time.monotonic() + 30
+    while not handled >> (signal.SIGTERM - 1) & 1:
+        assert time.monotonic() < until
+        status = Path(f"/proc/{pid}/status").read_text()
+        handled = int(re.search(r"SigCgt:\s*([0-9a-f]+)", status)[1], 16)
 
 
 def test_standard_output_that_is_closed_does_not_end_training(tmp_path, ends):
