@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -68,6 +69,8 @@ class Signals:
                 forced = threading.Timer(UNWOUND_SECONDS, _end, (number, None))
                 forced.daemon = True
                 forced.start()
+                self._quiet.callback(setattr, sys, "unraisablehook", sys.unraisablehook)
+                sys.unraisablehook = lambda dropped: None  # it would print a traceback
                 self._quiet.callback(forced.cancel)
                 raise _stopped(number)
 

@@ -70,7 +70,7 @@ def test_more_signals_during_a_save_neither_harm_it_nor_change_the_exit_status(t
     ended = child.ended()
     assert ended.status == 143
     assert "stopped by SIGTERM: saved" in one_line(ended.err)
-    assert checkpoint.load(path / "checkpoints" / "last.pt")["progress"][0] == 1
+    assert checkpoint.load(path / "checkpoints" / "last.pt")["progress"][0] in (1, 2)
     train(path)
     assert same(end(path), ends())
 
