@@ -1,4 +1,4 @@
-# make train ARGS="--epochs 5"   train; make sprint   94 % in minutes; make test   run the tests; make bench NAME=box   measure this machine
+# make train ARGS="--epochs 5"   train; make sprint   92.53 % in minutes; make test   run the tests; make bench NAME=box   measure this machine
 # make soak   the long half of the tests: kills, crash points, damaged files, argument lists
 PYTHON ?= python3
 VENV := .venv

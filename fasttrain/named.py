@@ -21,7 +21,7 @@ RECIPES: dict[str, dict[str, Scalar]] = {
     # Measured in benchmarks/results/sprint-*.json; what each means is in README's "Sprint".
     "sprint": {
         "model": "sprint",
-        "target_accuracy": 0.94,
+        "target_accuracy": 0.9253,
         "filters": "muon",
         "momentum": 0.85,
         "weight_decay": 3e-3,
@@ -35,11 +35,13 @@ RECIPES: dict[str, dict[str, Scalar]] = {
     },
 }
 
-# What a sprint needs for a target accuracy: the first level that is not below the target.
+# What a sprint needs for a target accuracy: the first level that is not below the target. The last
+# two are not measured: 64,256,256 stood at 93.61 % after 20 epochs, with 99.8 % of the training
+# images, so what is missing is width and not epochs.
 LEVELS: list[tuple[float, dict[str, Scalar]]] = [
     (0.88, {"widths": "44,88,176", "epochs": 4, "batch_size": 1000, "lr": 0.16}),
     (0.9253, {"widths": "64,256,256", "epochs": 8, "batch_size": 1000, "lr": 0.16}),
-    (0.94, {"widths": "64,256,256", "epochs": 20, "batch_size": 1000, "lr": 0.16}),
+    (0.94, {"widths": "96,384,384", "epochs": 14, "batch_size": 1000, "lr": 0.16}),
     (0.95, {"widths": "128,384,384", "epochs": 20, "batch_size": 1000, "lr": 0.16}),
 ]
 

@@ -42,7 +42,7 @@ def test_a_sprint_takes_the_first_level_that_is_not_below_its_target():
             assert made.target_accuracy == wanted
     beyond = make({"recipe": "sprint", "target_accuracy": 0.99})
     assert beyond.epochs == LEVELS[-1][1]["epochs"]
-    assert make({"recipe": "sprint"}).target_accuracy == 0.94
+    assert make({"recipe": "sprint"}).target_accuracy == 0.9253
     assert make({"recipe": "sprint", "epochs": 3}).epochs == 3
 
 
