@@ -55,10 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, command: str) -> int:
     """Do what was read; the heavy imports happen here, after what can be refused without them."""
     place = launch.place()
-    alone = "--runs" if name == "train" and options.runs > 1 else name
+    alone = "--runs" if name == "train" and options.runs else name
     if place.world > 1 and alone not in ("train", "find-lr"):
         raise UsageError(f"{alone}: needs one process. Start it without torchrun.")
-    if name == "train" and place.world == 1 and options.runs == 1:
+    if name == "train" and place.world == 1 and not options.runs:
         asked = _claimed(options, given)
     from rich.console import Console
 
@@ -89,7 +89,7 @@ def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, com
     elif name == "find-lr":
         with joined(place, device=str(given.get("device", "auto"))) as group:
             commands.search_lr(make(given), display=display, group=group)
-    elif options.runs > 1:
+    elif options.runs:
         from .series import train_runs
 
         train_runs(

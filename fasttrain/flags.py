@@ -120,9 +120,8 @@ def _add_run_flags(made: Parser) -> None:
     runs.add_argument(
         "--runs",
         type=values.runs,
-        default=1,
         metavar="INT",
-        help="runs with seeds from --seed on, and how far they agree (default: 1)",
+        help="a series of runs with seeds from --seed on: how far they agree (default: one run)",
     )
     runs.add_argument(
         "--profile",
