@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.table import RESULTS, ROOT, machine
+from benchmarks.table import RESULTS, machine, put
 
 BEGIN, END = "<!-- table: python -m benchmarks.sprints -->", "<!-- end of the sprints -->"
 
@@ -59,10 +59,7 @@ def main(arguments: list[str]) -> None:
     if arguments:
         kept = json.loads(Path(arguments[0]).read_text())
         (RESULTS / f"sprint-{arguments[1]}.json").write_text(json.dumps(kept, indent=1) + "\n")
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    before, after = text[: text.index(BEGIN)], text[text.index(END) :]
-    readme.write_text(f"{before}{BEGIN}\n{table(results())}\n{after}", encoding="utf-8")
+    put(table(results()), begin=BEGIN, end=END)
 
 
 if __name__ == "__main__":

@@ -107,15 +107,20 @@ def results() -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("bench-*.json"))]
 
 
+def put(made: str, *, begin: str, end: str) -> None:
+    """Make `made` what stands between two lines of the README."""
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    before, after = text[: text.index(begin)], text[text.index(end) :]
+    readme.write_text(f"{before}{begin}\n{made}\n{after}", encoding="utf-8")
+
+
 def main(arguments: list[str]) -> None:
     if arguments:
         kept = keep(json.loads(Path(arguments[0]).read_text()))
         path = RESULTS / f"bench-{arguments[1]}.json"
         path.write_text(json.dumps(kept, indent=1) + "\n")
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    before, after = text[: text.index(BEGIN)], text[text.index(END) :]
-    readme.write_text(f"{before}{BEGIN}\n{table(results())}\n{after}", encoding="utf-8")
+    put(table(results()), begin=BEGIN, end=END)
 
 
 if __name__ == "__main__":
