@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from functools import partial
 
 import pytest
@@ -20,6 +21,11 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 # Without a GPU the kernels run in Triton's interpreter, to be asked for before triton's import.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+# Who starts pytest in the background or under nohup hands on ignored signals, which the runs under
+# test would then ignore as well.
+for ignored in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
+    if signal.getsignal(ignored) is signal.SIG_IGN:
+        signal.signal(ignored, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True, scope="session")
