@@ -23,6 +23,7 @@ from .launch import speaks
 
 SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 UNWOUND_SECONDS = 5.0
+UNSAVED = ": ended with what was saved before. Go on with --resume."
 Handler = Callable[[int, FrameType | None], None]
 
 
@@ -66,7 +67,7 @@ class Signals:
                 self._quiet.enter_context(warnings.catch_warnings())
                 warnings.simplefilter("ignore")
                 # Python drops what a weak reference's callback raises: then the clock ends it.
-                forced = threading.Timer(UNWOUND_SECONDS, _end, (number, None))
+                forced = threading.Timer(UNWOUND_SECONDS, _end, (number, None, UNSAVED))
                 forced.daemon = True
                 forced.start()
                 self._quiet.callback(setattr, sys, "unraisablehook", sys.unraisablehook)
@@ -99,9 +100,9 @@ def ignore() -> None:
     _handle_by(signal.SIG_IGN)
 
 
-def _end(number: int, frame: FrameType | None) -> None:
+def _end(number: int, frame: FrameType | None, advice: str = "") -> None:
     if speaks():
-        os.write(2, f"fasttrain: error: {_stopped(number)}\n".encode())
+        os.write(2, f"fasttrain: error: {_stopped(number)}{advice}\n".encode())
     os._exit(128 + number)
 
 

@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 
+from fasttrain import signals
 from fasttrain.errors import Stopped
 from fasttrain.signals import Signals
 
@@ -67,4 +68,4 @@ def test_a_stop_that_something_swallowed_still_ends_the_process():
     command = [sys.executable, "-c", SWALLOWED]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 143
-    assert done.stderr == "fasttrain: error: stopped by SIGTERM\n"
+    assert done.stderr == f"fasttrain: error: stopped by SIGTERM{signals.UNSAVED}\n"
