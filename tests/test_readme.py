@@ -60,4 +60,5 @@ def test_the_soaks_counts_are_kept_with_their_machine_and_commit():
     assert found["passed"]["kills"] >= 200
     assert found["passed"]["flipped bits and truncations"] >= 3000
     assert found["passed"]["crash points of a whole run"] >= 500
+    assert found["passed"]["argument lists"] >= 10_000
     assert found["environment"]["fasttrain"]["commit"]
