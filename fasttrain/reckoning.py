@@ -1,8 +1,7 @@
 """What a run with a target is judged by: the time until it was reached, all of it.
 
-The clock runs from the network built to the end of training: compiling, the range test, evaluations
-and checkpoints are in it; importing, fetching and, with them in the ledger's `data`, building and
-whitening are not.
+The clock runs from the data in memory to the end of training: whitening, compiling, the range test,
+evaluations and checkpoints are in it, importing and fetching are not.
 """
 
 from __future__ import annotations

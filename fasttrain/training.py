@@ -52,10 +52,9 @@ class Training:
     def prepare(self, state: dict[str, Any] | None) -> None:
         """Load the data, build the parts, find the rate; go on from `state` if there is one."""
         recipe = self.recipe
-        with self.ledger.part("data"):
-            with self.group.first_on_node():
-                self.halves = splits(recipe, say=self.display.say, bar=self.display.bar)
-            built = self.built = build(recipe, *self.halves, self.group)
+        with self.ledger.part("data"), self.group.first_on_node():
+            self.halves = splits(recipe, say=self.display.say, bar=self.display.bar)
+        built = self.built = build(recipe, *self.halves, self.group)
         self._introduce()
         over = state is not None and resume.is_over(state, recipe)
         # DDP lays its buckets anew after its first backward and then sums in another order: that
