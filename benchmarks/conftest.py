@@ -8,9 +8,12 @@ import numpy as np
 import torch
 
 from fasttrain import environment
+from fasttrain.allocator import keep_pages
 from fasttrain.data import Split
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+if DEVICE.type == "cpu":
+    keep_pages()  # as training does; the peers, in this process and its workers, gain from it too
 
 
 def pytest_benchmark_update_json(config, benchmarks, output_json):

@@ -16,7 +16,7 @@ from fasttrain.data.dali import DaliLoader, available
 from fasttrain.draws import draw
 from fasttrain.errors import EnvironmentProblem
 
-COUNT = 704
+COUNT, CHUNKS = 704, 6
 needs_dali = pytest.mark.skipif(available() is not None, reason=f"DALI: {available()}")
 
 
@@ -74,15 +74,21 @@ def test_images_and_labels_stay_together_over_epochs_and_after_a_break():
 def test_at_the_end_of_an_epoch_the_next_one_is_already_under_way():
     batches = make()
     list(batches)
-    assert list(batches._feed.fed) == [(2, 0)]
-    assert batches._feed.next == (2, 128)
+    feeds = [lane.feed for lane in batches._lanes]
+    assert [list(feed.fed) for feed in feeds] == [[CHUNKS], [CHUNKS + 1]]
+    assert [feed.next for feed in feeds] == [CHUNKS + 2, CHUNKS + 3]
 
 
 def counted_runs(batches: DaliLoader) -> list[int]:
-    """Grows by an item each time the pipeline runs."""
-    runs, run = [], batches._pipeline.run
-    batches._pipeline.run = lambda *args: (runs.append(1), run(*args))[1]
+    """Grows by an item each time a pipeline runs."""
+    runs: list[int] = []
+    for lane in batches._lanes:
+        lane.pipeline.run = counted(lane.pipeline.run, runs)
     return runs
+
+
+def counted(run, runs: list[int]):
+    return lambda *args: (runs.append(1), run(*args))[1]
 
 
 @needs_dali
@@ -91,32 +97,35 @@ def test_an_epoch_runs_the_pipeline_once_a_chunk():
     runs = counted_runs(batches)
     assert_images_match_labels(batches)
     assert_images_match_labels(batches)
-    assert len(runs) == 2 * 6
+    assert len(runs) == 2 * CHUNKS
 
 
 @needs_dali
 def test_after_a_seek_only_what_was_in_flight_is_wasted():
     batches = make()
-    next(iter(batches))
+    reading = iter(batches)
+    for _ in range(3):  # the third is of the second pipeline's first chunk
+        next(reading)
     runs = counted_runs(batches)
     batches.seek(3, 4)
     assert_images_match_labels(batches)
-    assert len(runs) == 4 + 1  # the four chunks from step 4 on, and the one that was under way
+    # The four chunks from step 4 on, and in each pipeline the one that was under way.
+    assert len(runs) == 4 + len(batches._lanes)
 
 
 @needs_dali
 def test_an_interruption_while_waiting_for_dali_does_not_shift_images_against_labels():
     batches = make()
-    run = batches._pipeline.run
+    pipeline = batches._lanes[1].pipeline  # which the third batch comes from
+    run = pipeline.run
 
     def interrupted(*args):
-        batches._pipeline.run = run
         run(*args)
         raise KeyboardInterrupt
 
     reading = iter(batches)
     next(reading), next(reading)
-    batches._pipeline.run = interrupted
+    pipeline.run = interrupted
     with pytest.raises(KeyboardInterrupt):
         next(reading)
     assert_images_match_labels(batches)
@@ -125,10 +134,11 @@ def test_an_interruption_while_waiting_for_dali_does_not_shift_images_against_la
 @needs_dali
 def test_the_pixels_are_dalis_own_buffer():
     batches, given = make(), []
-    run = batches._run
-    batches._run = lambda: given.append(run()) or given[-1]
+    lane = batches._lanes[0]
+    read = lane.read
+    lane.read = lambda *args: given.append(read(*args)) or given[-1]
     images = next(iter(batches)).images
-    [(_, dalis)] = given
+    [dalis] = given
     assert images.data_ptr() == dalis.as_tensor().data_ptr()
 
 
