@@ -12,6 +12,7 @@ import socket
 import sys
 from contextlib import suppress
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
@@ -65,6 +66,19 @@ def refuse(path: Path, overwrite: bool) -> None:
         if not (file.is_dir() or file.name == LOCK or files.LEFTOVER.fullmatch(file.name)):
             why = f"holds files but no run of fasttrain ({file.relative_to(path)})"
             raise OutputError(f"{path} {why}. Choose another --out.")
+
+
+def fresh(runs: Path, recipe_name: str, now: datetime) -> Path:
+    """A new folder in `runs` for a run that was given none: resnet18-20261123-210500, or with -2
+    and so on where another start took that name in the same second."""
+    name = f"{recipe_name}-{now:%Y%m%d-%H%M%S}"
+    files.make_folder(runs)
+    for number in count(1):
+        folder = runs / (name if number == 1 else f"{name}-{number}")
+        with files.reported(folder), suppress(FileExistsError):
+            folder.mkdir()
+            break
+    return folder
 
 
 def locked(folder: Path) -> IO[bytes]:

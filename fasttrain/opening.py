@@ -17,7 +17,7 @@ from .display import Display
 from .group import Group
 from .loop import Epoch
 from .recipe import Recipe
-from .rundir import RunDir, default_name
+from .rundir import RunDir
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def run_dir(
     if continued:
         opened = RunDir.resume(claim.folder_of(continued))
     else:
-        path = out or claim.RUNS / default_name(recipe.recipe, datetime.now())
+        path = out or claim.fresh(claim.RUNS, recipe.recipe, datetime.now())
         opened = RunDir.create(path, overwrite=overwrite)
     with opened as folder:
         group.share(str(folder.path))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +97,6 @@ class RunDir(AbstractContextManager["RunDir"]):
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def default_name(recipe_name: str, now: datetime) -> str:
-    """The name of a run that was given none: resnet18-20261123-210500."""
-    return f"{recipe_name}-{now:%Y%m%d-%H%M%S}"
 
 
 def _remove_old(path: Path) -> None:

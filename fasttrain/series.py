@@ -15,11 +15,10 @@ from time import perf_counter
 from typing import Any
 
 from . import environment, files
-from .claim import RUNS
+from .claim import RUNS, fresh
 from .commands import train
 from .display import Display
 from .recipe import Recipe
-from .rundir import default_name
 
 KEPT = [
     *("best_test_accuracy", "final_test_accuracy", "final_test_accuracy_with_flips", "epochs"),
@@ -44,7 +43,7 @@ def train_runs(
     With `go_on`, runs that are there are continued, and finished ones left alone.
     """
     display = display or Display()
-    folder = out or RUNS / default_name(f"{recipe.recipe}-{runs}-runs", datetime.now())
+    folder = out or fresh(RUNS, f"{recipe.recipe}-{runs}-runs", datetime.now())
     rows: list[dict[str, Any]] = []
     for seed in range(recipe.seed, recipe.seed + runs):
         path = folder / f"seed-{seed}"

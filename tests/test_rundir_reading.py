@@ -9,9 +9,9 @@ from datetime import datetime
 import pytest
 from test_rundir import a_run, row, snapshot
 
-from fasttrain.claim import newest, read_epochs
+from fasttrain.claim import fresh, newest, read_epochs
 from fasttrain.errors import CheckpointError
-from fasttrain.rundir import RunDir, default_name
+from fasttrain.rundir import RunDir
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "foreign", "damaged"])
@@ -68,6 +68,9 @@ def test_the_newest_unfinished_run_is_the_one_started_last(tmp_path):
     assert newest(tmp_path) == tmp_path / "c", "of equal times the later name"
 
 
-def test_a_run_without_a_name_is_named_after_its_recipe_and_start():
+def test_runs_without_a_name_are_named_after_recipe_and_start_and_never_share_a_folder(tmp_path):
     when = datetime(2026, 11, 23, 21, 5, 0)
-    assert default_name("resnet18", when) == "resnet18-20261123-210500"
+    found = [fresh(tmp_path / "runs", "resnet18", when) for _ in range(3)]
+    name = "resnet18-20261123-210500"
+    assert [path.name for path in found] == [name, f"{name}-2", f"{name}-3"]
+    assert all(path.is_dir() for path in found)
