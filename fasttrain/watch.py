@@ -2,7 +2,11 @@
 
 A collective says at best that some connection closed, and on a GPU nothing for minutes. So each
 process gives signs of life in the group's store and watches the next one's; what is found out
-first is the group's fate, and ends every process.
+first is the group's fate, and ends every process. It also looks at its own process's training,
+which may hang while the signs of life go on.
+
+Silence and stillness are counted in beats of the process that watches: one that was stopped with
+all the others, or slept with its machine, takes none of them for dead.
 """
 
 from __future__ import annotations
@@ -18,9 +22,12 @@ from typing import NamedTuple
 
 from torch.distributed import Store  # type: ignore[attr-defined]
 
+from .stillness import Stillness
+
 BEAT = 1.0  # seconds between two signs of life
 LOST = 15.0  # a process without one for so long is dead; importing CUDA may hold the GIL for 5
 HURRIED = 5.0  # the same, once a collective has failed somewhere
+STILL = 15.0  # training that stands still for so long, and waits for nothing known, hangs
 GRACE = 8.0  # that the main thread has to leave by itself once the group's fate is known
 
 
@@ -44,7 +51,9 @@ class Watch:
     def __init__(self, store: Store, rank: int, world: int) -> None:
         self._store, self._rank, self._world = store, rank, world
         self._over = Event()
-        self._neighbour = (0, monotonic())  # its signs of life so far, and when the last one came
+        self._neighbour = (0, 0)  # its signs of life so far, and the beats here since the last one
+        self._training, self._hangs = Stillness(), False
+        self._known: Fate | None = None
         store.set(f"who/{rank}", f"pid {os.getpid()} on {socket.gethostname()}")
         self._thread = Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
@@ -62,7 +71,9 @@ class Watch:
     def fate(self) -> Fate | None:
         """Why the group ends, if it does."""
         try:
-            return _parsed(self._store.get("fate")) if self._store.check(["fate"]) else None
+            if self._known is None and self._store.check(["fate"]):
+                self._known = _parsed(self._store.get("fate"))
+            return self._known
         except RuntimeError as error:  # whoever holds the store is gone, and with it all others
             first = str(error).splitlines()[0]
             what = f"the group's store is gone ({first}): rank 0 or torchrun died"
@@ -107,21 +118,37 @@ class Watch:
     def _run(self) -> None:
         """Until stopped or the group has a fate; then see to it that this process ends."""
         while not self._over.wait(BEAT):
-            fate = self.fate() or self._beat()
-            if fate and not self._over.wait(GRACE):
+            fate = self.fate() or self._look() or self._beat()
+            # What hangs does not leave by itself: it only lets the others hear why first.
+            if fate and not self._over.wait(2 * BEAT if self._hangs else GRACE):
                 if not fate.said and self.claims_to_tell(fate):
                     print(f"fasttrain: error: {fate.advice}", file=sys.stderr, flush=True)
+                with suppress(RuntimeError):
+                    self._store.add("left", 1)
                 os._exit(fate.code)
+
+    def _look(self) -> Fate | None:
+        """Look whether this process's own training hangs."""
+        looks = self._training.look()
+        if looks * BEAT < STILL:
+            return None
+        self._hangs = True
+        try:
+            me, seconds = self._name(self._rank), f"{looks * BEAT:.0f} s"
+            what = f"{me} hangs: nothing has moved for {seconds} at {self._training.place}"
+            return self.publish(Fate(self._rank, 9, what, False))
+        except RuntimeError:
+            return self.fate()
 
     def _beat(self) -> Fate | None:
         """Give a sign of life, and look for the next process's."""
         try:
             self._store.add(f"beat/{self._rank}", 1)
             next_one = (self._rank + 1) % self._world
-            signs, now = self._store.add(f"beat/{next_one}", 0), monotonic()
-            if signs != self._neighbour[0]:
-                self._neighbour = (signs, now)
-            silence = now - self._neighbour[1]
+            before, beats = self._neighbour
+            signs = self._store.add(f"beat/{next_one}", 0)
+            self._neighbour = (signs, beats + 1 if signs == before else 0)
+            silence = self._neighbour[1] * BEAT
             if silence < (HURRIED if self._store.check(["hurry"]) else LOST):
                 return None
             what = f"{self._name(next_one)} died: no sign of life for {silence:.0f} s"

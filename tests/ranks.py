@@ -1,6 +1,7 @@
 """Several ranks of one training, forked as in `processes`: gloo on the loopback, a tiny network.
 
-A rank can be given a fault, KIND@PLACE or KIND@PLACE:N for the N-th time that it gets there.
+A rank can be given a fault, KIND@PLACE or KIND@PLACE:N for the N-th time that it gets there, or
+several with commas between them.
 """
 
 from __future__ import annotations
@@ -25,12 +26,22 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
+def _compute_for(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
 FAULTS: dict[str, Callable[[], Any]] = {
     "SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "SIGSEGV": lambda: os.kill(os.getpid(), signal.SIGSEGV),
     "exit": lambda: os._exit(1),
     "exception": lambda: _raise(IndexError("a bug of ours")),
     "hang": lambda: time.sleep(3600),
+    "loop": lambda: _compute_for(3600),
+    "slow": lambda: _compute_for(1.6),  # longer than training may stand still in a hurry
+    "wait": lambda: time.sleep(1.6),
+    "SIGSTOP": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "SIGTERM": lambda: os.kill(os.getpid(), signal.SIGTERM),
     "data error": lambda: _raise(DataError("train_images: damaged. Fetch them again.")),
     "full disk": lambda: _raise(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
@@ -114,8 +125,8 @@ def _run(
     if compiled:  # dynamo as it is, without the half minute of its code generator
         real = torch.compile
         torch.compile = lambda function, **options: real(function, backend="aot_eager", **options)
-    if fault:
-        plant(fault)
+    for each in filter(None, fault.split(",")):
+        plant(each)
     processes._run(log, arguments, "", log, None, None)
 
 
@@ -124,6 +135,7 @@ def hurry() -> None:
     from fasttrain import distributed, meeting, watch
 
     watch.BEAT, watch.LOST, watch.HURRIED, watch.GRACE = 0.1, 4.0, 0.8, 2.0
+    watch.STILL = 1.0
     meeting.PATIENCE, meeting.JOIN, distributed.FETCH = 3.0, 4.0, 3.0
 
 

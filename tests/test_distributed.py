@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -117,10 +119,54 @@ def test_the_number_of_processes_may_change_and_no_image_is_lost(tmp_path):
     assert answers == pytest.approx([round(answer) for answer in answers])
 
 
-@pytest.mark.parametrize("kind", ["SIGKILL", "exception", "hang"])
-def test_a_process_that_dies_takes_all_down_and_is_named(tmp_path, kind):
-    ended = Ranks(tmp_path / "log", flags(tmp_path / "a"), faults={1: f"{kind}@step:3"})
-    dead_is_named(ended.ended(within=20), kind, dead=1)
+@pytest.mark.parametrize(
+    ("kind", "dead"), [("SIGKILL", 1), ("exception", 1), ("hang", 1), ("hang", 0)]
+)
+def test_a_process_that_dies_takes_all_down_and_is_named(tmp_path, kind, dead):
+    ended = Ranks(tmp_path / "log", flags(tmp_path / "a"), faults={dead: f"{kind}@step:3"})
+    dead_is_named(ended.ended(within=20), kind, dead=dead)
+
+
+def test_a_hang_is_told_with_its_place(tmp_path):
+    faults = {1: "hang@evaluation"}
+    ended = Ranks(tmp_path / "log", flags(tmp_path / "a"), faults=faults).ended(within=20)
+    assert re.search(
+        r"rank 1 \(pid \d+ on .+\) hangs: nothing has moved for 1 s at "
+        r"ranks\.py:\d+ \(<lambda>\), called from loop\.py:\d+ \(fit\)\.",
+        said(ended),
+    )
+
+
+def test_what_hangs_and_computes_is_found_when_the_others_have_waited_for_long(tmp_path):
+    ended = Ranks(tmp_path / "log", flags(tmp_path / "a"), faults={1: "loop@step:3"}).ended()
+    dead_is_named(ended, "loop", dead=1)
+    assert "does not answer" in ended[0].err
+
+
+def test_who_is_slow_and_who_waits_for_it_are_not_taken_for_hanging(tmp_path):
+    """At each place one computes for longer than a hang may last, or its disk lets it wait."""
+    faults = {0: "slow@data,wait@disk:8", 1: "slow@step:3,slow@evaluation"}
+    ended = Ranks(tmp_path / "log", flags(tmp_path / "a"), faults=faults).ended()
+    assert statuses(ended) == [0, 0], ended
+
+
+def test_processes_that_were_stopped_together_and_go_on_are_not_taken_for_dead(tmp_path):
+    """As by Ctrl-Z and fg, or on a machine that slept: for longer than the dead are silent."""
+    faults = {0: "SIGSTOP@step:3,slow@step:3"}  # it watches the other, which stops before it
+    faults[1] = "SIGSTOP@step:3,slow@step:4,slow@evaluation"  # time in which they could be ended
+    ranks = Ranks(tmp_path / "log", flags(tmp_path / "a"), faults=faults)
+    for process in ranks.processes:
+        while state(process.pid) != "T":
+            time.sleep(0.05)
+    time.sleep(3)
+    for process in ranks.processes:
+        os.kill(process.pid, signal.SIGCONT)
+        time.sleep(0.3)
+    assert statuses(ranks.ended()) == [0, 0]
+
+
+def state(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 @pytest.mark.soak
@@ -134,8 +180,9 @@ def test_any_death_at_any_moment_takes_all_down(tmp_path, kind, place, world):
     dead_is_named(ended.ended(within=25), kind, dead=dead)
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("kind", DEATHS[:4])
+@pytest.mark.parametrize(
+    "kind", [*(pytest.param(kind, marks=pytest.mark.soak) for kind in DEATHS[:4]), "hang"]
+)
 def test_with_the_real_limits_too_all_are_down_in_half_a_minute(tmp_path, kind):
     ended = Ranks(
         tmp_path / "log", flags(tmp_path / "a"), faults={1: f"{kind}@step:3"}, patient=True
@@ -144,16 +191,18 @@ def test_with_the_real_limits_too_all_are_down_in_half_a_minute(tmp_path, kind):
 
 
 def dead_is_named(ended, kind, *, dead):
-    """The survivors have exit code 9, and one of them names the dead one."""
+    """The survivors have exit code 9, and one process names the dead one; what hangs does it."""
     survivors = [each for rank, each in enumerate(ended) if rank != dead]
     assert statuses(survivors) == [9] * len(survivors), ended
-    if dead == 0:  # it held the store through which they speak; torchrun's outlives it
+    tellers = ended if kind == "hang" else survivors
+    if dead == 0 and kind != "hang":  # it held the store through which they speak
         assert any("rank 0" in each.err for each in survivors), ended
     else:
         # Where rank 0 holds the store, torch itself may say, at length, that it has gone.
-        lines = re.findall("^fasttrain: .*", "".join(each.err for each in survivors), re.MULTILINE)
+        lines = re.findall("^fasttrain: .*", "".join(each.err for each in tellers), re.MULTILINE)
         assert len(lines) == 1, lines
-        assert re.search(rf"error: rank {dead} .*(died|does not answer|ended with)", lines[0])
+        words = "died|does not answer|ended with|hangs"
+        assert re.search(rf"error: rank {dead} .*({words})", lines[0])
     assert ended[dead].status != 0
 
 
