@@ -145,13 +145,18 @@ def is_over(state: dict[str, Any], recipe: Recipe) -> bool:
     return stopped or run["epoch"] >= recipe.epochs
 
 
-def refuse_changes(saved: Recipe, asked: Recipe) -> None:
-    """Raise UsageError, with old and new, if `asked` would train something else than `saved`."""
+def refuse_changes(saved: Recipe, asked: Recipe, *, override: bool = False) -> None:
+    """Raise UsageError, with old and new, if `asked` would train something else than `saved`.
+
+    With `override` it may, but for another scheduler: no rate of one is a place in another.
+    """
     for name in FIELDS:
         old, new = getattr(saved, name), getattr(asked, name)
-        if name not in MAY_CHANGE and old != new:
+        never = name == "scheduler"
+        if name not in MAY_CHANGE and old != new and (never or not override):
+            ways = "or start a new run with --out"
+            ways = ways if never else "start a new run with --out, or add --override"
             raise UsageError(
                 f"{flag(name)} ({new}): the run to be resumed has {old}; another value "
-                "would train something else. Leave it out, start a new run with --out, "
-                "or add --override."
+                f"would train something else. Leave it out, {ways}."
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import (
     CosineAnnealingLR,
@@ -42,12 +43,18 @@ class Plateau:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.scheduler.load_state_dict(dict(state))
 
+    def seek(self, done: int) -> None:
+        """A plateau does not depend on how many steps there are to be."""
+
 
 class EveryStep:
     """`cosine` or `linear` (both to zero), or `onecycle` (up for 30 % of the steps, then down)."""
 
+    HORIZON = ("T_max", "total_iters", "total_steps", "_schedule_phases")
+
     def __init__(self, optimizer: Optimizer, *, kind: str, lr: float, steps: int) -> None:
         self.scheduler: LRScheduler
+        self._steps, self._moved = steps, False
         if kind == "cosine":
             self.scheduler = CosineAnnealingLR(optimizer, steps)
         elif kind == "linear":
@@ -69,7 +76,29 @@ class EveryStep:
         return _plain(self.scheduler.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.scheduler.load_state_dict(dict(state))
+        """Go on from `state`, towards the end that this schedule was made for."""
+        ours = {key: value for key, value in self.state_dict().items() if key in self.HORIZON}
+        self.scheduler.load_state_dict({**state, **ours})
+        self._moved = any(state.get(key) != value for key, value in ours.items())
+
+    def seek(self, done: int) -> None:
+        """Have the rate after `done` steps; where a loaded state had another end, of this one's
+        curve, by going through it, since torch's rates follow from the one before."""
+        if not self._moved and self.scheduler.last_epoch == done:
+            return
+        for group in self.scheduler.optimizer.param_groups:
+            _set_rate(group, float(group["initial_lr"]))
+        self.scheduler.last_epoch = 0
+        for _ in range(min(done, self._steps)):
+            self.scheduler.step()
+        self._moved = False
+
+
+def _set_rate(group: dict[str, Any], rate: float) -> None:
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:

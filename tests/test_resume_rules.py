@@ -197,6 +197,33 @@ def test_with_override_the_changed_value_is_taken_and_written_down(half):
     assert len(end(half)["rows"]) == 3
 
 
+@pytest.mark.parametrize("scheduler", ["cosine", "linear", "onecycle"])
+@pytest.mark.parametrize(("ended", "epochs"), [(True, 4), (False, 4), (False, 3)])
+def test_with_other_epochs_the_rate_is_that_of_a_run_of_so_many(tmp_path, scheduler, ended, epochs):
+    """From a run of 2 or 5 epochs that has ended or was stopped in its second."""
+    path, before = tmp_path / "a", 2 if ended else 5
+    if ended:
+        train(path, scheduler=scheduler)
+    else:
+        with pytest.raises(Stopped):
+            fasttrain.train(
+                small(scheduler=scheduler, epochs=before), out=path, display=Interrupting(5)
+            )
+    train(tmp_path / "b", scheduler=scheduler, epochs=epochs)
+    recipe = small(scheduler=scheduler, epochs=epochs)
+    fasttrain.train(recipe, continued=path, override=True)
+    found, expected = ([row[1] for row in end(tmp_path / name)["rows"]] for name in "ab")
+    assert found[1 if not ended else 2 :] == expected[1 if not ended else 2 :]
+    assert found[0] != expected[0], "the control: it began as another run"
+
+
+def test_another_scheduler_is_refused_even_with_override(half, capsys):
+    before = (half / "checkpoints" / "last.pt").read_bytes()
+    assert cli.main(["--resume", str(half), "--override", "--scheduler=cosine"]) == 2
+    assert "Leave it out, or start a new run with --out." in capsys.readouterr().err
+    assert (half / "checkpoints" / "last.pt").read_bytes() == before
+
+
 def test_how_often_it_saves_may_change(half, done):
     assert cli.main(["--resume", str(half), "--save-every", "0.001"]) == 0
     assert same(end(half), end(done))

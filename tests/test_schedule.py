@@ -97,3 +97,49 @@ def test_a_restored_schedule_goes_on_as_if_nothing_had_been(kind):
     fresh = make(control)
     control.load_state_dict(saved[0])
     assert advance(control, fresh, 15) != ahead
+
+
+@pytest.mark.parametrize("kind", ["cosine", "linear", "onecycle"])
+@pytest.mark.parametrize(("done", "steps"), [(10, 60), (30, 60), (20, 25)])
+def test_a_schedule_restored_for_another_number_of_steps_is_where_one_of_that_number_would_be(
+    kind, done, steps
+):
+    def made(steps, *, after=0):
+        step = tiny_step(lr=0.1)
+        schedule = EveryStep(step.optimizer, kind=kind, lr=0.1, steps=steps)
+        advance(step, schedule, after)
+        return step, schedule
+
+    def advance(step, schedule, count):
+        rates = [float(step.lr)]
+        for _ in range(count):
+            step.optimizer.step()
+            schedule.after_step()
+            rates.append(float(step.lr))
+        return rates
+
+    expected = advance(*made(steps, after=done), steps - done)
+    first, schedule = made(30, after=done)
+    resumed = tiny_step(lr=0.02)
+    rate = resumed.lr
+    other = EveryStep(resumed.optimizer, kind=kind, lr=0.02, steps=steps)
+    resumed.load_state_dict(first.state_dict())
+    other.load_state_dict(schedule.state_dict())
+    assert float(rate) != expected[0], "the control: the checkpoint has the other curve's rate"
+    other.seek(done)
+    assert advance(resumed, other, steps - done) == expected
+    assert resumed.lr is rate
+
+
+def test_one_restored_for_the_same_steps_keeps_its_very_rate():
+    step = tiny_step(lr=0.1)
+    schedule = EveryStep(step.optimizer, kind="cosine", lr=0.1, steps=30)
+    for _ in range(10):
+        step.optimizer.step()
+        schedule.after_step()
+    step.lr = 0.0123  # which no curve has
+    schedule.load_state_dict(schedule.state_dict())
+    schedule.seek(10)
+    assert float(step.lr) == pytest.approx(0.0123)
+    schedule.seek(9)
+    assert float(step.lr) != pytest.approx(0.0123)
