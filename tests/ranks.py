@@ -46,6 +46,7 @@ FAULTS: dict[str, Callable[[], Any]] = {
     "data error": lambda: _raise(DataError("train_images: damaged. Fetch them again.")),
     "full disk": lambda: _raise(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
 }
+SPOILING = ("NaN images", "NaN gradient")  # what is handed to a step, or comes out of it
 DEATHS = ("SIGKILL", "SIGSEGV", "exit", "exception", "hang")
 
 
@@ -158,7 +159,17 @@ def plant(fault: str) -> None:
 
     def broken(*args: Any, **options: Any) -> Any:
         if next(calls) == int(number or 1):
-            FAULTS[kind]()
+            args = spoiled(kind, *args) if kind in SPOILING else args
+            FAULTS.get(kind, lambda: None)()
         return real(*args, **options)
 
     setattr(home, name, broken)
+
+
+def spoiled(kind: str, step: Any, images: torch.Tensor, labels: torch.Tensor) -> tuple[Any, ...]:
+    """The arguments of a step whose numbers are to go bad in this process alone."""
+    if kind == "NaN images":
+        return step, images * float("nan"), labels
+    weight = next(step.model.parameters())
+    once = weight.register_hook(lambda gradient: (once.remove(), gradient * float("nan"))[1])
+    return step, images, labels

@@ -224,6 +224,18 @@ def test_numbers_that_are_not_finite_end_all_after_the_same_step(tmp_path):
     assert "not finite" in said(ended)
 
 
+@pytest.mark.parametrize(("what", "step"), [("images", 1), ("gradient", 2)])
+def test_a_nan_in_one_process_ends_all_after_the_same_step_and_is_not_saved(tmp_path, what, step):
+    """In the second epoch's first step, of which a gradient shows in the next loss."""
+    faults = {1: f"NaN {what}@step:{STEPS + 2}"}
+    ended = Ranks(tmp_path / "log", flags(tmp_path / "a"), faults=faults).ended()
+    assert statuses(ended) == [7, 7], ended
+    assert f"not finite in epoch 2, at step {step}, at lr 0.05" in said(ended)
+    for name in ("last.pt", "best.pt"):
+        found = checkpoint.load(tmp_path / "a" / "checkpoints" / name)
+        assert found["progress"] == [1, 0], "the epoch before; load refuses what is not finite"
+
+
 def test_a_run_directory_in_use_is_said_once(whole, tmp_path):
     (tmp_path / "file").write_text("not a run")
     arguments = [word for word in flags(tmp_path) if word != "--resume"]
@@ -268,32 +280,65 @@ def in_threads(calls):
         return [future.result() for future in [pool.submit(call) for call in calls]]
 
 
-def test_after_torchrun_restarts_it_a_run_ends_bitwise_as_one_that_nothing_befell(whole, tmp_path):
-    """The real torchrun; rank 1 kills itself in the second epoch of its first life."""
+def torchrun(tmp_path, *lines, options=()):
+    """The real torchrun with two processes, which run `lines` before they train into tmp_path/a."""
     worker = tmp_path / "worker.py"
     worker.write_text(
-        "import os, tiny_runs, torch, ranks\n"
+        "import os, time, tiny_runs, torch, ranks\n"
         "from fasttrain.__main__ import main\n"
         "torch.set_num_threads(1)\n"
         "tiny_runs.shrink(tiny_runs.Patches)\n"
-        "ranks.hurry()\n"
-        "if os.environ['TORCHELASTIC_RESTART_COUNT'] + os.environ['RANK'] == '01':\n"
-        "    ranks.plant('SIGKILL@step:6')\n"
-        "main()\n"
+        "ranks.hurry()\n" + "".join(f"{line}\n" for line in lines) + "main()\n"
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    command += ["2", "--max-restarts", "1", str(worker), *flags(tmp_path / "a")]
-    paths = os.pathsep.join(map(str, (HERE.parent, HERE)))
-    done = subprocess.run(
-        command,
-        capture_output=True,
+    return subprocess.Popen(
+        [*command, "2", *options, str(worker), *flags(tmp_path / "a")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(map(str, (HERE.parent, HERE))),
+            "OMP_NUM_THREADS": "1",
+        },
     )
-    assert done.returncode == 0, done.stderr
-    assert len(re.findall("fasttrain: error: rank 1 .* died", done.stderr)) == 1, done.stderr
-    assert "resuming" in done.stdout
+
+
+def test_after_torchrun_restarts_it_a_run_ends_bitwise_as_one_that_nothing_befell(whole, tmp_path):
+    """The real torchrun; rank 1 kills itself in the second epoch of its first life."""
+    started = torchrun(
+        tmp_path,
+        "if os.environ['TORCHELASTIC_RESTART_COUNT'] + os.environ['RANK'] == '01':",
+        "    ranks.plant('SIGKILL@step:6')",
+        options=("--max-restarts", "1"),
+    )
+    out, err = started.communicate(timeout=120)
+    assert started.returncode == 0, err
+    assert len(re.findall("fasttrain: error: rank 1 .* died", err)) == 1, err
+    assert "resuming" in out
+    assert same(end(tmp_path / "a"), end(whole))
+
+
+def test_a_sigterm_to_torchrun_itself_saves_and_the_run_goes_on_bitwise(whole, tmp_path):
+    there = tmp_path / "there"
+    started = torchrun(
+        tmp_path,
+        "from fasttrain import watch",
+        "watch.STILL = 60",
+        f"ranks.FAULTS['tell'] = lambda: (open({str(there)!r}, 'w').close(), time.sleep(2))",
+        "ranks.plant('tell@step:6')",
+    )
+    until = time.monotonic() + 60
+    while not there.exists():
+        assert time.monotonic() < until
+        assert started.poll() is None, started.communicate()
+        time.sleep(0.02)
+    started.send_signal(signal.SIGTERM)
+    _, err = started.communicate(timeout=60)
+    assert started.returncode == 1, "torchrun's own status, whatever those of its processes are"
+    assert len(re.findall("fasttrain: error: stopped by SIGTERM: saved. Resume", err)) == 1, err
+    assert checkpoint.load(tmp_path / "a" / "checkpoints" / "last.pt")["progress"] == [1, 2]
+    assert statuses(Ranks(tmp_path / "log", flags(tmp_path / "a")).ended()) == [0, 0]
     assert same(end(tmp_path / "a"), end(whole))
 
 
