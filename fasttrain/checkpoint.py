@@ -35,8 +35,8 @@ _PLAIN = (str, int, float, bool, type(None))
 class Checkpoints:
     """One run's checkpoints in `folder`: last.pt and previous.pt to go on from, and best.pt.
 
-    A save writes the new file, then renames last.pt to previous.pt and the new file to last.pt:
-    at every instant a complete checkpoint is at one of the two. Only one process may save.
+    A save writes the new file, then lets previous.pt be last.pt and renames the new file to
+    last.pt, where a complete one is at every instant. Only one process may save; any may read.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -7,8 +7,6 @@ test can make the n-th of them fail.
 from __future__ import annotations
 
 import errno
-import json
-import math
 import os
 import re
 import secrets
@@ -19,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from .errors import OutputError
+from .texts import encode, to_json
 
 _open, _write, _fsync, _truncate = os.open, os.write, os.fsync, os.ftruncate
-_replace, _unlink = os.replace, os.unlink
+_replace, _unlink, _link = os.replace, os.unlink, os.link
 
 # Never through a planted link; binary on Windows. Both are 0 where the system has no such flag.
 _SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -30,15 +29,14 @@ LEFTOVER = re.compile(r"\.(?P<name>.+)\.\d+\.[0-9a-f]{8}\.tmp")
 
 
 def write_atomically(path: Path, data: bytes | memoryview, *, keep: Path | None = None) -> None:
-    """Make `data` the content of `path`; the file it replaces is renamed to `keep`, if given.
+    """Make `data` the content of `path`; the file it replaces becomes `keep`, if given.
 
-    With `keep`, `path` is missing for the instant between two renames, and its old content is at
-    `keep`. Raises OutputError, with nothing left behind.
+    Who reads meanwhile finds the old content or the new, never none. Raises OutputError, with
+    nothing left behind.
     """
     with reported(path, needed=len(data)), _temporary(path, data) as temporary:
         if keep is not None:
-            with suppress(FileNotFoundError):
-                _replace(path, keep)
+            _keep(path, keep)
         _replace(temporary, path)
         _sync_folder(path.parent)
 
@@ -114,16 +112,6 @@ def check_writable(folder: Path) -> None:
         _unlink(temporary)
 
 
-def to_json(value: Any, *, indent: int | None = None) -> str:
-    """JSON that every reader accepts: numbers that are not finite become null."""
-    return json.dumps(_finite(value), indent=indent, allow_nan=False, ensure_ascii=False)
-
-
-def encode(text: str) -> bytes:
-    """UTF-8; the lone surrogates of an undecodable path become the escapes that JSON has."""
-    return text.encode("utf-8", "backslashreplace")
-
-
 @contextmanager
 def reported(path: Path, *, needed: int = 0) -> Iterator[None]:
     """Turn an OSError into an OutputError on `path`; `needed` bytes were to be written."""
@@ -137,11 +125,31 @@ def reported(path: Path, *, needed: int = 0) -> Iterator[None]:
         raise OutputError(f"output ({path}): {why}. {what}.") from error
 
 
+def _keep(path: Path, keep: Path) -> None:
+    """Let the file at `path` be the one at `keep` too."""
+    second = _beside(path)
+    try:
+        _link(path, second)
+    except OSError:  # there is none yet, or no link: then it is missing until it is replaced
+        with suppress(FileNotFoundError):
+            _replace(path, keep)
+        return
+    try:
+        _replace(second, keep)
+    finally:
+        if os.path.lexists(second):  # a rename over a name of the same file does nothing
+            _unlink(second)
+
+
+def _beside(path: Path) -> Path:
+    """A name for what is to become `path`, or to be removed as a leftover."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+
+
 @contextmanager
 def _temporary(path: Path, data: bytes | memoryview) -> Iterator[Path]:
     """A new file with `data`, on the disk, beside `path`; removed if the block fails."""
-    name = f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
-    temporary = path.with_name(name)
+    temporary = _beside(path)
     handle = _open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFELY, 0o666)
     try:
         try:
@@ -182,13 +190,3 @@ def _free(path: Path) -> str:
         return f"{shutil.disk_usage(path.parent).free:,}"
     except OSError:
         return "an unknown number"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value

@@ -14,6 +14,7 @@ from .build import Built
 from .display import Display
 from .loop import Run
 from .rundir import RunDir
+from .texts import encode
 from .timeline import describe, read, summarise
 from .trace import trace, window
 
@@ -43,6 +44,6 @@ class Profiling:
         text = describe(found, untraced=untraced)
         numbers = {"trace": self.written[-1].name, "untraced_step_seconds": untraced}
         self.folder.write_json("profile.json", {**numbers, **found.as_dict()})
-        files.write_atomically(self.folder.path / "profile.txt", files.encode(text + "\n"))
+        files.write_atomically(self.folder.path / "profile.txt", encode(text + "\n"))
         self.display.say(text)
         self.display.say(f"  trace: {self.written[-1]}")

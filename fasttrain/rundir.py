@@ -14,6 +14,7 @@ from typing import Any
 from . import claim, files
 from .checkpoint import Checkpoints
 from .errors import CheckpointError, OutputError
+from .texts import encode, to_json
 
 JSON_FILES = ["misclassified.json", "class_accuracy.json", "lr_finder.json", "summary.json"]
 JSON_FILES += ["profile.json", "environment.json", "recipe.json"]
@@ -78,12 +79,12 @@ class RunDir(AbstractContextManager["RunDir"]):
 
     def append_epoch(self, row: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
-        files.append_line(self.path / "metrics.jsonl", files.to_json(row))
+        files.append_line(self.path / "metrics.jsonl", to_json(row))
 
     def rewrite_epochs(self, rows: Iterable[dict[str, Any]]) -> None:
         """Make metrics.jsonl these rows: a resumed run has what its checkpoint had, and no more."""
-        text = "".join(files.to_json(row) + "\n" for row in rows)
-        files.write_atomically(self.path / "metrics.jsonl", files.encode(text))
+        text = "".join(to_json(row) + "\n" for row in rows)
+        files.write_atomically(self.path / "metrics.jsonl", encode(text))
 
     def reopen(self) -> None:
         """Take away what describes the end of a run that goes on."""

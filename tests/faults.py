@@ -14,7 +14,7 @@ from itertools import count
 from fasttrain import files
 from fasttrain.errors import OutputError
 
-OPERATIONS = ("_open", "_write", "_fsync", "_truncate", "_replace", "_unlink")
+OPERATIONS = ("_open", "_write", "_fsync", "_truncate", "_replace", "_unlink", "_link")
 ERRORS = ("ENOSPC", "EIO", "short", "short, then ENOSPC")  # the last of OPERATIONS works again
 FOR_GOOD = "ENOSPC for good"
 CRASHES = ("crash", "crash in a write")

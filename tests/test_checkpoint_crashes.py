@@ -6,13 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
+import torch
 from faults import CRASHES, ERRORS, FOR_GOOD, every_fault
 from test_checkpoint import same, state
 
 from fasttrain import files
-from fasttrain.checkpoint import Checkpoints
+from fasttrain.checkpoint import Checkpoints, load
 from fasttrain.errors import CheckpointError
 
 
@@ -46,7 +48,7 @@ def lost(before: int, kind: str, folder, monkeypatch) -> tuple[list[str], int]:
 def test_a_save_that_breaks_anywhere_leaves_the_old_or_the_new(kind, before, tmp_path, monkeypatch):
     wrong, points = lost(before, kind, tmp_path / "checkpoints", monkeypatch)
     assert wrong == []
-    assert points == 7  # open, write, fsync, two replaces, open and fsync of the folder
+    assert points == 8  # open, write, fsync, link, two replaces, open and fsync of the folder
 
 
 @pytest.mark.parametrize("kind", ["crash", "crash in a write", "ENOSPC"])
@@ -62,6 +64,74 @@ def test_saving_without_the_protocol_fails_the_same_enumeration(kind, tmp_path, 
 
     monkeypatch.setattr(files, "write_atomically", in_place)
     assert lost(2, kind, tmp_path / "checkpoints", monkeypatch)[0]
+
+
+READER = """
+import sys
+from pathlib import Path
+from fasttrain.checkpoint import load
+from fasttrain.errors import CheckpointError
+path, read, newest, bad = Path(sys.argv[1]), 0, 0, ""
+while newest < 10**9 and not bad:
+    try:
+        state = load(path)
+    except CheckpointError as error:
+        bad = str(error)
+        break
+    epoch = state["progress"][0]
+    if epoch < newest or not bool((state["x"] == epoch).all()):
+        bad = f"epoch {epoch} after {newest}"
+    newest, read = epoch, read + 1
+    if read == 1:
+        print("ready", flush=True)
+print(read, bad)
+"""
+
+
+def read_during(save, folder) -> tuple[int, str]:
+    """How often another process has loaded last.pt while it was saved 100 times; what was wrong."""
+    save(contents(1))
+    command = [sys.executable, "-c", READER, str(folder / "last.pt")]
+    reader = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert reader.stdout.readline() == "ready\n"
+    for epoch in range(2, 100):
+        save(contents(epoch))
+    save(contents(10**9))
+    read, _, bad = reader.communicate(timeout=60)[0].strip().partition(" ")
+    return int(read), bad
+
+
+def contents(epoch: int) -> dict:
+    return {"progress": [epoch, 0], "x": torch.full((65536,), epoch)}
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_who_reads_while_another_saves_always_finds_a_whole_checkpoint(
+    links, tmp_path, monkeypatch
+):
+    """Without links, the control, last.pt is missing now and then."""
+    real = files._replace
+    monkeypatch.setattr(files, "_replace", lambda *names: (real(*names), time.sleep(0.005)))
+    if not links:
+        monkeypatch.setattr(files, "_link", no_link)
+    checkpoints = Checkpoints(tmp_path)
+    read, bad = read_during(checkpoints.save_last, tmp_path)
+    assert (read > 10 and not bad) if links else "No such file" in bad, (read, bad)
+    assert set(os.listdir(tmp_path)) == {"last.pt", "previous.pt"}
+
+
+def no_link(*args):
+    raise OSError(1, "not on this file system")
+
+
+def test_after_a_save_that_broke_off_between_its_renames_the_next_leaves_nothing(tmp_path):
+    """last.pt and previous.pt are then one file, and a rename of one to the other does nothing."""
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save_last(state(1))
+    os.link(tmp_path / "last.pt", tmp_path / "previous.pt")
+    checkpoints.save_last(state(2))
+    assert set(os.listdir(tmp_path)) == {"last.pt", "previous.pt"}
+    assert [load(tmp_path / f"{name}.pt")["progress"][0] for name in ("last", "previous")] == [2, 1]
 
 
 KILLED = """

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from fasttrain import __version__, environment, files
+from fasttrain import __version__, environment, texts
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_the_date_is_now_in_utc(described):
 def test_nothing_in_it_names_the_person_the_machine_or_a_folder(monkeypatch):
     monkeypatch.setenv("FASTTRAIN_CANARY", "a-secret-of-the-environment")
     described = environment.describe()
-    text = files.to_json(described)
+    text = texts.to_json(described)
     assert json.loads(text) == described
     secrets = [getpass.getuser(), str(Path.home()), socket.gethostname(), os.getcwd()]
     secrets += ["a-secret-of-the-environment", str(environment.PACKAGE), tempfile.gettempdir()]

@@ -36,7 +36,9 @@ def broken_everywhere(kind, path, monkeypatch, **changes) -> tuple[list[dict], i
     for faults in every_fault(monkeypatch, kind):
         shutil.rmtree(path, ignore_errors=True)
         outcome = faults.run(lambda: train(path, **changes))
-        assert outcome in ("crashed", "refused") or not faults.fired or "short" in kind
+        broke = faults.calls[faults.at - 1] if faults.fired else ""
+        done = not broke or "short" in kind or broke == "_link"  # without a link it renames
+        assert done or outcome in ("crashed", "refused")
         train(path, **changes)
         ends.append(end(path))
         left = [str(file) for file in path.rglob("*") if files.LEFTOVER.fullmatch(file.name)]
@@ -105,3 +107,4 @@ def forget(what, monkeypatch) -> None:
     elif what == "scheduler":
         for kind in (Plateau, EveryStep):
             monkeypatch.setattr(kind, "load_state_dict", lambda self, state: None)
+            monkeypatch.setattr(kind, "seek", lambda self, done: None)
