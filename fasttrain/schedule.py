@@ -19,6 +19,8 @@ class Plateau:
     """ReduceLROnPlateau on the test accuracy, a fraction; progress is a gain of more than
     `threshold`."""
 
+    MOVES = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr")
+
     def __init__(
         self, optimizer: Optimizer, *, patience: int, factor: float, threshold: float
     ) -> None:
@@ -41,7 +43,15 @@ class Plateau:
         return _plain(self.scheduler.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.scheduler.load_state_dict(dict(state))
+        """Go on from `state`, with this schedule's own patience, factor and threshold."""
+        ours = self.state_dict()
+        moved = {key: value for key, value in state.items() if key in self.MOVES}
+        self.scheduler.load_state_dict(_taken({**ours, **moved}, ours))
+
+    def aim(self, lr: float) -> None:
+        """Go on with another rate, as if none had been reduced."""
+        for group in self.scheduler.optimizer.param_groups:
+            _set_rate(group, lr * group.get("ratio", 1.0))
 
     def seek(self, done: int) -> None:
         """A plateau does not depend on how many steps there are to be."""
@@ -77,9 +87,19 @@ class EveryStep:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`, towards the end that this schedule was made for."""
-        ours = {key: value for key, value in self.state_dict().items() if key in self.HORIZON}
-        self.scheduler.load_state_dict({**state, **ours})
-        self._moved = any(state.get(key) != value for key, value in ours.items())
+        ours = self.state_dict()
+        end = {key: value for key, value in ours.items() if key in self.HORIZON}
+        self.scheduler.load_state_dict(_taken({**state, **end}, ours))
+        self._moved = any(state.get(key) != value for key, value in end.items())
+
+    def aim(self, lr: float) -> None:
+        """Go on, from the next `seek`, on the curve of another rate."""
+        for group in self.scheduler.optimizer.param_groups:
+            peak = group.get("max_lr", group["initial_lr"])
+            for name in {"initial_lr", "max_lr", "min_lr"} & group.keys():
+                group[name] *= lr * group.get("ratio", 1.0) / peak
+        rates = [group["initial_lr"] for group in self.scheduler.optimizer.param_groups]
+        self.scheduler.base_lrs, self._moved = rates, True
 
     def seek(self, done: int) -> None:
         """Have the rate after `done` steps; where a loaded state had another end, of this one's
@@ -99,6 +119,23 @@ def _set_rate(group: dict[str, Any], rate: float) -> None:
         group["lr"].fill_(rate)
     else:
         group["lr"] = rate
+
+
+def _taken(state: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """Of a loaded state what `ours` has too; ValueError if it could not stand in its place."""
+    for key, value in ours.items():
+        if not _is_like(state[key], value):
+            raise ValueError(f"{key} of the schedule is {state[key]!r}"[:100])
+    return {key: state[key] for key in ours}
+
+
+def _is_like(value: Any, ours: Any) -> bool:
+    if isinstance(ours, list):
+        alike = isinstance(value, list) and len(value) == len(ours)
+        return alike and all(map(_is_like, value, ours))
+    if isinstance(ours, (float, Tensor)):  # a rate may be either
+        return type(value) in (int, float, Tensor) and bool(value == value)
+    return type(value) is type(ours) and (isinstance(ours, int) or value == ours)
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from torch.nn import functional as F
 
 from .trace import span
 
+# Of an optimizer's group: what moves in a run, or is found in one.
+RATES = ("params", "lr", "initial_lr", "max_lr", "min_lr")
+
 
 class Step:
     """`step(images, labels)` -> (loss (), logits (B, classes)), both detached and not waited for.
@@ -95,13 +98,15 @@ class Step:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state_dict; tensors are copied in place, so captured addresses stay valid."""
+        """Take over a state_dict, of its optimizer's settings the rates alone: momentum and weight
+        decay are the recipe's. Tensors are copied in place, so captured addresses stay valid."""
         self.model.load_state_dict(state["model"])
-        rates = [group["lr"] for group in self.optimizer.param_groups]
+        before = [dict(group) for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            if isinstance(rate, Tensor):  # torch replaces the tensor; keep ours, with the new value
-                group["lr"] = rate.fill_(group["lr"])
+        for group, mine in zip(self.optimizer.param_groups, before, strict=True):
+            group.update((key, mine[key]) for key in mine if key not in RATES)
+            if isinstance(mine["lr"], Tensor):  # torch replaces it; keep ours, with the new value
+                group["lr"] = mine["lr"].fill_(group["lr"])
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
 

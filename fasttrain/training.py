@@ -68,6 +68,8 @@ class Training:
         self.schedule = schedule(recipe, built.step, steps=recipe.epochs * len(built.train))
         if state:
             self.position = resume.restore(state, built.step, self.schedule, self.group)
+            if recipe.lr not in ("auto", state["recipe"]["lr"]):
+                self.schedule.aim(float(recipe.lr))
             self.schedule.seek(self.position.epoch * len(built.train) + self.position.step)
             self.ledger.load_state_dict(state["ledger"])
         self.folder.rewrite_epochs([row._asdict() for row in self.position.history])

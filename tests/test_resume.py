@@ -49,9 +49,10 @@ DO_NOT_FIT = {
     "momentum of a weight that is not there": put(
         "step", "optimizer", "state", 99, value={"momentum_buffer": torch.zeros(1)}
     ),
-    "a list for a rate": put(*GROUP, "momentum", value=[0.9]),
-    "a text for a rate": put(*GROUP, "weight_decay", value="x"),
+    "a list for a rate": put(*GROUP, "lr", value=[0.9]),
+    "a text for a rate": put(*GROUP, "initial_lr", value="x"),
     "several rates": put(*GROUP, "lr", value=torch.zeros(3)),
+    "a schedule's place that is none": put("schedule", "num_bad_epochs", value="x"),
     "sums of another shape": put("run", "sums", value=torch.zeros(3)),
     "sums that are none": put("run", "sums", value=[1.0]),
     "random state too short": put("rng", value=torch.zeros(3, dtype=torch.uint8)),

@@ -217,6 +217,33 @@ def test_with_other_epochs_the_rate_is_that_of_a_run_of_so_many(tmp_path, schedu
     assert found[0] != expected[0], "the control: it began as another run"
 
 
+def test_with_override_the_settings_of_optimizer_and_schedule_are_taken_too(half):
+    """Not those that torch keeps in the states that a checkpoint holds."""
+    asked = ["--momentum=0.5", "--weight-decay=0.1", "--patience=7", "--lr=0.011", "--epochs=3"]
+    assert cli.main(["--resume", str(half), "--override", *asked]) == 0
+    state = checkpoint.load(half / "checkpoints" / "last.pt")
+    (group,) = state["step"]["optimizer"]["param_groups"]
+    assert (group["momentum"], group["weight_decay"]) == (0.5, 0.1)
+    assert state["schedule"]["patience"] == 7
+    assert end(half)["rows"][-1][1] == pytest.approx(0.011)
+
+
+@pytest.mark.parametrize("scheduler", ["cosine", "linear", "onecycle"])
+def test_with_another_rate_the_curve_is_that_of_a_run_at_this_rate(tmp_path, scheduler):
+    with pytest.raises(Stopped):
+        fasttrain.train(
+            small(scheduler=scheduler, lr=0.05), out=tmp_path / "a", display=Interrupting(5)
+        )
+    recipe = small(scheduler=scheduler, lr=0.02)
+    fasttrain.train(recipe, out=tmp_path / "b")
+    fasttrain.train(recipe, continued=tmp_path / "a", override=True)
+    (first, last), (of_b, expected) = (
+        [row[1] for row in end(tmp_path / name)["rows"]] for name in "ab"
+    )
+    assert first != of_b, "the control: it began at the other rate"
+    assert last == pytest.approx(expected)
+
+
 def test_another_scheduler_is_refused_even_with_override(half, capsys):
     before = (half / "checkpoints" / "last.pt").read_bytes()
     assert cli.main(["--resume", str(half), "--override", "--scheduler=cosine"]) == 2

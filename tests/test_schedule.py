@@ -143,3 +143,33 @@ def test_one_restored_for_the_same_steps_keeps_its_very_rate():
     assert float(step.lr) == pytest.approx(0.0123)
     schedule.seek(9)
     assert float(step.lr) != pytest.approx(0.0123)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("last_epoch", "many"),
+        ("last_epoch", True),
+        ("best", float("nan")),
+        ("best", "0.5"),
+        ("_last_lr", [0.1, 0.1]),
+        ("_last_lr", None),
+        ("num_bad_epochs", [1]),
+    ],
+)
+def test_a_state_that_is_none_of_a_schedule_is_refused(name, value):
+    step = tiny_step(lr=0.1)
+    schedule = Plateau(step.optimizer, patience=1, factor=0.1, threshold=0.0)
+    good = schedule.state_dict()
+    schedule.load_state_dict(good)
+    with pytest.raises(ValueError, match=name):
+        schedule.load_state_dict({**good, name: value})
+
+
+def test_names_that_a_schedule_does_not_have_are_left_where_they_are():
+    step = tiny_step(lr=0.1)
+    schedule = EveryStep(step.optimizer, kind="cosine", lr=0.1, steps=30)
+    schedule.load_state_dict({**schedule.state_dict(), "step": 3, "optimizer": None})
+    step.optimizer.step()
+    schedule.after_step()
+    assert schedule.scheduler.last_epoch == 1
