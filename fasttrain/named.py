@@ -37,7 +37,7 @@ RECIPES: dict[str, dict[str, Scalar]] = {
     },
 }
 
-# What a sprint needs for a target accuracy: the first level that is not below the target. Width gains
+# What a sprint needs for a target accuracy: the first level that is not below it. Width gains
 # more than epochs: 64,256,256 reached 93.32 % after 16 of them, 96,320,320 93.81 % after 13, which
 # take 1.2 times as long. The last level is not measured.
 LEVELS: list[tuple[float, dict[str, Scalar]]] = [

@@ -173,21 +173,23 @@ def state(pid):
 @pytest.mark.parametrize("place", ["data", "step:2", "step:7", "evaluation:2", "save:5"])
 @pytest.mark.parametrize("kind", DEATHS)
 @pytest.mark.parametrize("world", [2, 3])
-def test_any_death_at_any_moment_takes_all_down(tmp_path, kind, place, world):
+def test_any_death_at_any_moment_takes_all_down(tmp_path, kind, place, world, record_property):
     dead = 0 if "save" in place else 1
     arguments = flags(tmp_path / "a", batch_size=12)
     ended = Ranks(tmp_path / "log", arguments, faults={dead: f"{kind}@{place}"}, world=world)
     dead_is_named(ended.ended(within=25), kind, dead=dead)
+    record_property("deaths of a process that took all down", 1)
 
 
 @pytest.mark.parametrize(
     "kind", [*(pytest.param(kind, marks=pytest.mark.soak) for kind in DEATHS[:4]), "hang"]
 )
-def test_with_the_real_limits_too_all_are_down_in_half_a_minute(tmp_path, kind):
+def test_with_the_real_limits_too_all_are_down_in_half_a_minute(tmp_path, kind, record_property):
     ended = Ranks(
         tmp_path / "log", flags(tmp_path / "a"), faults={1: f"{kind}@step:3"}, patient=True
     )
     dead_is_named(ended.ended(within=30), kind, dead=1)
+    record_property("deaths of a process that took all down", 1)
 
 
 def dead_is_named(ended, kind, *, dead):

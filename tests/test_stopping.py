@@ -106,7 +106,9 @@ MOMENTS = [0.0, 0.6, *(pytest.param(0.1 * k, marks=soak) for k in range(1, 30))]
 
 
 @pytest.mark.parametrize("after", MOMENTS)
-def test_a_signal_while_torch_is_imported_ends_at_once_without_a_traceback(after, tmp_path):
+def test_a_signal_while_torch_is_imported_ends_at_once_without_a_traceback(
+    after, tmp_path, record_property
+):
     number = signal.SIGINT if round(after * 10) % 2 else signal.SIGTERM
     command = [sys.executable, "-m", "fasttrain", *flags(tmp_path / "a")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -116,6 +118,7 @@ def test_a_signal_while_torch_is_imported_ends_at_once_without_a_traceback(after
     _, err = process.communicate(timeout=10)
     assert process.returncode == 128 + number
     assert f"stopped by {signal.Signals(number).name}" in one_line(err)
+    record_property("signals that stopped a run within seconds", 1)
 
 
 def until_it_listens(pid: int) -> None:
@@ -163,7 +166,9 @@ REAL = [
 @pytest.mark.parametrize(
     ("line", "changes", "after"), REAL, ids=["range test", "compile", "report"]
 )
-def test_the_real_network_is_stopped_in_its_long_phases(line, changes, after, number, tmp_path):
+def test_the_real_network_is_stopped_in_its_long_phases(
+    line, changes, after, number, tmp_path, record_property
+):
     """ResNet18, torch's compiler, the report: in a process group, as a terminal signals it."""
     path = tmp_path / "a"
     process = subprocess.Popen(
@@ -182,6 +187,7 @@ def test_the_real_network_is_stopped_in_its_long_phases(line, changes, after, nu
     assert process.returncode == 128 + number
     assert time.monotonic() - began < 10
     assert f"stopped by {signal.Signals(number).name}: " in one_line(err)
+    record_property("signals that stopped a run within seconds", 1)
 
 
 @pytest.mark.soak
