@@ -162,7 +162,8 @@ def _add_run_arguments(made: Parser, name: str) -> None:
 def _add_field(group: Any, field: Any) -> None:
     facts = field.metadata
     if isinstance(field.default, bool):
-        group.add_argument(flag(field.name), action="store_true", default=None, help=facts["help"])
+        either = argparse.BooleanOptionalAction  # --no-...: what a named recipe switches on
+        group.add_argument(flag(field.name), action=either, default=None, help=facts["help"])
         return
     default = "none" if field.default is None else field.default
     limits = f", {facts['low']:g} to {facts['high']:.10g}" if "low" in facts else ""

@@ -11,7 +11,7 @@ import torch
 
 from fasttrain import checkpoint, cli
 from fasttrain.flags import read
-from fasttrain.recipe import FIELDS, flag
+from fasttrain.recipe import FIELDS, flag, make
 
 
 def run(*arguments, timeout=120, cwd=None, **env):
@@ -73,6 +73,12 @@ def test_a_slip_on_the_command_line_is_one_line_and_exit_2(capsys, arguments, sa
 def test_the_word_train_may_be_left_out():
     assert read(["--epochs", "3"]) == read(["train", "--epochs", "3"])
     assert read(["--epochs=3"])[2] == {"epochs": 3}
+
+
+def test_what_a_named_recipe_switches_on_can_be_switched_off():
+    given = read(["--recipe", "sprint", "--no-alternate"])[2]
+    assert make({"recipe": "sprint"}).alternate
+    assert not make(given).alternate
 
 
 def test_a_flag_is_not_guessed_from_its_beginning(capsys):
