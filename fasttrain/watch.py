@@ -90,8 +90,8 @@ class Watch:
         """Whether it is this process that says what nobody has said; true once over all."""
         try:
             return self._store.add("tellers", 1) == 1
-        except RuntimeError:  # who of those that found it out can only be guessed: rank 0 is gone
-            return fate.rank == self._rank and self._rank <= 1
+        except RuntimeError:  # rank 0 is gone; who of those that found it out can only be guessed
+            return self._rank <= 1 and fate.rank in (0, self._rank)
 
     def silence(self) -> Fate | None:
         """Wait for as long as it takes to see whether some process has died."""
@@ -121,7 +121,8 @@ class Watch:
             fate = self.fate() or self._look() or self._beat()
             # What hangs does not leave by itself: it only lets the others hear why first.
             if fate and not self._over.wait(2 * BEAT if self._hangs else GRACE):
-                if not fate.said and self.claims_to_tell(fate):
+                mine = self._hangs and fate.rank == self._rank
+                if mine or (not fate.said and self.claims_to_tell(fate)):
                     print(f"fasttrain: error: {fate.advice}", file=sys.stderr, flush=True)
                 with suppress(RuntimeError):
                     self._store.add("left", 1)
@@ -136,7 +137,7 @@ class Watch:
         try:
             me, seconds = self._name(self._rank), f"{looks * BEAT:.0f} s"
             what = f"{me} hangs: nothing has moved for {seconds} at {self._training.place}"
-            return self.publish(Fate(self._rank, 9, what, False))
+            return self.publish(Fate(self._rank, 9, what, True))
         except RuntimeError:
             return self.fate()
 
