@@ -15,13 +15,11 @@ from torch.nn.utils import get_total_norm
 from benchmarks.bench_step import ours
 from benchmarks.conftest import DEVICE, batch, wait
 from fasttrain import tally
-from fasttrain.allocator import keep_pages
 
 BATCH, ROUNDS = 128, 12
 
 
 def test_what_noticing_costs(benchmark):
-    keep_pages()
     step, (images, labels) = ours(amp=True), batch(BATCH)
     gradients = [torch.randn_like(weight) for weight in step.model.parameters()]
     sums = tally.zeros(DEVICE)

@@ -49,9 +49,7 @@ class Plateau:
         self.scheduler.load_state_dict(_taken({**ours, **moved}, ours))
 
     def aim(self, lr: float) -> None:
-        """Go on with another rate, as if none had been reduced."""
-        for group in self.scheduler.optimizer.param_groups:
-            _set_rate(group, lr * group.get("ratio", 1.0))
+        """A plateau goes on from whatever rate the optimizer has."""
 
     def seek(self, done: int) -> None:
         """A plateau does not depend on how many steps there are to be."""
@@ -107,18 +105,14 @@ class EveryStep:
         if not self._moved and self.scheduler.last_epoch == done:
             return
         for group in self.scheduler.optimizer.param_groups:
-            _set_rate(group, float(group["initial_lr"]))
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(group["initial_lr"])
+            else:
+                group["lr"] = float(group["initial_lr"])
         self.scheduler.last_epoch = 0
         for _ in range(min(done, self._steps)):
             self.scheduler.step()
         self._moved = False
-
-
-def _set_rate(group: dict[str, Any], rate: float) -> None:
-    if isinstance(group["lr"], Tensor):
-        group["lr"].fill_(rate)
-    else:
-        group["lr"] = rate
 
 
 def _taken(state: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:

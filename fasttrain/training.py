@@ -69,6 +69,7 @@ class Training:
         if state:
             self.position = resume.restore(state, built.step, self.schedule, self.group)
             if recipe.lr not in ("auto", state["recipe"]["lr"]):
+                built.step.lr = float(recipe.lr)
                 self.schedule.aim(float(recipe.lr))
             self.schedule.seek(self.position.epoch * len(built.train) + self.position.step)
             self.ledger.load_state_dict(state["ledger"])

@@ -35,14 +35,14 @@ class Feed:
     ) -> None:
         self.next = first  # the chunk that DALI will be given
         self.fed: deque[int] = deque()  # given to DALI, not yet taken from it
-        self._lanes, self._chunks = lanes, -(-shown // stride)
+        self._lanes, self.chunks = lanes, -(-shown // stride)  # of an epoch
         self._images, self._draws = images, draws
         self._shown, self._stride, self._fields = shown, stride, fields
         self._border, self._reflect = -1, reflect
         self._widen(0)
 
     def __call__(self) -> list[np.ndarray]:
-        epoch, chunk = divmod(self.next, self._chunks)
+        epoch, chunk = divmod(self.next, self.chunks)
         start = chunk * self._stride
         here = slice(start, min(start + self._stride, self._shown))
         order, crop, flip, hole = (field[here] for field in self._draws(epoch + 1))
