@@ -1,7 +1,11 @@
 """Checkpoints of a run that goes on meanwhile: the loop pays for a copy, a thread for the rest.
 
 The copy is taken between two steps, so it is exact; serialising, the digest, the disk and what is
-removed for it come in the thread, one save at a time.
+removed for it come in the thread, one save at a time. Each save has a thread of its own: one that
+stays, and has once computed with OpenMP, keeps a team of libgomp's threads; those are then more
+than the cores, and libgomp lets none of them spin at the end of a parallel loop any more. Training
+between saves ran at 900 images/s with such a thread waiting, at 954 without (the sprint's 94 %
+network, 2 cores of a Xeon with AMX; means of epochs 2 to 4 of two runs each, in turns).
 """
 
 from __future__ import annotations
@@ -43,7 +47,7 @@ class Saver(AbstractContextManager["Saver"]):
     ) -> None:
         self._folder, self._capture, self._ledger = folder, capture, ledger
         self._every, self._began, self._agree = every, perf_counter(), agree
-        self._thread = ThreadPoolExecutor(1, "checkpoints")
+        self._thread: ThreadPoolExecutor | None = None
         self._writing: Future[None] | None = None
         self._saved: list[int] | None = None
 
@@ -75,8 +79,9 @@ class Saver(AbstractContextManager["Saver"]):
                 writing.result()
 
     def __exit__(self, kind: object, *rest: object) -> None:
-        with self._ledger.part("checkpoint"):
-            self._thread.shutdown()
+        if self._thread is not None:
+            with self._ledger.part("checkpoint"):
+                self._thread.shutdown()
         if kind is None:  # else what ended the block is said, and not a second thing
             self.wait()
 
@@ -85,7 +90,9 @@ class Saver(AbstractContextManager["Saver"]):
             state = on_host({**self._capture(run), "ledger": self._ledger.state_dict()})
         self._began, self._saved = perf_counter(), [run.epoch, run.step]
         best = row is not None and _is_best(run)
+        self._thread = ThreadPoolExecutor(1, "checkpoints")
         self._writing = self._thread.submit(self._write, state, row, best)
+        self._thread.shutdown(wait=False)  # it ends with this save
 
     def _write(self, state: State, row: dict[str, Any] | None, best: bool) -> None:
         if best:

@@ -143,6 +143,19 @@ def test_an_error_in_the_thread_comes_out_of_every_other_call(call):
         getattr(saver, call)(*[run] * (call != "wait"))
 
 
+def test_no_thread_stays_between_saves():
+    """One that stays slows the loop's parallel operators: see saving.py."""
+    folder = Slowly()
+    before = set(threading.enumerate())
+    saver, run, _ = parts(folder)
+    saver.epoch(run)
+    (thread,) = set(threading.enumerate()) - before
+    folder.go.set()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert folder.rows == [1]
+
+
 def test_leaving_waits_and_raises_but_does_not_hide_what_ended_the_block():
     folder = Slowly(OutputError("no room"))
     before = set(threading.enumerate())
