@@ -240,6 +240,14 @@ def test_an_unfinished_run_draws_what_there_is(tmp_path):
     assert drawn == ["loss", "accuracy", "lr", "lr_finder", "train_vs_test"]
 
 
+@pytest.mark.parametrize("draw", [curves.loss, curves.accuracy, curves.lr])
+def test_epochs_are_whole_on_their_axis_also_when_there_is_one(tmp_path, draw):
+    axes = draw(read(write_run(tmp_path / "run", epochs=1))).axes[0]
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    assert ticks == [1.0]
+
+
 def test_a_run_that_has_only_begun_draws_nothing(tmp_path):
     put(tmp_path, "recipe.json", {"recipe": "resnet18", "epochs": 50})
     assert draw_all(tmp_path) == []
