@@ -24,9 +24,9 @@ def table(results: list[dict[str, Any]]) -> str:
         lines = [
             f"{where}:",
             "",
-            "| target | reached | seconds, mean (each) | test accuracy, each | with flips, mean | "
-            "seconds times float32 rate |",
-            "| --- | --- | --- | --- | --- | --- |",
+            "| target | channels, epochs | reached | seconds, mean (each) | test accuracy, each | "
+            "with flips, mean | seconds times float32 rate |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
         ]
         here = [each for each in results if machine(each["environment"]) == where]
         lines += [_line(result) for result in sorted(here, key=lambda each: each["target"])]
@@ -44,9 +44,11 @@ def _line(found: dict[str, Any]) -> str:
     accuracies = ", ".join(f"{run['best_test_accuracy']:.2%}" for run in runs)
     flips = mean(run["final_test_accuracy_with_flips"] for run in runs)
     took = f"{mean(seconds):.0f} ({each}) | {accuracies}" if there else f"| {accuracies}"
+    recipe = found["recipe"]
+    network = f"{recipe['widths'].replace(',', '-')}, {recipe['epochs']}"
     return (
-        f"| {found['target']:.2%} | {len(there)} of {len(runs)} | {took} | {flips:.2%} | "
-        f"{f'{mean(work):.0f} TFLOP' if there else ''} |"
+        f"| {found['target']:.2%} | {network} | {len(there)} of {len(runs)} | {took} | "
+        f"{flips:.2%} | {f'{mean(work):.0f} TFLOP' if there else ''} |"
     )
 
 

@@ -1,14 +1,17 @@
 """The README's table is what benchmarks/results holds, and the peers train."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import conftest, scaling, sprints, table
+from benchmarks import conftest, scaling, sprints, switches, table
 from benchmarks.peers import amp_loop
+from fasttrain.build import build, splits
 from fasttrain.data import synthetic
+from fasttrain.recipe import make
 from tests.conftest import tiny_model
 
 ENVIRONMENT = {
@@ -79,10 +82,11 @@ def test_a_series_becomes_a_row_that_lists_every_run():
         {"best_test_accuracy": 0.8790, "final_test_accuracy_with_flips": 0.88},
     ]
     series = {"target": 0.88, "runs": runs, "command": "fasttrain", "environment": ENVIRONMENT}
+    series["recipe"] = {"widths": "36,72,144", "epochs": 4}
     made = sprints.table([series])
-    assert "| 88.00% | 1 of 2 | 70 (70) | 88.12%, 87.90% | 88.50% | 28 TFLOP |" in made
+    assert "| 88.00% | 36-72-144, 4 | 1 of 2 | 70 (70) | 88.12%, 87.90% | 88.50% | 28 TFL" in made
     never = sprints.table([{**series, "runs": runs[1:]}])
-    assert "| 88.00% | 0 of 1 | | 87.90% | 88.00% |  |" in never
+    assert "| 88.00% | 36-72-144, 4 | 0 of 1 | | 87.90% | 88.00% |  |" in never
 
 
 def test_providers_that_took_turns_become_rows_of_their_own():
@@ -159,3 +163,51 @@ def test_the_table_of_scaling_on_paper_is_what_its_script_computes():
     assert scaling.table() in page
     assert scaling.all_reduce(1) == 0
     assert scaling.all_reduce(8) < scaling.all_reduce(64) < scaling.all_reduce(512)
+
+
+@pytest.mark.parametrize("name", [name for name in switches.SWITCHES if name != switches.AS_IT_IS])
+def test_a_switch_changes_what_is_learned_and_leaves_nothing_behind(name):
+    before = _learned(switches.SWITCHES[switches.AS_IT_IS])
+    changed = _learned(switches.SWITCHES[name])
+    assert changed.isfinite().all()
+    assert not torch.equal(changed, before)
+    assert torch.equal(_learned(switches.SWITCHES[switches.AS_IT_IS]), before)
+
+
+def test_the_sprint_as_it_is_is_the_88_percent_level():
+    made = switches.recipe(switches.SWITCHES[switches.AS_IT_IS])
+    level = make({"recipe": "sprint", "target_accuracy": 0.88})
+    assert replace(made, target_accuracy=0.88) == level
+
+
+def _learned(switch):
+    """Logits of the training images after two epochs of six steps."""
+    also = {"dataset": "synthetic", "train_limit": 96, "test_limit": 32, "batch_size": 16}
+    also |= {"widths": "4,8,8", "loader": "resident", "amp": "off", "device": "cpu"}
+    with switch.patch():
+        recipe = switches.recipe(switch, **also)
+        made = build(recipe, *splits(recipe))
+        for epoch in (1, 2):
+            made.train.seek(epoch)
+            for images, labels in made.train:
+                made.step(images, labels)
+        made.step.model.eval()
+        with torch.no_grad():
+            return torch.cat([made.step.predict(images) for images, _ in made.test])
+
+
+def test_switches_become_rows_beside_the_sprint_as_it_is():
+    rows = {
+        "relu": {"accuracies": [0.87, 0.88], "seconds": [60.0, 60.0]},
+        "as-it-is": {"accuracies": [0.88, 0.89], "seconds": [80.0, 80.0]},
+    }
+    made = switches.table([{"command": "here", "environment": ENVIRONMENT, "rows": rows}])
+    first, second = made.splitlines()[4:6]
+    assert first.startswith("| as it is | 88.00%, 89.00% | 88.50% | (deviation 0.71) | 1.00 |")
+    assert second == "| ReLU for GELU | 87.00%, 88.00% | 87.50% | -1.00 | 0.75 |"
+
+
+def test_the_readmes_switches_are_the_kept_runs():
+    text = (table.ROOT / "README.md").read_text(encoding="utf-8")
+    inside = text.split(switches.BEGIN)[1].split(switches.END)[0]
+    assert inside.strip() == switches.table(switches.results()).strip()
