@@ -4,8 +4,8 @@ The copy is taken between two steps, so it is exact; serialising, the digest, th
 removed for it come in the thread, one save at a time. Each save has a thread of its own: one that
 stays, and has once computed with OpenMP, keeps a team of libgomp's threads; those are then more
 than the cores, and libgomp lets none of them spin at the end of a parallel loop any more. Training
-between saves ran at 900 images/s with such a thread waiting, at 954 without (the sprint's 94 %
-network, 2 cores of a Xeon with AMX; means of epochs 2 to 4 of two runs each, in turns).
+between saves ran at 900 images/s with such a thread waiting, at 954 without (sprint, 96-320-320
+channels, 2 cores of a Xeon with AMX; means of epochs 2 to 4 of two runs each, in turns).
 """
 
 from __future__ import annotations
