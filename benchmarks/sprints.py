@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.table import RESULTS, machine, put
+from benchmarks.table import machine, put, results, store
 
 BEGIN, END = "<!-- table: python -m benchmarks.sprints -->", "<!-- end of the sprints -->"
 
@@ -52,16 +52,10 @@ def _line(found: dict[str, Any]) -> str:
     )
 
 
-def results() -> list[dict[str, Any]]:
-    """Every kept series, by name."""
-    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("sprint-*.json"))]
-
-
 def main(arguments: list[str]) -> None:
     if arguments:
-        kept = json.loads(Path(arguments[0]).read_text())
-        (RESULTS / f"sprint-{arguments[1]}.json").write_text(json.dumps(kept, indent=1) + "\n")
-    put(table(results()), begin=BEGIN, end=END)
+        store(json.loads(Path(arguments[0]).read_text()), "sprint", arguments[1])
+    put(table(results("sprint")), begin=BEGIN, end=END)
 
 
 if __name__ == "__main__":

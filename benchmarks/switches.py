@@ -17,22 +17,19 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 from unittest import mock
 
-import torch
-from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.table import RESULTS, machine, put
-from fasttrain import series
+from benchmarks import variants
+from benchmarks.table import machine, put, results, store
+from fasttrain import optim, series
 from fasttrain.fields import Scalar
 from fasttrain.models import sprint
-from fasttrain.muon import Muon
 from fasttrain.named import LEVELS, RECIPES
 from fasttrain.recipe import Recipe, make
 
 BEGIN, END = "<!-- table: python -m benchmarks.switches -->", "<!-- end of the switches -->"
 RUNS = 2
 AS_IT_IS = "as-it-is"
-AVERAGE_EVERY, AVERAGE_DECAY = 5, 0.95  # airbench's lookahead
 
 
 class Switch(NamedTuple):
@@ -41,45 +38,6 @@ class Switch(NamedTuple):
     what: str
     fields: Mapping[str, Scalar] = MappingProxyType({})
     patch: Callable[[], AbstractContextManager[Any]] = nullcontext
-
-
-def _late(stage: sprint.Stage, x: Tensor) -> Tensor:
-    x = F.max_pool2d(F.gelu(stage.bn1(stage.conv1(x))), 2)
-    return F.gelu(stage.bn2(stage.conv2(x)))
-
-
-def _mean_head(model: sprint.Sprint, x: Tensor) -> Tensor:
-    x = model.layer3(model.layer2(model.layer1(F.gelu(model.stem(x)))))
-    return model.fc(x.mean(dim=(2, 3)))
-
-
-def _random_filters(channels_in: int, channels: int) -> nn.Conv2d:
-    return nn.Conv2d(channels_in, channels, 3, padding=1, bias=False)
-
-
-def _scaling_batch_norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, momentum=sprint.BATCH_NORM_MOMENTUM)
-
-
-def _averaged() -> AbstractContextManager[Any]:
-    """Every fifth step the weights become a slow average of themselves; its decay grows with the
-    third power of the part of the run that is done."""
-    plain, averages, done = Muon.step, {}, [0]
-    total = 100 * int(LEVELS[0][1]["epochs"])
-
-    @torch.no_grad()
-    def step(self: Muon, closure: Any = None) -> Any:
-        loss = plain(self, closure)
-        done[0] += 1
-        part = ((done[0] - 1) % total + 1) / total
-        decay = AVERAGE_DECAY**AVERAGE_EVERY * part**3
-        for group in self.param_groups if done[0] % AVERAGE_EVERY == 0 else ():
-            for weights in group["params"]:
-                slow = averages.setdefault(weights, weights.clone())
-                weights.copy_(slow.lerp_(weights, 1 - decay))
-        return loss
-
-    return mock.patch.object(Muon, "step", step)
 
 
 def _patched(target: object, name: str, new: object) -> Callable[[], AbstractContextManager[Any]]:
@@ -94,13 +52,15 @@ SWITCHES = {
     ),
     "no-identity": Switch(
         "random filters instead of the identity and random ones",
-        patch=_patched(sprint, "_identity", _random_filters),
+        patch=_patched(sprint, "_identity", variants.random_filters),
     ),
     "late-pooling": Switch(
-        "maps halved after BatchNorm and GELU", patch=_patched(sprint.Stage, "forward", _late)
+        "maps halved after BatchNorm and GELU",
+        patch=_patched(sprint.Stage, "forward", variants.late_pooling),
     ),
     "batchnorm-scale": Switch(
-        "BatchNorm's scale is learned", patch=_patched(sprint, "_batch_norm", _scaling_batch_norm)
+        "BatchNorm's scale is learned",
+        patch=_patched(sprint, "_batch_norm", variants.scaling_batch_norm),
     ),
     "fast-batchnorm": Switch(
         "BatchNorm's averages take 0.4 of each batch",
@@ -110,10 +70,13 @@ SWITCHES = {
     "silu": Switch("SiLU for GELU", patch=_patched(F, "gelu", F.silu)),
     "mean-head": Switch(
         "the mean of the last map, logits not divided",
-        patch=_patched(sprint.Sprint, "forward", _mean_head),
+        patch=_patched(sprint.Sprint, "forward", variants.mean_head),
     ),
     "unscaled-head": Switch("logits not divided", patch=_patched(sprint, "HEAD_SCALE", 1.0)),
-    "averaged": Switch("weights averaged every 5 steps (lookahead)", patch=_averaged),
+    "averaged": Switch(
+        "weights averaged every 5 steps (lookahead)",
+        patch=_patched(optim, "Muon", variants.Averaged),
+    ),
     "sgd-0.1": Switch("SGD for all, rate 0.1", {"filters": "sgd", "lr": 0.1}),
     "sgd-0.4": Switch("SGD for all, rate 0.4", {"filters": "sgd", "lr": 0.4}),
     "no-smoothing": Switch("no label smoothing", {"label_smoothing": 0.0}),
@@ -164,7 +127,7 @@ def table(results: list[dict[str, Any]]) -> str:
         lines = [
             f"{machine(result['environment'])}:",
             "",
-            "| 88 % level, but with | test accuracy, each | mean | points | time |",
+            "| 88 % level, but with | test accuracy, each | mean | points | time of the faster |",
             "| --- | --- | --- | --- | --- |",
         ]
         ordered = sorted(rows, key=lambda name: (name != AS_IT_IS, -mean(rows[name]["accuracies"])))
@@ -183,20 +146,14 @@ def _line(what: str, row: dict[str, Any], base: dict[str, Any]) -> str:
     return f"| {what} | {each} | {mean(accuracies):.2%} | {points} | {time:.2f} |"
 
 
-def results() -> list[dict[str, Any]]:
-    """Every kept set of switches, by name."""
-    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("switches-*.json"))]
-
-
 def main(arguments: list[str]) -> None:
     if arguments and arguments[0] != "keep":
         run(Path(arguments[0]), arguments[1:])
         return
     if arguments:
         _, out, name = arguments
-        kept = json.dumps(gather(Path(out)), indent=1)
-        (RESULTS / f"switches-{name}.json").write_text(kept + "\n")
-    put(table(results()), begin=BEGIN, end=END)
+        store(gather(Path(out)), "switches", name)
+    put(table(results("switches")), begin=BEGIN, end=END)
 
 
 if __name__ == "__main__":

@@ -102,9 +102,14 @@ def _unmeasured(group: str, providers: str) -> str:
     return f"| {group}, cuda | {providers} | | *not measured* | | |"
 
 
-def results() -> list[dict[str, Any]]:
-    """Every kept result of `make bench`, by name."""
-    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("bench-*.json"))]
+def results(kind: str = "bench") -> list[dict[str, Any]]:
+    """Every kept result of a kind, by name: of `make bench`, or what `store` was given."""
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{kind}-*.json"))]
+
+
+def store(found: dict[str, Any], kind: str, name: str) -> None:
+    """Keep a result as results/KIND-NAME.json."""
+    (RESULTS / f"{kind}-{name}.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 def put(made: str, *, begin: str, end: str) -> None:
@@ -117,9 +122,7 @@ def put(made: str, *, begin: str, end: str) -> None:
 
 def main(arguments: list[str]) -> None:
     if arguments:
-        kept = keep(json.loads(Path(arguments[0]).read_text()))
-        path = RESULTS / f"bench-{arguments[1]}.json"
-        path.write_text(json.dumps(kept, indent=1) + "\n")
+        store(keep(json.loads(Path(arguments[0]).read_text())), "bench", arguments[1])
     put(table(results()), begin=BEGIN, end=END)
 
 

@@ -68,7 +68,7 @@ def test_the_readmes_table_is_made_from_the_kept_results():
 def test_the_readmes_sprints_are_the_kept_series():
     text = (table.ROOT / "README.md").read_text(encoding="utf-8")
     inside = text.split(sprints.BEGIN)[1].split(sprints.END)[0]
-    assert inside.strip() == sprints.table(sprints.results()).strip()
+    assert inside.strip() == sprints.table(table.results("sprint")).strip()
 
 
 def test_a_series_becomes_a_row_that_lists_every_run():
@@ -210,4 +210,4 @@ def test_switches_become_rows_beside_the_sprint_as_it_is():
 def test_the_readmes_switches_are_the_kept_runs():
     text = (table.ROOT / "README.md").read_text(encoding="utf-8")
     inside = text.split(switches.BEGIN)[1].split(switches.END)[0]
-    assert inside.strip() == switches.table(switches.results()).strip()
+    assert inside.strip() == switches.table(table.results("switches")).strip()

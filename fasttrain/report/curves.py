@@ -64,7 +64,7 @@ def lr(run: Run) -> Figure | None:
         axes.axvline(row.epoch - 0.5, color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
     text = f"starts at {rate(rates[0])}"
     axes.annotate(text, (epochs[0], rates[0]), (0, 7), textcoords="offset points")
-    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
+    _whole_epochs(axes)
     return made
 
 
@@ -137,7 +137,11 @@ def _pair(axes: Axes, run: Run, what: str, factor: float) -> None:
         axes.plot(epochs, values, label=half, marker=marker, **look)
     for row in run.drops:
         axes.axvline(row.epoch - 0.5, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
-    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
+    _whole_epochs(axes)
+
+
+def _whole_epochs(axes: Axes) -> None:
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1)  # one epoch has one tick
 
 
 def _power(value: float, _: float) -> str:
