@@ -248,6 +248,14 @@ def test_epochs_are_whole_on_their_axis_also_when_there_is_one(tmp_path, draw):
     assert ticks == [1.0]
 
 
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_the_colours_of_epochs_are_labelled_with_whole_ones(tmp_path, epochs):
+    bar = curves.train_vs_test(read(write_run(tmp_path / "run", epochs=epochs))).axes[1]
+    low, high = bar.get_ylim()
+    ticks = [tick for tick in bar.get_yticks() if low <= tick <= high]
+    assert ticks == list(range(1, epochs + 1))
+
+
 def test_a_run_that_has_only_begun_draws_nothing(tmp_path):
     put(tmp_path, "recipe.json", {"recipe": "resnet18", "epochs": 50})
     assert draw_all(tmp_path) == []

@@ -5,7 +5,7 @@ Each takes a Run and returns a Figure, or None where the run has nothing to draw
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -107,7 +107,8 @@ def train_vs_test(run: Run) -> Figure | None:
         limits = np.nanmin([train, test]) - 2, np.nanmax([train, test]) + 2
         axes.set(xlim=limits, ylim=limits, aspect="equal")
     axes.text(0.03, 0.95, "dashed: equal accuracy", color=MUTED, transform=axes.transAxes)
-    made.colorbar(dots, label="epoch", shrink=0.8, aspect=30)
+    bar = made.colorbar(dots, label="epoch", shrink=0.8, aspect=30)
+    _whole_epochs(bar.ax, axis="y")
     return made
 
 
@@ -140,8 +141,8 @@ def _pair(axes: Axes, run: Run, what: str, factor: float) -> None:
     _whole_epochs(axes)
 
 
-def _whole_epochs(axes: Axes) -> None:
-    axes.locator_params(axis="x", integer=True, min_n_ticks=1)  # one epoch has one tick
+def _whole_epochs(axes: Axes, *, axis: Literal["x", "y"] = "x") -> None:
+    axes.locator_params(axis=axis, integer=True, min_n_ticks=1)  # one epoch has one tick
 
 
 def _power(value: float, _: float) -> str:
