@@ -23,7 +23,12 @@ MAY_IMPORT = {
         name: set()
         for name in ("errors", "draws", "models", "schedule", "ledger", "analysis", "intervals")
     },
-    **{name: {"errors"} for name in ("lr_finder", "gradcam", "report", "choices", "fields")},
+    **{name: {"errors"} for name in ("lr_finder", "report", "choices", "fields")},
+    "gradcam": {"class_map", "errors", "gradient_path", "receptive_fields", "unmarked"},
+    "class_map": {"errors", "receptive_fields"},
+    "receptive_fields": {"gradient_path", "windows"},
+    "gradient_path": {"errors"},
+    **{name: set() for name in ("windows", "unmarked")},
     **{name: {"errors"} for name in ("memory", "values")},
     **{name: {"errors"} for name in ("launch", "tally")},
     "texts": set(),

@@ -80,9 +80,9 @@ def images() -> Tensor:
 TARGETS = torch.tensor([0, 1, 2, 3, 4, 2])
 
 
-def enlarged(maps: np.ndarray, side: int) -> np.ndarray:
-    """Bilinear enlargement between pixel centres, written out."""
-    at = np.clip((np.arange(side) + 0.5) * maps.shape[0] / side - 0.5, 0, maps.shape[0] - 1)
+def enlarged(maps: np.ndarray, side: int, step: int) -> np.ndarray:
+    """Bilinear enlargement of a map whose entry i lies at pixel i * step, written out."""
+    at = np.clip(np.arange(side) / step, 0, maps.shape[0] - 1)
     low = np.floor(at).astype(int)
     high, part = np.minimum(low + 1, maps.shape[0] - 1), at - low
     rows = maps[low] * (1 - part)[:, None] + maps[high] * part[:, None]
@@ -90,7 +90,10 @@ def enlarged(maps: np.ndarray, side: int) -> np.ndarray:
 
 
 def reference(model: nn.Module, layer: str, images: Tensor, targets: Tensor) -> np.ndarray:
-    """An image at a time, activation and gradient from retain_grad and backward on a copy."""
+    """An image at a time, activation and gradient from retain_grad and backward on a copy.
+
+    Net's 3x3 windows with padding 1 begin at the corner: entry i lies at i strides.
+    """
     model = copy.deepcopy(model).eval()
     kept: list[Tensor] = []
 
@@ -107,7 +110,8 @@ def reference(model: nn.Module, layer: str, images: Tensor, targets: Tensor) -> 
         gradient, activation = kept[0].grad[0].numpy(), kept[0][0].detach().numpy()
         weights = gradient.mean(axis=(1, 2), keepdims=True)
         coarse = np.maximum((weights * activation).sum(axis=0), 0)
-        fine = enlarged(coarse, images.shape[-1])
+        side = images.shape[-1]
+        fine = enlarged(coarse, side, side // coarse.shape[-1])
         maps.append(fine / fine.max() if fine.max() > 0 else fine)
     return np.stack(maps)
 
