@@ -15,11 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from .errors import DataError, Diverged, UsageError
+from .lr_rules import RULES, TRIM, suggest
 
-RULES = ("steepest", "valley", "minimum")
 GRACE = 5  # steps before the loss may be called diverged: the first ones are all noise
-TRIM = 0.1  # of the curve, at its start, where the smoothed loss still forgets its first value
-FLAT = 0.02  # a loss that falls by no more than this fraction has no slope to speak of
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 
@@ -144,31 +142,6 @@ def _sum_up(grid: list[float], raw: list[float], factor: float, rule: str, stopp
         end = "low" if place < 0.5 else "high"
         notes.append(f"the suggestion {lr:.3g} is at the {end} end of the range: widen it")
     return Sweep(lrs, losses, raw, lr, used, stopped, suggestions, notes)
-
-
-def suggest(lrs: Sequence[float], losses: Sequence[float]) -> dict[str, float]:
-    """The rules' learning rates for a smoothed curve, cut at its first value that is not finite.
-
-    steepest: where it falls fastest per factor of lr, before its minimum; valley, as in fastai:
-    half way down its longest decreasing subsequence; minimum: a tenth of where it is lowest, the
-    only answer for a curve too short or too flat.
-    """
-    count = int(np.isfinite([*losses, np.nan]).argmin())
-    if not count:
-        return {}
-    x, y = (np.asarray(values)[int(TRIM * count) : count] for values in (lrs, losses))
-    low = int(y.argmin())
-    minimum = {"minimum": float(max(x[low] / 10, x[0]))}
-    if low < 2 or y[:low].max() - y[low] <= FLAT * abs(y[:low].max()):
-        return minimum
-    steepest = 1 + np.gradient(y, np.log(x))[1:low].argmin()
-    chains: list[tuple[int, int]] = []  # length and start of the longest fall ending at each point
-    for i, loss in enumerate(y):
-        length, start = max((chains[j] for j in range(i) if y[j] > loss), default=(0, i))
-        chains.append((length + 1, start))
-    end = chains.index(max(chains))
-    valley = (chains[end][1] + end) // 2
-    return {"steepest": float(x[steepest]), "valley": float(x[valley]), **minimum}
 
 
 @contextlib.contextmanager

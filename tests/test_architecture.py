@@ -23,12 +23,13 @@ MAY_IMPORT = {
         name: set()
         for name in ("errors", "draws", "models", "schedule", "ledger", "analysis", "intervals")
     },
-    **{name: {"errors"} for name in ("lr_finder", "report", "choices", "fields")},
+    **{name: {"errors"} for name in ("report", "choices", "fields")},
+    "lr_finder": {"errors", "lr_rules"},
     "gradcam": {"class_map", "errors", "gradient_path", "receptive_fields", "unmarked"},
     "class_map": {"errors", "receptive_fields"},
     "receptive_fields": {"gradient_path", "windows"},
     "gradient_path": {"errors"},
-    **{name: set() for name in ("windows", "unmarked")},
+    **{name: set() for name in ("lr_rules", "unmarked", "windows")},
     **{name: {"errors"} for name in ("memory", "values")},
     **{name: {"errors"} for name in ("launch", "tally")},
     "texts": set(),

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fasttrain.errors import DataError, Diverged, UsageError
-from fasttrain.lr_finder import GRACE, find_lr, restored, smooth, suggest
+from fasttrain.lr_finder import GRACE, find_lr, restored, smooth
+from fasttrain.lr_rules import suggest
 
 Batch = tuple[Tensor, Tensor]
 
@@ -446,30 +447,61 @@ def test_rules_find_the_known_points_of_a_curve_even_with_a_nan_tail(tail: int) 
     assert found["steepest"] == GRID[60]
     assert found["minimum"] == pytest.approx(GRID[80] / 10)
     first = int(0.1 * (101 - tail))
-    assert found["valley"] == GRID[(first + 80) // 2], "the fall goes from the trimmed start to 80"
+    fall = 81 - first  # points, all from the trimmed start to 80
+    assert found["valley"] == GRID[first - 1 + fall // 3 + fall // 6]
 
 
-def test_valley_takes_the_middle_of_the_longest_fall_not_of_the_whole_curve() -> None:
-    i = np.arange(101)
-    curve = np.interp(i, [0, 40, 70, 75, 100], [3.0, 3.9, 1.0, 1.2, 3.0])
-    curve[20:25] -= 0.2  # a bump, which the subsequence may not be distracted by
-    assert suggest(GRID, curve)["valley"] == GRID[(40 + 70) // 2]
+def longest_falls(losses: list[float]) -> list[tuple[int, ...]]:
+    """The longest falling subsequences that end first, by trying every one."""
+    falls = [
+        part
+        for size in range(1, len(losses) + 1)
+        for part in itertools.combinations(range(len(losses)), size)
+        if all(losses[a] > losses[b] for a, b in itertools.pairwise(part))
+    ]
+    longest = [part for part in falls if len(part) == max(map(len, falls))]
+    return [part for part in longest if part[-1] == min(fall[-1] for fall in longest)]
 
 
-def test_valley_agrees_with_an_exhaustive_search() -> None:
-    random, lrs = np.random.default_rng(4), np.geomspace(1e-3, 1, 10)
-    for _ in range(20):
-        losses = 1.0 + random.permutation(10)
-        falls = [
-            part
-            for size in range(1, 10)
-            for part in itertools.combinations(range(1, 10), size)  # the first one is trimmed
-            if all(losses[a] > losses[b] for a, b in itertools.pairwise(part))
-        ]
-        longest = [part for part in falls if len(part) == max(map(len, falls))]
-        middles = {lrs[(part[0] + part[-1]) // 2] for part in longest}
+def published_valley(losses: list[float]) -> int:
+    """fastai's rule: the end of the fall, less its length, and a third and half a third of it."""
+    fall = longest_falls(losses)[0]
+    return fall[-1] - len(fall) + int(len(fall) / 3) + int(len(fall) / 3 / 2)
+
+
+@pytest.mark.parametrize(
+    ("losses", "index"),
+    [
+        ([9, 8, 7, 6, 5, 4], 5 - 6 + 2 + 1),  # one fall: half way down
+        ([9, 8, 7, 6, 5, 4, 7, 8, 9], 5 - 6 + 2 + 1),
+        ([5, 9, 8, 7, 6, 5.5, 4, 3, 8], 7 - 7 + 2 + 1),
+        # Six points that fall among five that do not: counted from the end, not from where it began
+        ([9, 9.5, 8, 8.5, 7, 7.5, 6, 6.5, 5, 5.5, 4], 10 - 6 + 2 + 1),
+        ([3, 5, 5, 5, 1], 4 - 2),  # shorter than three: no third to add
+    ],
+)
+def test_valley_is_fastais_point_as_worked_out_by_hand(losses: list[float], index: int) -> None:
+    lrs = np.geomspace(1e-3, 1, len(losses) + 1)  # a first point, which is trimmed
+    trimmed = int(0.1 * len(lrs))
+    curve = [*[9.0] * trimmed, *losses, *[9.0] * (1 - trimmed)]
+    assert published_valley(losses) == index
+    assert suggest(lrs, curve)["valley"] == lrs[trimmed + index]
+
+
+def test_valley_is_fastais_point_of_noisy_curves() -> None:
+    random, lrs = np.random.default_rng(4), np.geomspace(1e-3, 1, 13)
+    compared, middles = 0, 0
+    for _ in range(30):
+        losses = 6 - 0.2 * np.arange(13) + random.normal(0, 0.6, 13)
         found = suggest(lrs, losses)
-        assert len(found) == 1 or found["valley"] in middles
+        if "valley" in found:
+            compared += 1
+            trimmed = losses[1:].tolist()
+            index = published_valley(trimmed)
+            assert found["valley"] == lrs[1 + index]
+            middles += index in {(fall[0] + fall[-1]) // 2 for fall in longest_falls(trimmed)}
+    assert compared >= 20
+    assert middles < compared / 2, "the middle of the fall is another point"
 
 
 def test_steepest_looks_before_the_minimum_and_not_at_the_trimmed_start() -> None:
