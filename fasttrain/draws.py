@@ -1,7 +1,8 @@
 """The randomness of one epoch, drawn as arrays by a pure function of (seed, epoch).
 
-Every loader applies the same Draw, so they give the same pixels, a run can resume at any step
-without saving a generator, and the shards of several processes are slices.
+Every loader applies the same Draw, so they give the same pixels (DALI's float32 to 2.4e-7, the last
+place of the largest), a run can resume at any step without saving a generator, and the shards of
+several processes are slices.
 """
 
 from __future__ import annotations

@@ -121,7 +121,8 @@ def test_both_loaders_give_the_same_pixels_for_every_image_of_two_epochs(split):
     ours, dali = loader(ResidentLoader, split), loader(DaliLoader, split)
     for _ in range(2):
         (images, labels), (dali_images, dali_labels) = epoch_of(ours), epoch_of(dali)
-        assert_same_pixels(images, dali_images)
+        # The last place of a float32 from 2 to 4, as README says; not bitwise.
+        torch.testing.assert_close(images, dali_images, rtol=0, atol=2.4e-7)
         assert torch.equal(labels, dali_labels)
 
 

@@ -1,4 +1,7 @@
+import copy
+
 import torch
+from torch.nn import functional as F
 
 from fasttrain.models.resnet18 import ResNet18
 
@@ -35,3 +38,24 @@ def test_a_block_is_two_convolutions_and_a_shortcut():
     inner = block.bn2(block.conv2(torch.relu(block.bn1(block.conv1(x)))))
     assert torch.equal(block(x), torch.relu(inner + block.shortcut[1](block.shortcut[0](x))))
     assert not torch.equal(block(x), torch.relu(inner))
+
+
+def test_a_difference_of_rounding_grows_beyond_1e_5_within_two_steps():
+    """README's control: why two processes cannot stay that near one on this network."""
+    torch.manual_seed(0)
+    model = ResNet18().train()
+    moved = copy.deepcopy(model)
+    with torch.no_grad():
+        for weight in moved.parameters():
+            weight.add_(1e-7 * torch.randn_like(weight))
+    batches = [(torch.randn(4, 3, 32, 32), torch.arange(4)) for _ in range(2)]
+    apart = []
+    for each in (model, moved):
+        optimizer = torch.optim.SGD(each.parameters(), lr=0.02, momentum=0.9, weight_decay=5e-4)
+        for images, labels in batches:
+            optimizer.zero_grad()
+            F.cross_entropy(each(images), labels).backward()
+            optimizer.step()
+    for weight, other in zip(model.parameters(), moved.parameters(), strict=True):
+        apart.append((weight - other).abs().max().item())
+    assert max(apart) > 1e-5
