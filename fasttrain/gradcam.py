@@ -105,6 +105,8 @@ class GradCAM:
         spatial mean of d logit[target] / d A; it is enlarged bilinearly between the centres of the
         receptive fields, beyond them constant, then divided by its peak.
         """
+        if images.ndim != 4:
+            raise ValueError(f"images {tuple(images.shape)}: they must be (N, C, H, W)")
         if len(targets) != len(images):
             raise ValueError(f"{len(images)} images but {len(targets)} targets")
         if not self._handles:

@@ -92,16 +92,19 @@ def logits_of(output: Any, count: int) -> Tensor:
         (logits,) = found.values()
         return logits
     shapes = ", ".join(
-        f"{key}: {list(entry.shape)} {entry.dtype}"
-        if isinstance(entry, Tensor)
-        else f"{key}: {type(entry).__name__}"
-        for key, entry in entries.items()
+        (f"{key}: " if key != "" else "") + _described(entry) for key, entry in entries.items()
     )
     raise UsageError(
         f"model output ({type(output).__name__}{' of ' if shapes else ''}{shapes}): {len(found)} "
         f"tensors of it are logits ({count}, classes), not one. Wrap the model in a module that "
         "returns the logits alone."
     )
+
+
+def _described(entry: Any) -> str:
+    if not isinstance(entry, Tensor):
+        return type(entry).__name__
+    return f"{str(entry.dtype).removeprefix('torch.')} {list(entry.shape)}"
 
 
 def _is_logits(entry: Any, count: int) -> bool:

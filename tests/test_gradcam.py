@@ -344,7 +344,10 @@ def test_a_layer_without_an_image_for_output_is_refused(net: Net, images: Tensor
 
 
 def test_wrong_calls_are_refused(net: Net, images: Tensor) -> None:
-    with GradCAM(net, "layer2") as cam, pytest.raises(ValueError, match="6 images but 5 targets"):
-        cam(images, TARGETS[:5])
+    with GradCAM(net, "layer2") as cam:
+        with pytest.raises(ValueError, match="6 images but 5 targets"):
+            cam(images, TARGETS[:5])
+        with pytest.raises(ValueError, match=r"images \(3, 16, 16\): .*\(N, C, H, W\)"):
+            cam(images[0], TARGETS[:3])
     with pytest.raises(RuntimeError, match="with block"):
         cam(images, TARGETS)
