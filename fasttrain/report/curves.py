@@ -12,7 +12,16 @@ import numpy as np
 from .read import Run
 from .records import Sweep
 from .style import ACCENT, INK, MUTED, RULE, TEST_LINE, TRAIN_LINE, Look, figure, plot
-from .words import ending, listed, percent, points, rate
+from .words import (
+    ending,
+    listed,
+    loss_names,
+    losses_in_words,
+    percent,
+    points,
+    rate,
+    smoothing,
+)
 
 if TYPE_CHECKING:
     from .style import Axes, Figure
@@ -22,11 +31,11 @@ def loss(run: Run) -> Figure | None:
     """Training and test loss by epoch."""
     if not run.rows:
         return None
-    made = figure("Loss", drops_in_words(run))
+    made = figure("Loss", f"{losses_in_words(run)} {drops_in_words(run)}".strip())
     axes = plot(made, x="epoch", y="cross-entropy (nats per image)")
-    _pair(axes, run, "loss", 1.0)
+    _pair(axes, run, "loss", 1.0, loss_names(run))
     axes.set_ylim(bottom=0)
-    axes.legend(loc="upper right")
+    _legend(axes)
     return made
 
 
@@ -35,14 +44,13 @@ def accuracy(run: Run) -> Figure | None:
     if not run.rows:
         return None
     best = run.best
-    score = f"Ring: best, {percent(best.test_accuracy)} in epoch {best.epoch}. " if best else ""
-    made = figure("Accuracy", score + drops_in_words(run))
+    made = figure("Accuracy", f"{best_in_words(run)} {drops_in_words(run)}".strip())
     axes = plot(made, x="epoch", y="images classified correctly (%)")
     _pair(axes, run, "accuracy", 100.0)
     if best:
         place = best.epoch, 100 * best.test_accuracy
         axes.plot(*place, "o", ms=9, mfc="none", mec=INK, mew=1.4, label="_best")
-    axes.legend(loc="lower right")
+    _legend(axes)
     return made
 
 
@@ -74,7 +82,8 @@ def lr_finder(run: Run) -> Figure | None:
     if sweep is None or not np.isfinite(sweep.losses).any():
         return None
     made = figure("Learning-rate range test", " ".join([ending(sweep), *sweep.notes]))
-    axes = plot(made, x="learning rate", y="cross-entropy (nats per image)")
+    smoothed = f" with {smoothing(run)}" if smoothing(run) else ""
+    axes = plot(made, x="learning rate", y=f"cross-entropy{smoothed} (nats per image)")
     if len(sweep.raw):
         axes.plot(sweep.lrs, sweep.raw, ".", color=MUTED, ms=4, alpha=0.6, label="each step")
     axes.semilogx(sweep.lrs, sweep.losses, **TEST_LINE, label="smoothed")
@@ -85,7 +94,7 @@ def lr_finder(run: Run) -> Figure | None:
     look: Look = {"color": ACCENT, "ha": "right", "transform": axes.get_xaxis_transform()}
     axes.text(sweep.suggestion, 0.04, text, **look)
     axes.plot(sweep.lrs[-1], sweep.losses[-1], "X", color=INK, ms=8, label="end of the test")
-    axes.legend(loc="upper left")
+    _legend(axes)
     return made
 
 
@@ -112,6 +121,14 @@ def train_vs_test(run: Run) -> Figure | None:
     return made
 
 
+def best_in_words(run: Run) -> str:
+    """What the ring in the accuracies is, and by what it was chosen."""
+    if (best := run.best) is None:
+        return ""
+    accuracy = percent(best.test_accuracy)
+    return f"Ring: the best, {accuracy} in epoch {best.epoch}, chosen by the test images."
+
+
 def drops_in_words(run: Run) -> str:
     """When the rate fell, as the note of a figure whose dotted lines mark it."""
     drops = [row.epoch for row in run.drops]
@@ -129,13 +146,24 @@ def gap_in_words(run: Run) -> str:
     return f"After epoch {last.epoch}, training accuracy is {points(gap)} {order} test accuracy."
 
 
-def _pair(axes: Axes, run: Run, what: str, factor: float) -> None:
+def _legend(axes: Axes) -> None:
+    """Name the lines above the axes: inside, there is no corner that every run leaves empty."""
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.1)
+
+
+def _pair(
+    axes: Axes,
+    run: Run,
+    what: str,
+    factor: float,
+    names: tuple[str, str] = ("train", "test"),
+) -> None:
     """The training and the test line of `what`, times `factor`, and where the rate falls."""
     epochs = [row.epoch for row in run.rows]
     marker = "o" if len(run.rows) == 1 else None  # a line of one point is not seen
-    for half, look in (("train", TRAIN_LINE), ("test", TEST_LINE)):
+    for half, name, look in zip(("train", "test"), names, (TRAIN_LINE, TEST_LINE), strict=True):
         values = [factor * getattr(row, f"{half}_{what}") for row in run.rows]
-        axes.plot(epochs, values, label=half, marker=marker, **look)
+        axes.plot(epochs, values, label=name, marker=marker, **look)
     for row in run.drops:
         axes.axvline(row.epoch - 0.5, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
     _whole_epochs(axes)

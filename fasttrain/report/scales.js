@@ -4,16 +4,18 @@
 // As Python rounds: of the only ties there are at two digits, x.125 and x.625, toFixed takes the odd.
 const hundredths = (v) => (Math.abs(v * 8) % 4 === 1 ? v - Math.sign(v) * 0.001 : v).toFixed(2);
 
+const minus = (text) => text.replace(/^-/, "−");
+
 const FORMATS = {
   percent: (v) => `${hundredths(100 * v)} %`,
-  points: (v) => `${hundredths(100 * v)} points`,
+  points: (v) => `${minus(hundredths(100 * v))} points`,
   loss: (v) => v.toPrecision(4),
   rate: (v) => short(Number(v.toPrecision(3))),
   epoch: (v) => String(v),
   seconds: (v) => `${v.toFixed(v < 100 ? 1 : 0)} s`,
 };
 const TICKS = { ...FORMATS, loss: (v) => String(round(v)) };
-TICKS.percent = TICKS.points = (v) => String(round(100 * v));
+TICKS.percent = TICKS.points = (v) => minus(String(round(100 * v)));
 TICKS.rate = (v) => {
   const power = Math.log10(v);
   const whole = Math.abs(power - Math.round(power)) < 1e-9 && power < -2;
@@ -55,7 +57,7 @@ function scale(axis, values, from, to, count) {
     const at = (v) => from + ((to - from) * Math.log(v / low)) / span;
     return { at, ticks: logTicks(low, high, count) };
   }
-  if (axis.zero) low = Math.min(0, low);
+  if (axis.zero) [low, high] = [Math.min(0, low), Math.max(0, high)];
   if (low === high) [low, high] = [low - 0.5, high + 0.5];
   const at = (v) => from + ((to - from) * (v - low)) / (high - low);
   return { at, ticks: linearTicks(low, high, count, axis.format === "epoch") };
@@ -65,5 +67,5 @@ function padded(axis, values) {
   const [low, high] = [Math.min(...values), Math.max(...values)];
   if (axis.log) return [low / (high / low) ** 0.06, high * (high / low) ** 0.06];
   const extra = 0.06 * (high - low);
-  return [axis.zero && low >= 0 ? 0 : low - extra, high + extra];
+  return [axis.zero && low >= 0 ? 0 : low - extra, axis.zero && high <= 0 ? 0 : high + extra];
 }
