@@ -11,13 +11,13 @@ import numpy as np
 
 from .read import Run
 from .records import Sweep
-from .style import ACCENT, INK, MUTED, RULE, TEST_LINE, TRAIN_LINE, Look, figure, plot
+from .style import ACCENT, INK, MUTED, PAPER, RULE, TEST_LINE, TRAIN_LINE, Look, figure, plot
 from .words import (
+    best_in_words,
     ending,
     listed,
     loss_names,
     losses_in_words,
-    percent,
     points,
     rate,
     smoothing,
@@ -34,7 +34,7 @@ def loss(run: Run) -> Figure | None:
     made = figure("Loss", f"{losses_in_words(run)} {drops_in_words(run)}".strip())
     axes = plot(made, x="epoch", y="cross-entropy (nats per image)")
     _pair(axes, run, "loss", 1.0, loss_names(run))
-    axes.set_ylim(bottom=0)
+    _from_zero(axes, [loss for row in run.rows for loss in (row.train_loss, row.test_loss)])
     _legend(axes)
     return made
 
@@ -60,18 +60,23 @@ def lr(run: Run) -> Figure | None:
     if not np.isfinite(rates).any():
         return None
     scheduler = run.recipe.get("scheduler")
-    made = figure("Learning rate", f"Scheduler: {scheduler}." if scheduler else "")
+    by = f"Scheduler: {scheduler}. " if scheduler else ""
+    made = figure("Learning rate", f"{by}It starts at {rate(rates[0])}.")
     axes = plot(made, x="epoch", y="learning rate")
     epochs = [row.epoch for row in run.rows]
     axes.semilogy(epochs, rates, marker=".", ms=6, **TEST_LINE | {"drawstyle": "steps-mid"})
     axes.yaxis.set_major_formatter(_power)
     axes.margins(y=0.12)
+    middle = (epochs[0] + epochs[-1]) / 2
     for row in run.drops:
-        text = f"epoch {row.epoch}:\n{rate(row.lr)}"
-        axes.annotate(text, (row.epoch, row.lr), (-9, 1), textcoords="offset points", ha="right")
         axes.axvline(row.epoch - 0.5, color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
-    text = f"starts at {rate(rates[0])}"
-    axes.annotate(text, (epochs[0], rates[0]), (0, 7), textcoords="offset points")
+        text = f"epoch {row.epoch}:\n{rate(row.lr)}"
+        # On the side that has room, opaque: it may stand across an earlier dotted line.
+        place: Look = {"ha": "right"} if row.epoch > middle else {"ha": "left", "va": "bottom"}
+        shift = (-9, 1) if row.epoch > middle else (7, 3)
+        box: Look = {"bbox": {"facecolor": PAPER, "edgecolor": "none", "pad": 1}}
+        at = (row.epoch - 0.5, row.lr)
+        axes.annotate(text, at, shift, textcoords="offset points", **place, **box)
     _whole_epochs(axes)
     return made
 
@@ -82,7 +87,7 @@ def lr_finder(run: Run) -> Figure | None:
     if sweep is None or not np.isfinite(sweep.losses).any():
         return None
     made = figure("Learning-rate range test", " ".join([ending(sweep), *sweep.notes]))
-    smoothed = f" with {smoothing(run)}" if smoothing(run) else ""
+    smoothed = f"\nwith {smoothing(run)}" if smoothing(run) else ""
     axes = plot(made, x="learning rate", y=f"cross-entropy{smoothed} (nats per image)")
     if len(sweep.raw):
         axes.plot(sweep.lrs, sweep.raw, ".", color=MUTED, ms=4, alpha=0.6, label="each step")
@@ -121,14 +126,6 @@ def train_vs_test(run: Run) -> Figure | None:
     return made
 
 
-def best_in_words(run: Run) -> str:
-    """What the ring in the accuracies is, and by what it was chosen."""
-    if (best := run.best) is None:
-        return ""
-    accuracy = percent(best.test_accuracy)
-    return f"Ring: the best, {accuracy} in epoch {best.epoch}, chosen by the test images."
-
-
 def drops_in_words(run: Run) -> str:
     """When the rate fell, as the note of a figure whose dotted lines mark it."""
     drops = [row.epoch for row in run.drops]
@@ -142,6 +139,8 @@ def gap_in_words(run: Run) -> str:
     gap = last.train_accuracy - last.test_accuracy
     if not np.isfinite(gap):
         return ""
+    if points(gap) == points(0):
+        return f"After epoch {last.epoch}, training and test accuracy are the same."
     order = "above" if gap > 0 else "below"
     return f"After epoch {last.epoch}, training accuracy is {points(gap)} {order} test accuracy."
 
@@ -176,6 +175,11 @@ def _whole_epochs(axes: Axes, *, axis: Literal["x", "y"] = "x") -> None:
 def _power(value: float, _: float) -> str:
     """A tick of a log axis in plain digits: the style reads no formulas."""
     return f"{value:g}"
+
+
+def _from_zero(axes: Axes, values: list[float]) -> None:
+    """Let the axis begin at 0 and end a little above all values."""
+    axes.set_ylim(0, 1.06 * max(filter(np.isfinite, values), default=1.0) or 1.0)
 
 
 def _limit(axes: Axes, sweep: Sweep) -> None:

@@ -49,7 +49,7 @@ def headline(run: Run) -> str:
 def _said(run: Run) -> str:
     planned = run.recipe.get("epochs", "?")
     if run.best is None:
-        return "no epoch has ended yet"
+        return "no test accuracy is a number" if run.rows else "no epoch has ended yet"
     so_far = "" if run.summary else " so far"
     return f"best test accuracy{so_far}, in epoch {run.best.epoch} of {planned}"
 
@@ -76,7 +76,10 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     """The few numbers that belong beside the accuracy; those that are known."""
     summary, last = run.summary, run.rows[-1] if run.rows else None
     known = [
-        ("Final accuracy", percent(last.test_accuracy) if last else MISSING),
+        (
+            "Latest accuracy" if unfinished(run) else "Final accuracy",
+            percent(last.test_accuracy) if last else MISSING,
+        ),
         ("With test-time flips", percent(fact(summary, "final_test_accuracy_with_flips"))),
         ("Time in all", duration(fact(summary, "total_seconds"))),
         (_to_target(run), duration(fact(summary, "seconds_to_target"))),

@@ -168,8 +168,8 @@ def command_line(command: str) -> str:
     """A command that breaks between its words, and rather before a flag than behind it."""
     groups: list[list[str]] = []
     for word in WORD.findall(command):
-        flag = bool(groups) and len(groups[-1]) == 1 and groups[-1][0].startswith("-")
-        if flag and not word.startswith("-"):
+        flag = groups[-1][0] if groups and len(groups[-1]) == 1 else ""
+        if flag.startswith("-") and "=" not in flag and not word.startswith("-"):
             groups[-1].append(word)
         else:
             groups.append([word])

@@ -42,9 +42,10 @@ function logTicks(low, high, count) {
   const decades = [];
   for (let p = Math.floor(Math.log10(low)); p <= Math.ceil(Math.log10(high)); p++) decades.push(p);
   const inside = (v) => v >= low * 0.999 && v <= high * 1.001;
-  const every = Math.ceil(decades.length / count);
-  const whole = decades.filter((p) => p % every === 0).map((p) => Number(`1e${p}`)).filter(inside);
-  if (whole.length > 2) return whole;
+  for (let every = Math.ceil(decades.length / count); every > 0; every--) {
+    const whole = decades.filter((p) => p % every === 0).map((p) => Number(`1e${p}`)).filter(inside);
+    if (whole.length > 2) return whole;
+  }
   return decades.flatMap((p) => [1, 2, 5].map((n) => Number(`${n}e${p}`))).filter(inside);
 }
 
@@ -58,14 +59,17 @@ function scale(axis, values, from, to, count) {
     return { at, ticks: logTicks(low, high, count) };
   }
   if (axis.zero) [low, high] = [Math.min(0, low), Math.max(0, high)];
-  if (low === high) [low, high] = [low - 0.5, high + 0.5];
+  const share = axis.format === "percent" || axis.format === "points"; // 1 is 100 of what is shown
+  if (low === high) [low, high] = [low - (share ? 0.01 : 0.5), high + (share ? 0.01 : 0.5)];
   const at = (v) => from + ((to - from) * (v - low)) / (high - low);
   return { at, ticks: linearTicks(low, high, count, axis.format === "epoch") };
 }
 
 function padded(axis, values) {
-  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const all = axis.zero ? [0, ...values] : values;
+  const [low, high] = [Math.min(...all), Math.max(...all)];
   if (axis.log) return [low / (high / low) ** 0.06, high * (high / low) ** 0.06];
   const extra = 0.06 * (high - low);
-  return [axis.zero && low >= 0 ? 0 : low - extra, axis.zero && high <= 0 ? 0 : high + extra];
+  const zero = (end) => axis.zero && end === 0;
+  return [zero(low) ? 0 : low - extra, zero(high) ? 0 : high + extra];
 }

@@ -8,11 +8,12 @@ from __future__ import annotations
 import numpy as np
 
 from .charts import Spec
-from .curves import best_in_words, gap_in_words
+from .curves import gap_in_words
 from .page import Cell, chart, entries, esc, section, table
 from .read import Run
 from .records import Row
 from .words import (
+    best_in_words,
     duration,
     ending,
     flat,

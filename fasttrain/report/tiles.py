@@ -13,7 +13,7 @@ import numpy as np
 
 from .style import colours
 
-STRENGTH = 0.8  # opacity where the map is 1: more hides the image, less is lost on bright ones
+STRENGTH = 0.65  # opacity where the map is 1: more hides the image, less is lost on bright ones
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 

@@ -150,7 +150,15 @@ def losses_in_words(run: Run) -> str:
     """Why training and test loss are not to be compared, where they are not."""
     if not (smoothed := smoothing(run)):
         return ""
-    return f"Training loss is with {smoothed}, test loss without: compare neither with the other."
+    return f"Training loss is with {smoothed}, test loss without: they cannot be compared."
+
+
+def best_in_words(run: Run) -> str:
+    """What the ring in the accuracies is, and by what it was chosen."""
+    if (best := run.best) is None:
+        return ""
+    accuracy = percent(best.test_accuracy)
+    return f"Ring: the best, {accuracy} in epoch {best.epoch}, chosen by the test images."
 
 
 def unfinished(run: Run) -> bool:
