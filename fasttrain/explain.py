@@ -88,7 +88,7 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
         "label_errors": analysis.describe(answers, suspects, CLASSES),
     }
     write_json(run / "misclassified.json", listed)
-    originals, augmented = samples(subject)
+    originals, augmented, labels = samples(subject)
     arrays = {
         "images": np.asarray(subject.test.images[chosen]),
         "predicted_maps": maps(subject, chosen, answers.predicted[chosen]),
@@ -96,6 +96,7 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
         "label_error_images": np.asarray(subject.test.images[suspects]),
         "sample_originals": originals,
         "sample_augmented": augmented,
+        "sample_labels": labels,
     }
     packed = BytesIO()
     np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
@@ -153,12 +154,14 @@ def prepared(subject: Subject, indices: np.ndarray) -> Tensor:
     return torch.cat([images for images, _ in loader])
 
 
-def samples(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
-    """The first images of the first epoch before and after augmentation, uint8 (S, 32, 32, 3)."""
+def samples(subject: Subject) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The first images of the first epoch before and after augmentation, uint8 (S, 32, 32, 3), and
+    their labels (S,)."""
     count = min(SAMPLES, len(subject.train.labels))
     order = loaders.training_draws(subject.recipe, len(subject.train.labels))(1).order[:count]
     images, _ = next(iter(loaders.training_loader(subject.recipe, subject.train, count)))
     mean, std = (torch.tensor(s).view(1, 3, 1, 1) for s in loaders.statistics(subject.recipe))
     pixels = ((images * std + mean) * 255).round().clamp(0, 255).byte()
     originals = np.stack([subject.train.images[i] for i in order])
-    return originals, pixels.permute(0, 2, 3, 1).contiguous().numpy()
+    labels = np.asarray(subject.train.labels)[order]
+    return originals, pixels.permute(0, 2, 3, 1).contiguous().numpy(), labels

@@ -216,6 +216,7 @@ def arrays(shown: int, random: np.random.Generator) -> dict[str, np.ndarray]:
         "label_error_images": textures(min(shown, 12), random),
         "sample_originals": originals,
         "sample_augmented": augmented,
+        "sample_labels": np.arange(16) % 10,
     }
 
 

@@ -67,6 +67,15 @@ def test_a_network_without_mistakes_has_none():
     assert analysis.describe(right, analysis.mistakes(right), CLASSES) == []
 
 
+@pytest.mark.parametrize(("right", "found"), [(0.08, 0), (0.79, 0), (0.81, 20), (0.93, 7)])
+def test_a_network_that_is_often_wrong_finds_no_label_errors(right, found):
+    labels = np.arange(100) % 3
+    rows = np.eye(3)[labels]
+    wrong = np.arange(round(100 * (1 - right)))
+    rows[wrong] = np.roll(rows[wrong], 1, axis=1)
+    assert len(analysis.label_errors(Answers(rows, labels))) == min(found, len(wrong))
+
+
 def test_a_planted_label_error_is_the_likeliest_one():
     generator = np.random.default_rng(1)
     labels = generator.integers(0, 3, 300)

@@ -152,6 +152,16 @@ def readouts(shown: Shown) -> list[str]:
     return [" ".join(text.split()) for text in shown.texts(".readout")]
 
 
+def extent(shown: Shown, plot: Any) -> tuple[float, float]:
+    """Where on the screen the first curve of a plot begins and ends."""
+    box = shown.run(
+        "const b = arguments[0].querySelector('path').getBoundingClientRect();"
+        "return [b.left, b.right]",
+        plot,
+    )
+    return box[0], box[1]
+
+
 def metrics(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -177,8 +187,10 @@ def test_pointing_at_a_curve_reads_it(shown, folder):
     assert readouts(shown)[0].startswith(last)
     shown.point(plot, 0, 0)
     epoch = int(readouts(shown)[0].split()[1])
-    wide = plot.size["width"]  # the axis reaches from 62 pixels to 18 before the end
-    assert abs(epoch - (1 + 49 * (wide / 2 - 62) / (wide - 80))) <= 1
+    box = plot.rect["x"]
+    middle = shown.run("return arguments[0].getBoundingClientRect().width / 2", plot)
+    left, right = (x - box for x in extent(shown, plot))
+    assert abs(epoch - (1 + 49 * (middle - left) / (right - left))) <= 1
     row = rows[epoch - 1]
     assert readouts(shown)[0] == (
         f"epoch {epoch} train {100 * row['train_accuracy']:.2f} % "
@@ -357,3 +369,145 @@ def test_half_a_run_and_a_hostile_one_open_without_an_error(shown, tmp_path):
     shown.open(write_page([young, named], tmp_path / "compare.html"))
     assert shown.run("return window.broken") is None
     assert any("<b>'" in text for text in shown.texts(".key"))
+
+
+# Texts of charts that stand across each other, a curve, or the edge of their chart.
+CLASHES = """
+const clashes = [];
+const inside = (box, x, y) => x > box.left && x < box.right && y > box.top && y < box.bottom;
+for (const svg of document.querySelectorAll(".plot svg")) {
+  const frame = svg.getBoundingClientRect();
+  const boxOf = (text) => [text.textContent, text.getBoundingClientRect()];
+  const texts = [...svg.querySelectorAll("text")].map(boxOf);
+  for (const [text, box] of texts) {
+    if (box.left < frame.left - 1 || box.right > frame.right + 1) clashes.push([text, "edge"]);
+    for (const [other, b] of texts) {
+      const beside = b.left >= box.right || b.right <= box.left;
+      if (b === box || beside || b.top >= box.bottom || b.bottom <= box.top) continue;
+      clashes.push([text, other]);
+    }
+    for (const path of svg.querySelectorAll("path")) {
+      const length = path.getTotalLength();
+      for (let at = 0; at <= length; at += 2) {
+        const point = path.getPointAtLength(at);
+        if (inside(box, frame.left + point.x, frame.top + point.y)) {
+          clashes.push([text, "a curve"]);
+          break;
+        }
+      }
+    }
+  }
+}
+return [document.querySelectorAll(".plot text").length, clashes];
+"""
+
+
+def changed(folder: Path, **changes: Any) -> Path:
+    """The run with `changes`, functions of the row and its number, in every row."""
+    rows = metrics(folder)
+    for i, row in enumerate(rows):
+        row.update({name: value(row, i) for name, value in changes.items()})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Runs whose curves have other shapes: short, long, in many steps, of great values."""
+    root = tmp_path_factory.mktemp("shapes")
+    onecycle = write_run(
+        root / "onecycle", epochs=60, scheduler="onecycle", mistakes=1, label_smoothing=0.2
+    )
+    halved = write_run(root / "halved", epochs=40, mistakes=1)
+    worse = write_run(root / "worse", epochs=5, mistakes=1)
+    return [
+        write_run(root / "one", epochs=1, mistakes=1),
+        write_run(root / "two", epochs=2, seed=3, mistakes=1),
+        write_run(root / "long", epochs=200, mistakes=1),
+        changed(onecycle, lr=lambda _, i: 0.4 * min(i + 1, 60 - i) ** 4 / 30**4),
+        changed(halved, lr=lambda _, i: 0.1 * 0.5 ** (i // 2)),
+        changed(
+            worse,
+            test_accuracy=lambda _, i: 0.08 + 0.002 * (i % 3),
+            train_accuracy=lambda _, i: 0.04,
+            test_loss=lambda _, i: 10.0**i,
+        ),
+    ]
+
+
+@pytest.mark.parametrize("width", [400, 1200])
+def test_no_text_of_a_chart_crosses_a_curve_another_text_or_the_edge(shown, folder, shapes, width):
+    for run in [folder, *shapes]:
+        count, clashes = shown.open(write(run), width=width).run(CLASHES)
+        assert count > 30
+        assert clashes == [], run.name
+    shown.run(
+        "const [a, b, c] = document.querySelectorAll('.plot .tick');"
+        "a.setAttribute('y', b.getAttribute('y')); c.setAttribute('x', -20);"
+        "const path = document.querySelector('.plot path'), name = document.querySelector('.name');"
+        "const middle = path.getPointAtLength(path.getTotalLength() / 2);"
+        "name.setAttribute('x', middle.x - 20); name.setAttribute('y', middle.y + 5);"
+    )
+    control = [other for _, other in shown.run(CLASHES)[1]]
+    assert "edge" in control
+    assert "a curve" in control
+    assert set(control) - {"edge", "a curve"}
+
+
+def test_the_difference_has_its_zero_line_and_a_true_minus(shown, tmp_path):
+    for name, share in (("negative", -0.03), ("positive", 0.03), ("none", 0.0)):
+        folder = write_run(tmp_path / name, epochs=4, mistakes=1)
+        changed(folder, test_accuracy=lambda _, i: 0.5, train_accuracy=lambda _, i: 0.5)
+        changed(folder, train_accuracy=lambda row, i, s=share: row["test_accuracy"] + s * (1 + i))
+        shown.open(write(folder))
+        gap = shown.all(".plot")[2]
+        assert len(gap.find_elements("css selector", ".grid.zero")) == 1
+        ticks = [e.text for e in gap.find_elements("css selector", ".tick")]
+        assert "0" in ticks
+        assert max(abs(float(tick.replace("−", "-"))) for tick in ticks) < 20
+        said = readouts(shown)[2] + " ".join(ticks)
+        assert ("−" in said.replace("train − test", "")) == (share <= 0)
+        assert "-" not in said
+
+
+@pytest.mark.parametrize("width", [400, 700, 1200])
+def test_a_command_breaks_before_its_flags_and_no_fact_is_alone(shown, tmp_path, width):
+    flags = ["--recipe sprint", "--widths 64,256,256", "--label-smoothing 0.2", "--test-flips"]
+    flags += ["--target-accuracy 0.9253", "--crop-padding 4", "--out 'runs/my run'"]
+    for more in (0, 1, 2):
+        folder = write_run(tmp_path / str(more), epochs=2, mistakes=1)
+        change(folder, "environment.json", command=f"python -m fasttrain {' '.join(flags)}")
+        for name in ("seconds_to_target", "final_test_accuracy_with_flips")[:more]:
+            change(folder, "summary.json", **{name: 0.5})
+        shown.open(write(folder), width=width)
+        lines = shown.run(
+            "return [...document.querySelectorAll('.command > span')].map("
+            "(s) => [s.textContent, s.getClientRects().length, s.offsetHeight])"
+        )
+        assert [text for text, *_ in lines][2:] == flags
+        assert {boxes for _, boxes, _ in lines} == {1}
+        assert max(height for *_, height in lines) < 30, "each stands in one line"
+        tops = shown.run(
+            "return [...document.querySelectorAll('.facts div')].map("
+            "(d) => d.getBoundingClientRect().top)"
+        )
+        rows = [tops.count(top) for top in dict.fromkeys(tops)]
+        assert rows[-1] > 1 or set(rows) == {1}
+
+
+def test_at_400_pixels_the_accuracies_of_the_classes_and_all_captions_are_seen(shown, folder):
+    shown.open(folder / "report.html", width=400)
+    right = shown.run(
+        "const cells = [...document.querySelectorAll('#classes .sortable tr > :nth-child(2)')];"
+        "return Math.max(...cells.map((c) => c.getBoundingClientRect().right))"
+    )
+    assert right <= 400 - 16
+    shown.run("document.querySelectorAll('.scroll').forEach((s) => { s.scrollLeft = 500; })")
+    first = shown.all("#classes .sortable tbody th")[0]
+    assert 0 <= first.rect["x"] < 400, "the names stay while the numbers scroll"
+    captions = shown.all("#classes .caption")
+    assert [c.text.split()[0] for c in captions] == ["Test", "Confusion"]
+    assert captions[1].text.endswith("were taken for the column's")
+    for caption in captions:
+        assert caption.rect["x"] + caption.rect["width"] <= 400
+        assert caption.get_property("scrollWidth") <= caption.get_property("clientWidth")

@@ -43,7 +43,15 @@ def test_a_training_ends_with_the_whole_look_at_it(trained):
         assert arrays[name].shape == (len(wrong["images"]), 32, 32)
         assert arrays[name].min() >= 0
         assert arrays[name].max() <= 1
-    assert (trained / "report.html").stat().st_size < 5_000_000
+    assert right / 64 < 0.8
+    assert wrong["label_errors"] == [], "a network that is mostly wrong contradicts no label"
+    page = (trained / "report.html").read_text()
+    assert len(page.encode()) < 5_000_000
+    assert 'id="labels"' not in page
+    names = [row["name"] for row in classes["classes"]]
+    assert len(arrays["sample_labels"]) == len(arrays["sample_originals"])
+    for label in arrays["sample_labels"]:
+        assert f"<figcaption>{names[label]}</figcaption>" in page
 
 
 def test_the_listed_mistakes_are_the_networks_own(trained):

@@ -179,10 +179,21 @@ def test_an_overlay_is_the_coloured_map_over_the_grey_image():
     wide = np.array(Image.fromarray(heat).resize((96, 96), Image.Resampling.BILINEAR))
     grey = np.array(Image.fromarray(image).resize((96, 96), Image.Resampling.NEAREST)) @ LUMA
     colour = matplotlib.colormaps["inferno"](wide)[..., :3] * 255
-    expected = (1 - STRENGTH) * grey[..., None] + STRENGTH * colour
+    opacity = STRENGTH * wide[..., None]
+    expected = (1 - opacity) * grey[..., None] + opacity * colour
     got = overlay(image, heat).astype(float)
     assert np.abs(got - expected).max() < 2.5  # a step of the 256 colours, and rounding
     assert np.abs(overlay(image, heat.T).astype(float) - expected).max() > 50
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5])
+def test_a_map_that_says_nothing_leaves_the_image_to_be_seen(level):
+    image = np.random.default_rng(5).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    grey = image @ LUMA
+    shown = overlay(image, np.full((8, 8), level), 1) @ LUMA
+    assert shown.std() >= 0.6 * grey.std(), "half of a map's range may not hide half of the image"
+    if level == 0:
+        np.testing.assert_allclose(shown, grey, atol=1)
 
 
 def test_a_map_that_is_not_finite_is_drawn_as_nothing():
@@ -238,6 +249,40 @@ def test_an_unfinished_run_draws_what_there_is(tmp_path):
         (folder / name).unlink()
     drawn = [path.stem for path in draw_all(folder)]
     assert drawn == ["loss", "accuracy", "lr", "lr_finder", "train_vs_test"]
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 50])
+@pytest.mark.parametrize("draw", [curves.loss, curves.accuracy])
+def test_every_point_of_a_curve_lies_inside_its_axes_and_under_no_legend(tmp_path, draw, epochs):
+    figure = draw(read(write_run(tmp_path / "run", epochs=epochs)))
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    low, high = axes.get_ylim()
+    room = 0.02 * (high - low)
+    for line in (lines(figure, half) for half in ("train", "test")):
+        assert line.get_ydata().min() >= low + room
+        assert line.get_ydata().max() <= high - room
+    assert axes.get_legend().get_window_extent().y0 >= axes.get_window_extent().y1 - 1
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_losses_in_a_figure_are_named_as_what_they_are(tmp_path, smoothing):
+    run = read(write_run(tmp_path / "run", epochs=3, label_smoothing=smoothing))
+    figure = curves.loss(run)
+    names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    smoothed = ["train (label smoothing 0.2)", "test (without)"]
+    assert names == (smoothed if smoothing else ["train", "test"])
+    assert ("cannot be compared" in texts(figure)) == bool(smoothing)
+    sweep = curves.lr_finder(run)
+    assert ("smoothing 0.2" in sweep.axes[0].get_ylabel()) == bool(smoothing)
+    sweep.draw_without_rendering()
+    label = sweep.axes[0].yaxis.label.get_window_extent()
+    assert label.y1 <= min(text.get_window_extent().y0 for text in sweep.texts)
+
+
+def test_samples_are_named_by_their_classes(run):
+    named = [text.get_text() for text in galleries.samples(run).axes[0].texts]
+    assert named == [NAMES[i % 10] for i in range(16)]
 
 
 @pytest.mark.parametrize("draw", [curves.loss, curves.accuracy, curves.lr])

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from PIL import Image
 
 from fasttrain.errors import CheckpointError, OutputError, UsageError
 from fasttrain.report.html import write
-from fasttrain.report.page import embedded
+from fasttrain.report.page import columns, command_line, embedded
 from fasttrain.report.tiles import overlay
 
 VOID = {"meta", "link", "img", "br", "line", "circle"}
@@ -122,11 +123,22 @@ def test_the_source_experiment_is_mentioned_only_where_it_can_be_compared(folder
     final = 100 * metrics(folder)[-1]["test_accuracy"]
     said = f"this run ends at {final:.2f} %, {92.53 - final:.2f} points below it"
     assert said in page.text
-    for i, changes in enumerate(
-        ({"train_limit": 256}, {"test_limit": 256}, {"dataset": "synthetic"})
-    ):
-        other = write_run(tmp_path / str(i), epochs=2, **changes)
-        assert "92.53" not in rewritten(other).text
+    different: list[dict[str, object]] = [
+        {"train_limit": 256},
+        {"test_limit": 256},
+        {"dataset": "synthetic"},
+        {"recipe": "sprint"},
+        {"model": "sprint"},
+        {"target_accuracy": 0.9},
+        {"max_time": 60.0},
+    ]
+    for i, changes in enumerate(different):
+        other = write_run(tmp_path / str(i), mistakes=1, **changes)
+        assert "92.53" not in rewritten(other).all("header")[0][1], changes
+    for epochs in (2, 49, 60):
+        other = write_run(tmp_path / f"{epochs} epochs", mistakes=1, epochs=epochs)
+        assert "92.53" not in rewritten(other).all("header")[0][1], epochs
+    assert "92.53" in rewritten(write_run(tmp_path / "same", mistakes=1, recipe="reference")).text
 
 
 def test_the_charts_get_the_metrics(folder, page):
@@ -185,7 +197,7 @@ def test_each_tile_holds_its_image_and_both_maps(folder, page):
 
 def test_the_confusion_matrix_and_the_rivals_are_the_counts(folder, page):
     counts = np.array(json.loads((folder / "class_accuracy.json").read_text())["confusion"])
-    matrix = page.text.split('<table class="confusion">')[1].split("</table>")[0]
+    matrix = page.text.split('<table class="confusion"')[1].split("</table>")[0]
     rows = re.findall(r"<tr><th scope=\"row\">(\w+)</th>(.*?)</tr>", matrix)
     assert [name for name, _ in rows] == list(NAMES)
     got = [
@@ -282,3 +294,148 @@ def test_a_missing_a_foreign_and_an_unwritable_run_are_refused(tmp_path):
     with pytest.raises(OutputError, match="cannot be written"):
         write(folder)
     assert not list(folder.glob(".report*")), "no draft is left"
+
+
+def test_the_time_to_the_target_names_the_target(tmp_path):
+    for target, said in ((0.9253, "Time to 92.53 %"), (0.0, "Time to 0.00 %")):
+        folder = write_run(tmp_path / str(target), mistakes=1, epochs=2, target_accuracy=target)
+        assert said not in rewritten(folder).text, "it was not reached"
+        change(folder, "summary.json", seconds_to_target=431.2)
+        assert (said, "7 min 11 s") in list(named(rewritten(folder)))
+
+
+def named(page: Page) -> list[tuple[str, str]]:
+    """The names and values of the facts."""
+    names, values = ([text for _, text in page.all(tag)] for tag in ("dt", "dd"))
+    return list(zip(names, values, strict=True))
+
+
+def test_what_chose_the_best_epoch_and_what_utilisation_is_are_said(folder, page, tmp_path):
+    ((_, fine),) = page.all("p", **{"class": "fine"})
+    assert "best epoch was chosen by the accuracy on these same test images" in fine
+    assert "and so was when the learning rate falls" in fine
+    assert "FLOP utilisation is" in fine
+    assert "chosen by the test images" in page.all("figcaption")[0][1]
+    other = write_run(tmp_path / "cosine", mistakes=1, epochs=2, scheduler="cosine")
+    change(other, "summary.json", mfu=None)
+    ((_, fine),) = rewritten(other).all("p", **{"class": "fine"})
+    assert "these same test images: on new images" in fine
+    assert "learning rate" not in fine
+    assert "FLOP" not in fine
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    put(begun, "recipe.json", {"epochs": 50})
+    assert rewritten(begun).all("p", **{"class": "fine"}) == []
+
+
+def test_losses_of_two_kinds_have_two_names(page, tmp_path):
+    smoothed = rewritten(write_run(tmp_path / "run", epochs=3, label_smoothing=0.2, mistakes=1))
+    names = [series["name"] for series in smoothed.charts()["loss"]["series"]]
+    assert names == ["train (label smoothing 0.2)", "test (without)"]
+    assert "they cannot be compared" in smoothed.text
+    assert "with label smoothing 0.2" in smoothed.charts()["range"]["y"]["name"]
+    assert "train loss (label smoothing 0.2)" in [text for _, text in smoothed.all("th")]
+    for plain in (
+        page,
+        rewritten(write_run(tmp_path / "none", epochs=3, mistakes=1, label_smoothing=0.0)),
+    ):
+        assert [s["name"] for s in plain.charts()["loss"]["series"]] == ["train", "test"]
+        assert "smoothing" not in plain.charts()["range"]["y"]["name"]
+        assert "they cannot be compared" not in plain.text
+
+
+def test_nothing_is_written_over_the_accuracies(page):
+    marks = page.charts()["accuracy"]["marks"]
+    assert [mark["look"] for mark in marks].count("best") == 1
+    assert not any("label" in mark for mark in marks)
+
+
+def test_accuracy_is_the_second_column_of_the_classes(page):
+    heads = [text for _, text in page.all("th", scope="col")]
+    assert heads[heads.index("class") + 1] == "accuracy"
+
+
+def test_a_run_without_a_finite_test_accuracy_does_not_say_that_no_epoch_ended(tmp_path):
+    folder = write_run(tmp_path / "run", epochs=2)
+    lines = [json.dumps(row | {"test_accuracy": None}) + "\n" for row in metrics(folder)]
+    (folder / "metrics.jsonl").write_text("".join(lines))
+    assert "no test accuracy is a number" in rewritten(folder).text
+    assert "no epoch has ended" not in rewritten(folder).text
+
+
+def test_an_unfinished_run_has_no_final_accuracy(folder, page, tmp_path):
+    assert "Final accuracy" in dict(named(page))
+    young = write_run(tmp_path / "run", epochs=2)
+    (young / "summary.json").unlink()
+    assert "Latest accuracy" in dict(named(rewritten(young)))
+    assert "Final accuracy" not in dict(named(rewritten(young)))
+
+
+def test_label_errors_do_not_repeat_the_mistakes_and_carry_their_caveat(tmp_path):
+    folder = write_run(tmp_path / "run", epochs=2)
+    found = json.loads((folder / "misclassified.json").read_text())
+    shown, doubts = found["images"], found["label_errors"]
+    for again in (0, 5, 12):
+        put(folder, "misclassified.json", found | {"label_errors": shown[:again] + doubts[again:]})
+        page = rewritten(folder)
+        ((_, section),) = page.all("section", id="labels")
+        rows = json.loads((folder / "class_accuracy.json").read_text())["classes"]
+        wrong = 1 - sum(row["correct"] for row in rows) / sum(row["count"] for row in rows)
+        assert f"It is wrong itself on {100 * wrong:.1f} % of the test images" in section
+        assert "only a person can say" in section
+        assert section.count("labelled ") == 12 - again
+        said = "All of them are" if again == 12 else f"{again} of 12 are"
+        assert (f"{said} among the mistakes above" in section) == (again > 0)
+        ((_, mistakes),) = page.all("section", id="mistakes")
+        assert mistakes.count("label?") == again
+        for mistake in shown[:again]:
+            assert f"#{mistake['index']}<" not in page.text.split('id="labels"')[1]
+
+
+def test_samples_carry_the_names_of_their_classes(folder, page, tmp_path):
+    ((_, section),) = page.all("section", id="samples")
+    labels = np.load(folder / "analysis.npz")["sample_labels"]
+    assert section.split("saw it.")[1].split() == [NAMES[label] for label in labels]
+    old = write_run(tmp_path / "old", epochs=2)
+    with np.load(old / "analysis.npz") as archive:
+        arrays = {name: archive[name] for name in archive}
+    for labels in (None, np.full(16, 10), np.arange(3)):
+        known = arrays | {"sample_labels": labels}
+        np.savez(old / "analysis.npz", **{k: v for k, v in known.items() if v is not None})
+        ((_, section),) = rewritten(old).all("section", id="samples")
+        assert "airplane" not in section, "unknown names are not guessed"
+
+
+@pytest.mark.parametrize("count", range(2, 12))
+@pytest.mark.parametrize("most", [4, 5])
+def test_no_fact_is_alone_in_the_last_row(count, most):
+    number = columns(count, most)
+    assert 2 <= number <= most
+    assert count % number != 1
+    assert -(-count // number) <= -(-count // most) + 1
+
+
+@pytest.mark.parametrize(
+    ("command", "groups"),
+    [
+        (
+            "python -m fasttrain --epochs 5 --deterministic --out 'my run'",
+            ["python", "-m fasttrain", "--epochs 5", "--deterministic", "--out 'my run'"],
+        ),
+        ("fasttrain compare a b --out x", ["fasttrain", "compare", "a", "b", "--out x"]),
+        ('fasttrain --lr=0.1 a\\ b "c d"', ["fasttrain", "--lr=0.1", "a\\ b", '"c d"']),
+        ("it's \" unbalanced", ["it's", '"', "unbalanced"]),
+        ("", []),
+    ],
+)
+def test_a_command_is_kept_together_flag_by_flag(command, groups):
+    page = Page(command_line(command))
+    assert page.all("p")[0][1] == command
+    depth, found = 0, []
+    for piece in re.findall(r"<span>|</span>|[^<]+", command_line(command).split(">", 1)[1]):
+        depth += {"<span>": 1, "</span>": -1}.get(piece, 0)
+        if piece == "<span>" and depth == 1:
+            found.append("")
+        elif depth and not piece.startswith("<"):
+            found[-1] += unescape(piece)
+    assert found == groups

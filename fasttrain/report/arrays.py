@@ -14,6 +14,7 @@ from .records import Mistakes
 
 PICTURES = ("images", "label_error_images", "sample_originals", "sample_augmented")
 MAPS = ("predicted_maps", "true_maps")
+LABELS = "sample_labels"
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -22,12 +23,16 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         return {}
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in (*PICTURES, *MAPS) if name in archive}
+            arrays = {name: archive[name] for name in (*PICTURES, *MAPS, LABELS) if name in archive}
     except Exception as problem:  # zipfile, zlib and numpy each have their own words for damage
         raise damaged(path, problem) from None
     for name, array in arrays.items():
         fits = array.ndim == 4 and array.shape[-1] == 3 and array.dtype == np.uint8
-        if not (fits if name in PICTURES else array.ndim == 3 and array.dtype.kind == "f"):
+        if name in MAPS:
+            fits = array.ndim == 3 and array.dtype.kind == "f"
+        elif name == LABELS:
+            fits = array.ndim == 1 and array.dtype.kind in "iu"
+        if not fits:
             raise damaged(path, f"{name} is {array.dtype} of shape {array.shape}")
     return arrays
 
@@ -39,7 +44,7 @@ def paired(
     wanted = {name: len(mistakes.shown) for name in ("images", *MAPS)}
     wanted |= {"label_error_images": len(mistakes.label_errors)}
     if {"sample_originals", "sample_augmented"} <= arrays.keys():
-        wanted["sample_augmented"] = len(arrays["sample_originals"])
+        wanted |= {name: len(arrays["sample_originals"]) for name in ("sample_augmented", LABELS)}
     strange = [n for n, count in wanted.items() if n in arrays and len(arrays[n]) != count]
     if strange:
         why = "is of another analysis than misclassified.json"

@@ -1,7 +1,7 @@
 // Line charts drawn at the size they are shown, that answer to the pointer and to the arrow keys.
 
 const SVG = "http://www.w3.org/2000/svg";
-const EDGE = { left: 58, right: 14, top: 14, bottom: 42 };
+const EDGE = { right: 18, bottom: 42 };
 
 function element(name, attributes, parent, text) {
   const made = document.createElementNS(SVG, name);
@@ -43,56 +43,75 @@ function valueAt(series, at, join) {
   return null;
 }
 
-function drawAxes(svg, spec, x, y, width, height) {
-  const [left, bottom] = [EDGE.left, height - EDGE.bottom];
+// The name of the upright axis lies above it: upright, it would run into wide ticks or be cut off.
+function drawAxes(svg, spec, frame, x, y, width, height) {
+  const [left, bottom] = [frame.left, height - EDGE.bottom];
   for (const tick of y.ticks) {
-    element("line", { class: "grid", x1: left, x2: width - EDGE.right, y1: y.at(tick), y2: y.at(tick) }, svg);
+    const kind = spec.y.zero && tick === 0 ? "grid zero" : "grid";
+    element("line", { class: kind, x1: left, x2: width - EDGE.right, y1: y.at(tick), y2: y.at(tick) }, svg);
     element("text", { class: "tick", x: left - 8, y: y.at(tick) + 4, "text-anchor": "end" }, svg, TICKS[spec.y.format](tick));
   }
   for (const tick of x.ticks) {
     element("line", { class: "axis", x1: x.at(tick), x2: x.at(tick), y1: bottom, y2: bottom + 5 }, svg);
-    element("text", { class: "tick", x: x.at(tick), y: bottom + 19, "text-anchor": "middle" }, svg, TICKS[spec.x.format](tick));
+    const text = element("text", { class: "tick", x: x.at(tick), y: bottom + 19, "text-anchor": "middle" }, svg, TICKS[spec.x.format](tick));
+    text.setAttribute("x", Math.min(x.at(tick), width - text.getComputedTextLength() / 2));
   }
   element("line", { class: "axis", x1: left, x2: width - EDGE.right, y1: bottom, y2: bottom }, svg);
   element("text", { class: "name", x: (left + width - EDGE.right) / 2, y: height - 5, "text-anchor": "middle" }, svg, spec.x.name);
-  const middle = (EDGE.top + bottom) / 2;
-  element("text", { class: "name", transform: `translate(13 ${middle}) rotate(-90)`, "text-anchor": "middle" }, svg, spec.y.name);
+  element("text", { class: "name", x: 0, y: 12 }, svg, spec.y.name);
 }
 
-function drawMark(svg, mark, x, y, width, height) {
+function drawMark(svg, mark, frame, x, y, width, height) {
   const px = x.at(mark.x);
-  const beyond = px > (EDGE.left + width) / 2;
-  const anchor = beyond ? "end" : "start";
-  const shift = beyond ? -7 : 7;
+  const beyond = px > (frame.left + width) / 2;
   if (mark.y === undefined) {
-    element("line", { class: `mark ${mark.look}`, x1: px, x2: px, y1: EDGE.top, y2: height - EDGE.bottom }, svg);
-    if (mark.label) element("text", { class: "label", x: px + shift, y: height - EDGE.bottom - 9, "text-anchor": anchor }, svg, mark.label);
+    element("line", { class: `mark ${mark.look}`, x1: px, x2: px, y1: frame.top, y2: height - EDGE.bottom }, svg);
+    // Above the plot, where no curve is.
+    const edge = { class: "label", x: px, y: frame.top - 6, "text-anchor": beyond ? "end" : "start" };
+    if (mark.label) element("text", edge, svg, mark.label);
     return;
   }
   const py = y.at(mark.y);
-  if (mark.look === "fall") {
-    element("text", { class: "label", x: px - 8, y: py + 4, "text-anchor": "end" }, svg, mark.label);
+  if (mark.look !== "fall") {
+    element("circle", { class: `mark ${mark.look}`, cx: px, cy: py, r: 5 }, svg);
     return;
   }
-  element("circle", { class: `mark ${mark.look}`, cx: px, cy: py, r: 5 }, svg);
-  const below = py < height / 2 ? 20 : -11;
-  if (mark.label) element("text", { class: "label", x: px, y: py + below, "text-anchor": anchor }, svg, mark.label);
+  // A falling staircase leaves room above each step, and before it: there, unless another stands there.
+  const place = beyond ? { x: px - 8, y: py + 4, "text-anchor": "end" } : { x: px + 6, y: py - 6 };
+  const text = element("text", { class: "label fall", ...place }, svg, mark.label);
+  const near = (other) => {
+    const [a, b] = [text.getBBox(), other.getBBox()];
+    return other !== text && a.x < b.x + b.width && b.x < a.x + a.width && a.y < b.y + b.height && b.y < a.y + a.height;
+  };
+  if ([...svg.querySelectorAll(".label.fall")].some(near)) text.remove();
 }
+
+// The room for the ticks' texts, and for what is written above the plot.
+function frameOf(svg, spec, y) {
+  const texts = y.ticks.map((tick) => element("text", { class: "tick" }, svg, TICKS[spec.y.format](tick)));
+  const widest = Math.max(0, ...texts.map((text) => text.getComputedTextLength()));
+  for (const text of texts) text.remove();
+  return { left: Math.ceil(Math.max(28, widest + 12)), top: topOf(spec) };
+}
+
+const topOf = (spec) => (spec.marks.some((m) => m.y === undefined && m.label) ? 42 : 26);
 
 function draw(box, spec) {
   const width = Math.max(240, box.clientWidth);
-  const height = Math.round(Math.min(330, Math.max(230, width * 0.56)));
-  const x = scale(spec.x, finite(spec.x.values), EDGE.left + 4, width - EDGE.right - 4, Math.max(3, Math.floor(width / 90)));
-  const shown = spec.series.filter((s) => !s.loose).flatMap((s) => finite(s.values));
-  const y = scale(spec.y, padded(spec.y, shown), height - EDGE.bottom, EDGE.top, 5);
+  const height = Math.round(Math.min(340, Math.max(240, width * 0.56)));
   const svg = document.createElementNS(SVG, "svg");
   for (const [k, v] of Object.entries({ width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" })) svg.setAttribute(k, v);
-  drawAxes(svg, spec, x, y, width, height);
-  for (const mark of spec.marks.filter((m) => m.y === undefined)) drawMark(svg, mark, x, y, width, height);
+  box.replaceChildren(svg); // texts have a size only where they are shown
+  const shown = spec.series.filter((s) => !s.loose).flatMap((s) => finite(s.values));
+  const y = scale(spec.y, padded(spec.y, shown), height - EDGE.bottom, topOf(spec), 5);
+  const frame = frameOf(svg, spec, y);
+  const x = scale(spec.x, finite(spec.x.values), frame.left + 4, width - EDGE.right, Math.max(3, Math.floor(width / 90)));
+  drawAxes(svg, spec, frame, x, y, width, height);
+  for (const mark of spec.marks.filter((m) => m.y === undefined)) drawMark(svg, mark, frame, x, y, width, height);
   for (const series of spec.series) {
     if (series.dots) {
       series.values.forEach((v, i) => {
-        if (v !== null) element("circle", { class: `dot ${series.look}`, cx: x.at(spec.x.values[i]), cy: Math.max(EDGE.top, Math.min(height - EDGE.bottom, y.at(v))), r: 1.8 }, svg);
+        if (v !== null) element("circle", { class: `dot ${series.look}`, cx: x.at(spec.x.values[i]), cy: Math.max(frame.top, Math.min(height - EDGE.bottom, y.at(v))), r: 1.8 }, svg);
       });
     } else element("path", { class: `line ${series.look}`, d: pathOf(series, spec.x.values, x, y) }, svg);
     if (finite(series.values).length === 1) {
@@ -100,10 +119,9 @@ function draw(box, spec) {
       element("circle", { class: `dot ${series.look}`, cx: x.at(spec.x.values[i]), cy: y.at(series.values[i]), r: 4 }, svg);
     }
   }
-  for (const mark of spec.marks.filter((m) => m.y !== undefined)) drawMark(svg, mark, x, y, width, height);
+  for (const mark of spec.marks.filter((m) => m.y !== undefined)) drawMark(svg, mark, frame, x, y, width, height);
   const cursor = element("g", { class: "cursor" }, svg);
-  box.replaceChildren(svg);
-  return { x, y, height, cursor };
+  return { x, y, height, cursor, top: frame.top };
 }
 
 function chart(box, spec) {
@@ -142,7 +160,7 @@ function chart(box, spec) {
     drawn.cursor.replaceChildren();
     if (!active) return;
     const px = drawn.x.at(spec.x.values[at]);
-    element("line", { x1: px, x2: px, y1: EDGE.top, y2: drawn.height - EDGE.bottom }, drawn.cursor);
+    element("line", { x1: px, x2: px, y1: drawn.top, y2: drawn.height - EDGE.bottom }, drawn.cursor);
     for (const series of shown.filter((s) => !s.dots)) {
       const found = valueAt(series, at, series.join);
       if (found !== null) element("circle", { class: `dot ${series.look}`, cx: px, cy: drawn.y.at(found), r: 4 }, drawn.cursor);

@@ -10,7 +10,7 @@ from typing import Any
 
 from .read import Run
 from .records import Row, Sweep
-from .words import listed, nats, percent, rate
+from .words import listed, loss_names, nats, percent, rate, smoothing
 
 Spec = dict[str, Any]
 Values = Sequence[float | None]
@@ -58,14 +58,15 @@ def drawable(specs: dict[str, Spec]) -> dict[str, Spec]:
     }
 
 
-def range_test(sweep: Sweep) -> Spec:
+def range_test(run: Run, sweep: Sweep) -> Spec:
     """The loss against the rate, the suggestion marked."""
     label = f"Range test: loss by learning rate; suggestion {rate(sweep.suggestion)}"
     series = [line("smoothed", "test", sweep.losses.tolist())]
     if len(sweep.raw):
         series.insert(0, line("each step", "raw", sweep.raw.tolist(), dots=True, loose=True))
     mark = {"x": sweep.suggestion, "look": "sign", "label": f"suggestion {rate(sweep.suggestion)}"}
-    y = axis("cross-entropy (nats per image)", "loss")
+    smoothed = f" with {smoothing(run)}" if smoothing(run) else ""
+    y = axis(f"cross-entropy{smoothed} (nats per image)", "loss")
     x = axis("learning rate", "rate", log=True)
     made = spec(label, x, sweep.lrs.tolist(), y, series, [mark])
     made["rest"] = int(abs(sweep.lrs - sweep.suggestion).argmin())
@@ -76,8 +77,7 @@ def _accuracy(run: Run) -> Spec:
     last, marks = run.rows[-1], _drops(run)
     ends = f"ends at {percent(last.train_accuracy)} train, {percent(last.test_accuracy)} test"
     if best := run.best:
-        place = {"x": best.epoch, "y": best.test_accuracy}
-        marks.append({**place, "look": "best", "label": f"best: {percent(best.test_accuracy)}"})
+        marks.append({"x": best.epoch, "y": best.test_accuracy, "look": "best"})
         ends += f", best test {percent(best.test_accuracy)} in epoch {best.epoch}"
     y = axis("images classified correctly (%)", "percent")
     return spec(f"Accuracy by epoch; {ends}", *_epochs(run), y, _pair(run, "accuracy"), marks)
@@ -87,7 +87,8 @@ def _loss(run: Run) -> Spec:
     last = run.rows[-1]
     label = f"Loss by epoch; ends at {nats(last.train_loss)} train, {nats(last.test_loss)} test"
     y = axis("cross-entropy (nats per image)", "loss", zero=True)
-    return spec(label, *_epochs(run), y, _pair(run, "loss"), _drops(run))
+    series = [s | {"name": n} for s, n in zip(_pair(run, "loss"), loss_names(run), strict=True)]
+    return spec(label, *_epochs(run), y, series, _drops(run))
 
 
 def _gap(run: Run) -> Spec:
@@ -102,10 +103,10 @@ def _lr(run: Run) -> Spec:
     label = (
         f"Learning rate by epoch; it falls at epoch {fell}" if fell else "Learning rate by epoch"
     )
-    falls = [
+    # No dotted lines: here the curve itself falls, and its labels would stand across them.
+    marks = [
         {"x": row.epoch, "y": row.lr, "look": "fall", "label": rate(row.lr)} for row in run.drops
     ]
-    marks = _drops(run) + falls
     values = [row.lr for row in run.rows]
     y = axis("learning rate", "rate", log=True)
     return spec(label, *_epochs(run), y, [line("rate", "test", values, step=True)], marks)

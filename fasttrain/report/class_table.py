@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .page import Cell, esc, scrolled, section, table
+from .page import Cell, captioned, esc, section, table
 from .read import Run
 from .records import ClassRow
 from .words import MISSING, percent, whole
@@ -14,7 +14,7 @@ def classes(run: Run) -> str:
     """Accuracy per class with its interval, and the confusion matrix."""
     if not run.classes:
         return ""
-    head = ("class", "images", "correct", "accuracy", "95 % interval", "most often taken for")
+    head = ("class", "accuracy", "95 % interval", "correct", "images", "most often taken for")
     low = min((row.low for row in run.classes if np.isfinite(row.low)), default=0.0)
     floor = int(10 * max(0.0, low)) / 10
     rows = [_class(row, _rival(run, i), floor) for i, row in enumerate(run.classes)]
@@ -27,10 +27,10 @@ def _class(row: ClassRow, rival: str, floor: float) -> list[Cell]:
     interval = f"{percent(row.low, 1)} to {percent(row.high, 1)}"
     return [
         (esc(row.name), None),
-        (whole(row.images), row.images),
-        (whole(row.correct), row.correct),
         (percent(row.accuracy), row.accuracy),
-        (_interval(row, floor) + interval, row.low),
+        (f"{_interval(row, floor)}<span>{interval}</span>", row.low),
+        (whole(row.correct), row.correct),
+        (whole(row.images), row.images),
         (esc(rival), None),
     ]
 
@@ -69,9 +69,9 @@ def _confusion(run: Run) -> str:
         for i, row in enumerate(run.classes)
     )
     caption = "Confusion matrix: how many images of the row's class were taken for the column's"
-    return scrolled(
-        "Confusion matrix",
-        f'<table class="confusion"><caption>{caption}</caption>\n'
+    return captioned(
+        caption,
+        f'<table class="confusion" aria-label="Confusion matrix">\n'
         f"<thead><tr><td>true ↓ predicted →</td>{names}</tr></thead>\n"
         f"<tbody>{rows}</tbody></table>",
     )

@@ -119,7 +119,7 @@ def _html(called: list[str], lines: list[tuple[str, list[str]]]) -> str:
     head = "".join(f'<th scope="col" class="number">{esc(name)}</th>' for name in called)
     rows = "\n".join(
         f'<tr><th scope="row">{esc(name)}</th>'
-        + "".join(f'<td class="number">{esc(value)}</td>' for value in values)
+        + "".join(f'<td class="number wraps">{esc(value)}</td>' for value in values)
         + "</tr>"
         for name, values in lines
     )

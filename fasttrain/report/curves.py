@@ -11,8 +11,17 @@ import numpy as np
 
 from .read import Run
 from .records import Sweep
-from .style import ACCENT, INK, MUTED, RULE, TEST_LINE, TRAIN_LINE, Look, figure, plot
-from .words import ending, listed, percent, points, rate
+from .style import ACCENT, INK, MUTED, PAPER, RULE, TEST_LINE, TRAIN_LINE, Look, figure, plot
+from .words import (
+    best_in_words,
+    ending,
+    listed,
+    loss_names,
+    losses_in_words,
+    points,
+    rate,
+    smoothing,
+)
 
 if TYPE_CHECKING:
     from .style import Axes, Figure
@@ -22,11 +31,11 @@ def loss(run: Run) -> Figure | None:
     """Training and test loss by epoch."""
     if not run.rows:
         return None
-    made = figure("Loss", drops_in_words(run))
+    made = figure("Loss", f"{losses_in_words(run)} {drops_in_words(run)}".strip())
     axes = plot(made, x="epoch", y="cross-entropy (nats per image)")
-    _pair(axes, run, "loss", 1.0)
-    axes.set_ylim(bottom=0)
-    axes.legend(loc="upper right")
+    _pair(axes, run, "loss", 1.0, loss_names(run))
+    _from_zero(axes, [loss for row in run.rows for loss in (row.train_loss, row.test_loss)])
+    _legend(axes)
     return made
 
 
@@ -35,14 +44,13 @@ def accuracy(run: Run) -> Figure | None:
     if not run.rows:
         return None
     best = run.best
-    score = f"Ring: best, {percent(best.test_accuracy)} in epoch {best.epoch}. " if best else ""
-    made = figure("Accuracy", score + drops_in_words(run))
+    made = figure("Accuracy", f"{best_in_words(run)} {drops_in_words(run)}".strip())
     axes = plot(made, x="epoch", y="images classified correctly (%)")
     _pair(axes, run, "accuracy", 100.0)
     if best:
         place = best.epoch, 100 * best.test_accuracy
         axes.plot(*place, "o", ms=9, mfc="none", mec=INK, mew=1.4, label="_best")
-    axes.legend(loc="lower right")
+    _legend(axes)
     return made
 
 
@@ -52,18 +60,23 @@ def lr(run: Run) -> Figure | None:
     if not np.isfinite(rates).any():
         return None
     scheduler = run.recipe.get("scheduler")
-    made = figure("Learning rate", f"Scheduler: {scheduler}." if scheduler else "")
+    by = f"Scheduler: {scheduler}. " if scheduler else ""
+    made = figure("Learning rate", f"{by}It starts at {rate(rates[0])}.")
     axes = plot(made, x="epoch", y="learning rate")
     epochs = [row.epoch for row in run.rows]
     axes.semilogy(epochs, rates, marker=".", ms=6, **TEST_LINE | {"drawstyle": "steps-mid"})
     axes.yaxis.set_major_formatter(_power)
     axes.margins(y=0.12)
+    middle = (epochs[0] + epochs[-1]) / 2
     for row in run.drops:
-        text = f"epoch {row.epoch}:\n{rate(row.lr)}"
-        axes.annotate(text, (row.epoch, row.lr), (-9, 1), textcoords="offset points", ha="right")
         axes.axvline(row.epoch - 0.5, color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
-    text = f"starts at {rate(rates[0])}"
-    axes.annotate(text, (epochs[0], rates[0]), (0, 7), textcoords="offset points")
+        text = f"epoch {row.epoch}:\n{rate(row.lr)}"
+        # On the side that has room, opaque: it may stand across an earlier dotted line.
+        place: Look = {"ha": "right"} if row.epoch > middle else {"ha": "left", "va": "bottom"}
+        shift = (-9, 1) if row.epoch > middle else (7, 3)
+        box: Look = {"bbox": {"facecolor": PAPER, "edgecolor": "none", "pad": 1}}
+        at = (row.epoch - 0.5, row.lr)
+        axes.annotate(text, at, shift, textcoords="offset points", **place, **box)
     _whole_epochs(axes)
     return made
 
@@ -74,7 +87,8 @@ def lr_finder(run: Run) -> Figure | None:
     if sweep is None or not np.isfinite(sweep.losses).any():
         return None
     made = figure("Learning-rate range test", " ".join([ending(sweep), *sweep.notes]))
-    axes = plot(made, x="learning rate", y="cross-entropy (nats per image)")
+    smoothed = f"\nwith {smoothing(run)}" if smoothing(run) else ""
+    axes = plot(made, x="learning rate", y=f"cross-entropy{smoothed} (nats per image)")
     if len(sweep.raw):
         axes.plot(sweep.lrs, sweep.raw, ".", color=MUTED, ms=4, alpha=0.6, label="each step")
     axes.semilogx(sweep.lrs, sweep.losses, **TEST_LINE, label="smoothed")
@@ -85,7 +99,7 @@ def lr_finder(run: Run) -> Figure | None:
     look: Look = {"color": ACCENT, "ha": "right", "transform": axes.get_xaxis_transform()}
     axes.text(sweep.suggestion, 0.04, text, **look)
     axes.plot(sweep.lrs[-1], sweep.losses[-1], "X", color=INK, ms=8, label="end of the test")
-    axes.legend(loc="upper left")
+    _legend(axes)
     return made
 
 
@@ -125,17 +139,30 @@ def gap_in_words(run: Run) -> str:
     gap = last.train_accuracy - last.test_accuracy
     if not np.isfinite(gap):
         return ""
+    if points(gap) == points(0):
+        return f"After epoch {last.epoch}, training and test accuracy are the same."
     order = "above" if gap > 0 else "below"
     return f"After epoch {last.epoch}, training accuracy is {points(gap)} {order} test accuracy."
 
 
-def _pair(axes: Axes, run: Run, what: str, factor: float) -> None:
+def _legend(axes: Axes) -> None:
+    """Name the lines above the axes: inside, there is no corner that every run leaves empty."""
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.1)
+
+
+def _pair(
+    axes: Axes,
+    run: Run,
+    what: str,
+    factor: float,
+    names: tuple[str, str] = ("train", "test"),
+) -> None:
     """The training and the test line of `what`, times `factor`, and where the rate falls."""
     epochs = [row.epoch for row in run.rows]
     marker = "o" if len(run.rows) == 1 else None  # a line of one point is not seen
-    for half, look in (("train", TRAIN_LINE), ("test", TEST_LINE)):
+    for half, name, look in zip(("train", "test"), names, (TRAIN_LINE, TEST_LINE), strict=True):
         values = [factor * getattr(row, f"{half}_{what}") for row in run.rows]
-        axes.plot(epochs, values, label=half, marker=marker, **look)
+        axes.plot(epochs, values, label=name, marker=marker, **look)
     for row in run.drops:
         axes.axvline(row.epoch - 0.5, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
     _whole_epochs(axes)
@@ -148,6 +175,11 @@ def _whole_epochs(axes: Axes, *, axis: Literal["x", "y"] = "x") -> None:
 def _power(value: float, _: float) -> str:
     """A tick of a log axis in plain digits: the style reads no formulas."""
     return f"{value:g}"
+
+
+def _from_zero(axes: Axes, values: list[float]) -> None:
+    """Let the axis begin at 0 and end a little above all values."""
+    axes.set_ylim(0, 1.06 * max(filter(np.isfinite, values), default=1.0) or 1.0)
 
 
 def _limit(axes: Axes, sweep: Sweep) -> None:

@@ -32,13 +32,20 @@ def samples(run: Run) -> Figure | None:
         return None
     across = min(len(before), 8)
     bands = -(-len(before) // across)
+    names = run.sample_names
     note = "In each pair: above as it is stored, below as the network saw it."
-    made = figure("Training images and their augmentation", note, size=(8, 0.75 + 2.05 * bands))
-    axes = pictures(made, width=1.06 * across, height=2.25 * bands - 0.2)
+    pitch = 2.25 + (0.15 if names else 0)
+    made = figure(
+        "Training images and their augmentation", note, size=(8, 0.75 + 0.92 * pitch * bands)
+    )
+    axes = pictures(made, width=1.06 * across, height=pitch * bands - 0.2 + (0.2 if names else 0))
     for i, pair in enumerate(zip(before, after, strict=True)):
         band, column = divmod(i, across)
         for row, image in enumerate(pair):
-            _put(axes, image, 1.06 * column, 2.25 * band + 1.02 * row)
+            _put(axes, image, 1.06 * column, pitch * band + 1.02 * row)
+    for i, name in enumerate(names):
+        band, column = divmod(i, across)
+        _label(axes, 1.06 * column, pitch * band + 2.06, name, ink=MUTED)
     return made
 
 

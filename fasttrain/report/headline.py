@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from .page import esc, facts
+from .page import command_line, esc, facts
 from .read import Run
 from .words import (
     MISSING,
@@ -31,7 +31,8 @@ def headline(run: Run) -> str:
     big, said = (percent(best.test_accuracy), _said(run)) if best else (MISSING, _said(run))
     date = moment(run.environment.get("date", ""))
     command = run.environment.get("command")
-    shown = f'<p class="command">{esc(command)}</p>' if command else ""
+    shown = command_line(str(command)) if command else ""
+    fine = " ".join(_fine_print(run))
     notes = "".join(f"<li>{esc(note)}</li>" for note in _notes(run))
     return f"""<header>
 <h1>{esc(run.name)}</h1>
@@ -39,6 +40,7 @@ def headline(run: Run) -> str:
 <p class="big"><strong>{big}</strong><span>{esc(said)}</span></p>
 {f'<p class="lead">{esc(_against_source(run))}</p>' if is_mission(run) and run.summary else ""}
 {facts(_facts(run))}
+{f'<p class="fine">{esc(fine)}</p>' if fine else ""}
 {shown}
 {f'<ul class="notes">{notes}</ul>' if notes else ""}
 </header>"""
@@ -47,7 +49,7 @@ def headline(run: Run) -> str:
 def _said(run: Run) -> str:
     planned = run.recipe.get("epochs", "?")
     if run.best is None:
-        return "no epoch has ended yet"
+        return "no test accuracy is a number" if run.rows else "no epoch has ended yet"
     so_far = "" if run.summary else " so far"
     return f"best test accuracy{so_far}, in epoch {run.best.epoch} of {planned}"
 
@@ -74,10 +76,13 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     """The few numbers that belong beside the accuracy; those that are known."""
     summary, last = run.summary, run.rows[-1] if run.rows else None
     known = [
-        ("Final accuracy", percent(last.test_accuracy) if last else MISSING),
+        (
+            "Latest accuracy" if unfinished(run) else "Final accuracy",
+            percent(last.test_accuracy) if last else MISSING,
+        ),
         ("With test-time flips", percent(fact(summary, "final_test_accuracy_with_flips"))),
         ("Time in all", duration(fact(summary, "total_seconds"))),
-        ("Time to the target", duration(fact(summary, "seconds_to_target"))),
+        (_to_target(run), duration(fact(summary, "seconds_to_target"))),
         ("Throughput", f"{whole(fact(summary, 'images_per_second'))} images/s"),
         ("FLOP utilisation", percent(fact(summary, "mfu"), 1)),
         ("Parameters", whole(fact(summary, "model_parameters"))),
@@ -85,3 +90,28 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Hardware", hardware(run)),
     ]
     return [(name, text) for name, text in known if not text.startswith(MISSING)]
+
+
+def _to_target(run: Run) -> str:
+    target = fact(run.recipe, "target_accuracy")
+    return f"Time to {percent(target)}" if math.isfinite(target) else "Time to the target"
+
+
+def _fine_print(run: Run) -> list[str]:
+    """What a reader of the facts should know: by what was chosen, and what is measured."""
+    said = []
+    if run.best:
+        fell = run.recipe.get("scheduler", "plateau") == "plateau"
+        too = ", and so was when the learning rate falls" if fell else ""
+        said.append(
+            f"The best epoch was chosen by the accuracy on these same test images{too}: "
+            "on new images, expect slightly less."
+        )
+    if math.isfinite(fact(run.summary, "seconds_to_target")):
+        said.append(f"{_to_target(run)} runs from the data in memory to the end of training.")
+    if math.isfinite(fact(run.summary, "mfu")):
+        said.append(
+            "FLOP utilisation is the network's own arithmetic per second of training, as a share "
+            "of the rate at which this device multiplies large matrices."
+        )
+    return said

@@ -62,7 +62,7 @@ def page(run: Run) -> str:
 def _charts(run: Run) -> dict[str, Spec]:
     found = curves(run)
     if run.sweep is not None:
-        found["range"] = range_test(run.sweep)
+        found["range"] = range_test(run, run.sweep)
     return drawable(found)
 
 

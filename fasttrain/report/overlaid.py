@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from .charts import Spec, Values, axis, drawable, line, spec
 from .read import Run
 from .records import Row
+from .words import smoothing
 
 LOOKS = 6  # kinds of line in the style sheet
 
@@ -33,6 +34,9 @@ def curves(runs: list[Run]) -> dict[str, Spec]:
     if not epochs:
         return {}
     kinds = {"test_accuracy": share, "train_loss": loss, "test_loss": loss}
+    if any(map(smoothing, runs)):
+        own = "cross-entropy, each with its own label smoothing (nats per image)"
+        kinds["train_loss"] = axis(own, "loss", log=True)
     kinds["lr"] = axis("learning rate", "rate", log=True)
     found = {name: _by_epoch(runs, name, epochs, y) for name, y in kinds.items()}
     found["time"] = _by_time(runs, share)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
@@ -14,6 +15,7 @@ from typing import Any
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 ASSETS = ("scales.js", "charts.js", "page.js")
+WORD = re.compile(r"""(?:'[^']*'|"[^"]*"|\\.|\S)+""")  # of a command, as a shell splits it
 
 Cell = tuple[str, float | None]  # what a cell shows, as HTML, and the number it sorts by
 
@@ -88,19 +90,25 @@ def scrolled(label: str, content: str) -> str:
     )
 
 
+def captioned(caption: str, content: str) -> str:
+    """Something wide that scrolls, under a caption that does not."""
+    return f'<p class="caption">{esc(caption)}</p>\n{scrolled(caption, content)}'
+
+
 def table(
     caption: str, head: Sequence[str], rows: Iterable[Sequence[Cell]], *, sortable: bool = False
 ) -> str:
-    """A table in a box that scrolls; the first column names its rows. A cell that has a number is
-    aligned right, and sorts by it. There must be a row."""
+    """A table in a box that scrolls, its caption above the box, where no edge cuts it off; the
+    first column names its rows. A cell that has a number is aligned right, and sorts by it. There
+    must be a row."""
     kind = ' class="sortable"' if sortable else ""
     cells = list(rows)
     body = "\n".join(f"<tr>{_row(row)}</tr>" for row in cells)
     right = {i for i, (_, value) in enumerate(cells[0]) if i and value is not None}
     names = "".join(_head(name, i in right, sortable) for i, name in enumerate(head))
-    return scrolled(
+    return captioned(
         caption,
-        f"<table{kind}><caption>{esc(caption)}</caption>\n"
+        f'<table{kind} aria-label="{esc(caption)}">\n'
         f"<thead><tr>{names}</tr></thead>\n<tbody>\n{body}\n</tbody></table>",
     )
 
@@ -141,7 +149,29 @@ def entries(title: str, pairs: Iterable[tuple[str, str]]) -> str:
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
     """A few names and values side by side."""
-    items = "".join(
-        f"<div><dt>{esc(name)}</dt><dd>{esc(value)}</dd></div>" for name, value in pairs
-    )
-    return f'<dl class="facts">{items}</dl>'
+    items = [f"<div><dt>{esc(name)}</dt><dd>{esc(value)}</dd></div>" for name, value in pairs]
+    some, many = (columns(len(items), most) for most in (4, 5))
+    return f'<dl class="facts" style="--some:{some};--many:{many}">{"".join(items)}</dl>'
+
+
+def columns(count: int, most: int) -> int:
+    """In how many columns, up to `most`, `count` things stand in few full rows; never one alone in
+    the last row if that can be avoided."""
+
+    def cost(n: int) -> tuple[bool, int, int]:
+        return count % n == 1 and count > 1, -(-count // n), -count % n
+
+    return min(range(2, most + 1), key=cost)
+
+
+def command_line(command: str) -> str:
+    """A command that breaks between its words, and rather before a flag than behind it."""
+    groups: list[list[str]] = []
+    for word in WORD.findall(command):
+        flag = groups[-1][0] if groups and len(groups[-1]) == 1 else ""
+        if flag.startswith("-") and "=" not in flag and not word.startswith("-"):
+            groups[-1].append(word)
+        else:
+            groups.append([word])
+    shown = (" ".join(f"<span>{esc(word)}</span>" for word in group) for group in groups)
+    return f'<p class="command">{" ".join(f"<span>{group}</span>" for group in shown)}</p>'

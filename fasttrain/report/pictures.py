@@ -12,7 +12,7 @@ from .page import esc, section, table
 from .read import Run
 from .records import Mistake
 from .tiles import data_uri, overlay
-from .words import sure
+from .words import percent, sure
 
 VIEWS = {
     "image": "Images",
@@ -26,6 +26,7 @@ def mistakes(run: Run) -> str:
     if run.mistakes is None:
         return ""
     shown, images = run.mistakes.shown, run.pictures("images")
+    doubted = {doubt.place for doubt in run.mistakes.label_errors}
     lead = how_chosen(run)
     if shown:
         lead += (
@@ -36,7 +37,12 @@ def mistakes(run: Run) -> str:
     maps = {name: run.arrays.get(f"{name}_maps") for name in ("predicted", "true")}
     there = {name: found for name, found in maps.items() if found is not None}
     tiles = "\n".join(
-        _tile(mistake, image, {name: found[i] for name, found in there.items()})
+        _tile(
+            mistake,
+            image,
+            {name: found[i] for name, found in there.items()},
+            doubted=mistake.place in doubted,
+        )
         for i, (mistake, image) in enumerate(zip(shown, images, strict=True))
     )
     if there:
@@ -57,7 +63,9 @@ def _views(names: list[str]) -> str:
     return f'<div class="views" role="group" aria-label="What all tiles show">{buttons}</div>'
 
 
-def _tile(mistake: Mistake, image: np.ndarray, maps: dict[str, np.ndarray]) -> str:
+def _tile(
+    mistake: Mistake, image: np.ndarray, maps: dict[str, np.ndarray], *, doubted: bool
+) -> str:
     """A tile: a button around its views if there are maps, the image alone if not."""
     name = f"test image {mistake.place}"
     views = _img(image, f"{name}, a {mistake.true}", "image", "")
@@ -67,14 +75,17 @@ def _tile(mistake: Mistake, image: np.ndarray, maps: dict[str, np.ndarray]) -> s
         views += _img(overlay(image, heat), alt, which, f"map: {target}")
     if maps:
         views = f'<button type="button">{views}<span class="showing"></span></button>'
-    return _figure(views, mistake, ' data-view="image"' if maps else "")
+    return _figure(views, mistake, ' data-view="image"' if maps else "", doubted=doubted)
 
 
-def _figure(content: str, mistake: Mistake, attributes: str = "") -> str:
+def _figure(
+    content: str, mistake: Mistake, attributes: str = "", *, said: str = "is", doubted: bool = False
+) -> str:
+    doubt = " · label?" if doubted else ""
     return (
         f'<figure class="tile"{attributes}>{content}<figcaption>'
         f"<strong>{esc(mistake.predicted)}</strong> {sure(mistake.confidence)}"
-        f"<small>is {esc(mistake.true)} · #{mistake.place}</small></figcaption></figure>"
+        f"<small>{said} {esc(mistake.true)} · #{mistake.place}{doubt}</small></figcaption></figure>"
     )
 
 
@@ -102,25 +113,41 @@ def _listed(shown: tuple[Mistake, ...], caption: str) -> str:
 
 
 def label_errors(run: Run) -> str:
-    """Test images whose label the network contradicts with the most confidence."""
+    """Test images whose label the network contradicts with the most confidence; those that are
+    among the mistakes above are only counted."""
     doubts = run.mistakes.label_errors if run.mistakes else ()
-    if not doubts:
+    if not doubts or run.mistakes is None:
         return ""
+    above = {mistake.place for mistake in run.mistakes.shown}
+    further = [i for i, doubt in enumerate(doubts) if doubt.place not in above]
     lead = (
         "Here the network contradicts the label with the most confidence, in favour of what is in "
-        "bold. Some of these labels are wrong; which, only a person can say."
+        f"bold. {_caveat(run)} Whether a label is wrong, only a person can say."
     )
+    if len(further) < len(doubts):
+        marked = f"{len(doubts) - len(further)} of {len(doubts)}" if further else "All of them"
+        lead += f" {marked} are among the mistakes above, marked “label?”."
     images = run.pictures("label_error_images")
-    if not len(images):
-        return section(
-            "labels", "Likely label errors", lead, _listed(doubts, "Likely label errors")
-        )
-    tiles = "\n".join(
-        _figure(_img(image, f"test image {doubt.place}, labelled {doubt.true}", "image", ""), doubt)
-        for doubt, image in zip(doubts, images, strict=True)
-    )
-    tiles = tiles.replace("<small>is ", "<small>labelled ")
+    if not len(images) or not further:
+        listed = tuple(doubts[i] for i in further)
+        content = _listed(listed, "Likely label errors") if listed else ""
+        return section("labels", "Likely label errors", lead, content)
+    tiles = "\n".join(_doubt(doubts[i], images[i]) for i in further)
     return section("labels", "Likely label errors", lead, f'<div class="tiles">\n{tiles}\n</div>')
+
+
+def _caveat(run: Run) -> str:
+    """How often the network is wrong itself."""
+    right, images = (sum(getattr(row, key) for row in run.classes) for key in ("correct", "images"))
+    if not images:
+        return "Many of these are its own mistakes."
+    wrong = percent(1 - right / images, 1)
+    return f"It is wrong itself on {wrong} of the test images, so many of these are its mistakes."
+
+
+def _doubt(doubt: Mistake, image: np.ndarray) -> str:
+    name = f"test image {doubt.place}, labelled {doubt.true}"
+    return _figure(_img(image, name, "image", ""), doubt, said="labelled")
 
 
 def samples(run: Run) -> str:
@@ -128,11 +155,17 @@ def samples(run: Run) -> str:
     before, after = run.pictures("sample_originals"), run.pictures("sample_augmented")
     if not len(before) or not len(after):
         return ""
-    pairs = "\n".join(
-        f'<div class="tile">{_img(old, f"training sample {i}, as it is stored", "image", "")}'
-        f"{_img(new, f'training sample {i}, as the network saw it', 'image', '')}</div>"
-        for i, (old, new) in enumerate(zip(before, after, strict=True), 1)
-    )
+    names = run.sample_names or [""] * len(before)
+    pairs = "\n".join(map(_pair, range(1, len(before) + 1), before, after, names))
     lead = "In each pair: above as it is stored, below as the network saw it."
     content = f'<div class="tiles pairs">\n{pairs}\n</div>'
     return section("samples", "Training images and their augmentation", lead, content)
+
+
+def _pair(number: int, old: np.ndarray, new: np.ndarray, name: str) -> str:
+    called = f"training sample {number}" + (f", a {name}" if name else "")
+    caption = f"<figcaption>{esc(name)}</figcaption>" if name else ""
+    return (
+        f'<figure class="tile">{_img(old, f"{called}, as it is stored", "image", "")}'
+        f"{_img(new, f'{called}, as the network saw it', 'image', '')}{caption}</figure>"
+    )

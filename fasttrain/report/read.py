@@ -58,6 +58,13 @@ class Run:
         """An array of analysis.npz; empty where there is none."""
         return self.arrays.get(name, np.zeros((0, 32, 32, 3), np.uint8))
 
+    @property
+    def sample_names(self) -> list[str]:
+        """The classes of the samples; empty where they are not known."""
+        labels = self.arrays.get("sample_labels", np.zeros(0, int)).tolist()
+        known = all(0 <= label < len(self.classes) for label in labels)
+        return [self.classes[label].name for label in labels] if known else []
+
 
 def read(path: Path) -> Run:
     """Read the run directory `path`.

@@ -4,16 +4,18 @@
 // As Python rounds: of the only ties there are at two digits, x.125 and x.625, toFixed takes the odd.
 const hundredths = (v) => (Math.abs(v * 8) % 4 === 1 ? v - Math.sign(v) * 0.001 : v).toFixed(2);
 
+const minus = (text) => text.replace(/^-/, "−");
+
 const FORMATS = {
   percent: (v) => `${hundredths(100 * v)} %`,
-  points: (v) => `${hundredths(100 * v)} points`,
+  points: (v) => `${minus(hundredths(100 * v))} points`,
   loss: (v) => v.toPrecision(4),
   rate: (v) => short(Number(v.toPrecision(3))),
   epoch: (v) => String(v),
   seconds: (v) => `${v.toFixed(v < 100 ? 1 : 0)} s`,
 };
 const TICKS = { ...FORMATS, loss: (v) => String(round(v)) };
-TICKS.percent = TICKS.points = (v) => String(round(100 * v));
+TICKS.percent = TICKS.points = (v) => minus(String(round(100 * v)));
 TICKS.rate = (v) => {
   const power = Math.log10(v);
   const whole = Math.abs(power - Math.round(power)) < 1e-9 && power < -2;
@@ -40,9 +42,10 @@ function logTicks(low, high, count) {
   const decades = [];
   for (let p = Math.floor(Math.log10(low)); p <= Math.ceil(Math.log10(high)); p++) decades.push(p);
   const inside = (v) => v >= low * 0.999 && v <= high * 1.001;
-  const every = Math.ceil(decades.length / count);
-  const whole = decades.filter((p) => p % every === 0).map((p) => Number(`1e${p}`)).filter(inside);
-  if (whole.length > 2) return whole;
+  for (let every = Math.ceil(decades.length / count); every > 0; every--) {
+    const whole = decades.filter((p) => p % every === 0).map((p) => Number(`1e${p}`)).filter(inside);
+    if (whole.length > 2) return whole;
+  }
   return decades.flatMap((p) => [1, 2, 5].map((n) => Number(`${n}e${p}`))).filter(inside);
 }
 
@@ -55,15 +58,18 @@ function scale(axis, values, from, to, count) {
     const at = (v) => from + ((to - from) * Math.log(v / low)) / span;
     return { at, ticks: logTicks(low, high, count) };
   }
-  if (axis.zero) low = Math.min(0, low);
-  if (low === high) [low, high] = [low - 0.5, high + 0.5];
+  if (axis.zero) [low, high] = [Math.min(0, low), Math.max(0, high)];
+  const share = axis.format === "percent" || axis.format === "points"; // 1 is 100 of what is shown
+  if (low === high) [low, high] = [low - (share ? 0.01 : 0.5), high + (share ? 0.01 : 0.5)];
   const at = (v) => from + ((to - from) * (v - low)) / (high - low);
   return { at, ticks: linearTicks(low, high, count, axis.format === "epoch") };
 }
 
 function padded(axis, values) {
-  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const all = axis.zero ? [0, ...values] : values;
+  const [low, high] = [Math.min(...all), Math.max(...all)];
   if (axis.log) return [low / (high / low) ** 0.06, high * (high / low) ** 0.06];
   const extra = 0.06 * (high - low);
-  return [axis.zero && low >= 0 ? 0 : low - extra, high + extra];
+  const zero = (end) => axis.zero && end === 0;
+  return [zero(low) ? 0 : low - extra, zero(high) ? 0 : high + extra];
 }

@@ -12,7 +12,20 @@ from .curves import gap_in_words
 from .page import Cell, chart, entries, esc, section, table
 from .read import Run
 from .records import Row
-from .words import duration, ending, flat, listed, nats, percent, rate, share_sum, whole
+from .words import (
+    best_in_words,
+    duration,
+    ending,
+    flat,
+    listed,
+    losses_in_words,
+    nats,
+    percent,
+    rate,
+    share_sum,
+    smoothing,
+    whole,
+)
 
 NO_SCRIPT = "<p>Without JavaScript no curve is drawn; every epoch is below, in numbers.</p>"
 CURVES = {
@@ -28,11 +41,18 @@ def curves(run: Run, charts: dict[str, Spec]) -> str:
     if not run.rows:
         return ""
     fell = listed([row.epoch for row in run.drops])
-    lead = f"The learning rate fell at epoch {fell}: the dotted lines. " if fell else ""
+    plural = "s" if len(run.drops) > 1 else ""
+    lead = f"The learning rate fell at epoch{plural} {fell}: the dotted lines. " if fell else ""
     lead += "Point at a curve, or focus it and press the arrow keys, to read it."
-    notes = {"gap": gap_in_words(run)}
+    notes = {
+        "accuracy": best_in_words(run),
+        "loss": losses_in_words(run),
+        "gap": gap_in_words(run),
+    }
     drawn = "\n".join(chart(n, t, notes.get(n, "")) for n, t in CURVES.items() if n in charts)
-    numbers = table("Every epoch", _EPOCH_HEAD, map(_epoch, run.rows))
+    smoothed = f"train loss ({smoothing(run)})" if smoothing(run) else "train loss"
+    head = [smoothed if name == "train loss" else name for name in _EPOCH_HEAD]
+    numbers = table("Every epoch", head, map(_epoch, run.rows))
     opened = f"<details><summary>Every epoch in numbers</summary>{numbers}</details>"
     return section(
         "curves",

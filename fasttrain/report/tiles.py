@@ -13,7 +13,7 @@ import numpy as np
 
 from .style import colours
 
-STRENGTH = 0.5  # of the map over the image: less and the map is lost on bright images
+STRENGTH = 0.65  # opacity where the map is 1: more hides the image, less is lost on bright ones
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
@@ -33,10 +33,11 @@ def stretched(heat: np.ndarray, side: int) -> np.ndarray:
 
 def overlay(image: np.ndarray, heat: np.ndarray, factor: int = 3) -> np.ndarray:
     """A map (h, w) in [0, 1] in colour over the grey `image` (N, N, 3): uint8, `factor` times as
-    large."""
+    large. The map is as opaque as it is bright: where it is 0, the image is seen as it is."""
     grey = enlarged(image @ LUMA, factor)[..., None]
-    painted = colours(stretched(heat, len(grey)))
-    return np.round((1 - STRENGTH) * grey + STRENGTH * painted).astype(np.uint8)
+    wide = stretched(heat, len(grey))
+    opacity = STRENGTH * wide[..., None]
+    return np.round((1 - opacity) * grey + opacity * colours(wide)).astype(np.uint8)
 
 
 def png(image: np.ndarray) -> bytes:

@@ -121,10 +121,44 @@ def _named(part: object) -> str:
 
 
 def is_mission(run: Run) -> bool:
-    """Whether the run is measured on what the source experiment was: CIFAR-10, all of it."""
+    """Whether the run was asked for what the source experiment did: 50 epochs of ResNet18 on all
+    of CIFAR-10."""
     recipe = run.recipe
-    limits = recipe.get("train_limit"), recipe.get("test_limit")
-    return recipe.get("dataset") == "cifar10" and limits == (None, None)
+    stops = ("train_limit", "test_limit", "target_accuracy", "max_time")
+    return (
+        recipe.get("dataset") == "cifar10"
+        and recipe.get("recipe") in ("resnet18", "reference")
+        and recipe.get("model", "resnet18") == "resnet18"
+        and recipe.get("epochs") == 50
+        and all(recipe.get(name) is None for name in stops)
+    )
+
+
+def smoothing(run: Run) -> str:
+    """What the training loss has and the test loss has not; empty without label smoothing."""
+    share = fact(run.recipe, "label_smoothing")
+    return f"label smoothing {share:g}" if share > 0 else ""
+
+
+def loss_names(run: Run) -> tuple[str, str]:
+    """The names of the training and of the test loss: they differ where one is smoothed."""
+    smoothed = smoothing(run)
+    return (f"train ({smoothed})", "test (without)") if smoothed else ("train", "test")
+
+
+def losses_in_words(run: Run) -> str:
+    """Why training and test loss are not to be compared, where they are not."""
+    if not (smoothed := smoothing(run)):
+        return ""
+    return f"Training loss is with {smoothed}, test loss without: they cannot be compared."
+
+
+def best_in_words(run: Run) -> str:
+    """What the ring in the accuracies is, and by what it was chosen."""
+    if (best := run.best) is None:
+        return ""
+    accuracy = percent(best.test_accuracy)
+    return f"Ring: the best, {accuracy} in epoch {best.epoch}, chosen by the test images."
 
 
 def unfinished(run: Run) -> bool:
