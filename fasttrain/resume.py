@@ -76,9 +76,7 @@ def restore(
         torch.set_rng_state(state["rng"])
         run = Run(**{**state["run"], "history": [Epoch(*row) for row in state["run"]["history"]]})
         if run.sums is not None:
-            run.sums = tally.zeros(step.device).copy_(
-                _of_one_tally((group or Group()).row(run.sums))
-            )
+            run.sums = tally.zeros(step.device).copy_(_sums(run, group or Group()))
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise CheckpointError(
@@ -94,7 +92,8 @@ def refuse_foreign(state: dict[str, Any]) -> None:
         parts = [state[name] for name in ("run", "step", "schedule", "recipe", "ledger")]
         run, rows = state["run"], [Epoch(*row) for row in state["run"]["history"]]
         numbers = [run["epoch"], run["step"], run["seconds"], *state["ledger"].values()]
-        numbers += [value for row in rows for value in row]
+        rates = [row.first_lr for row in rows if row.first_lr is not None]
+        numbers += [*rates, *(value for row in rows for value in row[:-1])]
         whole = all(isinstance(part, dict) for part in parts) and all(map(_is_number, numbers))
         if not whole or len(rows) != run["epoch"] or not isinstance(run["step"], int):
             raise ValueError("numbers")
@@ -110,9 +109,13 @@ def _is_number(value: object) -> bool:
     return type(value) in (int, float) and math.isfinite(value) and value >= 0  # type: ignore
 
 
-def _of_one_tally(sums: Tensor) -> Tensor:
-    if sums.shape != (tally.PLACES,):
-        raise ValueError(f"the running sums have the shape {tuple(sums.shape)}")
+def _sums(run: Run, group: Group) -> Tensor:
+    """This process's running sums; ValueError if what was saved is none."""
+    rows = tally.current(torch.atleast_2d(run.sums), run.step)
+    if rows.shape[1:] != (tally.PLACES,):
+        raise ValueError(f"the running sums have the shape {tuple(rows.shape)}")
+    sums = group.row(rows).clone()
+    sums[tally.PER_PROCESS] *= group.world / len(rows)  # its rows may be of another world
     return sums
 
 
