@@ -18,8 +18,8 @@ from .texts import encode, to_json
 JSON_FILES = ["misclassified.json", "class_accuracy.json", "lr_finder.json", "summary.json"]
 JSON_FILES += ["profile.json", "environment.json", "recipe.json"]
 # What is said of a network that a run that goes on may leave behind: of its end, and of its best.
-OF_THE_END = ("summary.json", "report.html", "misclassified.json", "class_accuracy.json")
-OF_THE_END += ("analysis.npz", "figures/*.png")
+OF_THE_END = ["summary.json", "report.html", "misclassified.json", "class_accuracy.json"]
+OF_THE_END += ["analysis.npz", "figures/*.png"]
 FOLDERS = ("figures", "tensorboard", "checkpoints")
 # What fasttrain writes: --overwrite removes these and no others, recipe.json last, because until
 # then the folder is a run that can be overwritten again.

@@ -70,7 +70,7 @@ def _cut(path: Path, epochs: int) -> int:
 
     A record is its length, eight bytes, a checksum of that, four, the event, and its checksum.
     """
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorboard.compat.proto.event_pb2 import Event
 
     with files.reported(path):

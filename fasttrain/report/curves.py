@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from .rates import first, rates
 from .read import Run
 from .records import Sweep
 from .style import ACCENT, INK, MUTED, RULE, TEST_LINE, TRAIN_LINE, Look, figure, plot
@@ -47,23 +48,27 @@ def accuracy(run: Run) -> Figure | None:
 
 
 def lr(run: Run) -> Figure | None:
-    """The learning rate of each epoch on a log axis, the plateau's drops marked."""
-    rates = np.array([row.lr if row.lr > 0 else np.nan for row in run.rows])
-    if not np.isfinite(rates).any():
+    """The learning rate on a log axis, as it was at every step, the plateau's drops marked."""
+    drawn, start = rates(run), first(run)
+    values = np.array([value if value > 0 else np.nan for value in drawn.values])
+    if not np.isfinite(values).any():
         return None
     scheduler = run.recipe.get("scheduler")
     made = figure("Learning rate", f"Scheduler: {scheduler}." if scheduler else "")
     axes = plot(made, x="epoch", y="learning rate")
-    epochs = [row.epoch for row in run.rows]
-    axes.semilogy(epochs, rates, marker=".", ms=6, **TEST_LINE | {"drawstyle": "steps-mid"})
+    look = TEST_LINE | ({"drawstyle": "steps-pre"} if drawn.stairs else {})
+    axes.semilogy(drawn.epochs, values, **look)
     axes.yaxis.set_major_formatter(_power)
     axes.margins(y=0.12)
     for row in run.drops:
-        text = f"epoch {row.epoch}:\n{rate(row.lr)}"
-        axes.annotate(text, (row.epoch, row.lr), (-9, 1), textcoords="offset points", ha="right")
-        axes.axvline(row.epoch - 0.5, color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
-    text = f"starts at {rate(rates[0])}"
-    axes.annotate(text, (epochs[0], rates[0]), (0, 7), textcoords="offset points")
+        text = f"after epoch {row.epoch - 1}:\n{rate(row.lr)}"
+        axes.annotate(
+            text, (row.epoch - 1, row.lr), (-9, 1), textcoords="offset points", ha="right"
+        )
+        axes.axvline(row.epoch - 1, color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
+    if start > 0:
+        text, place = f"starts at {rate(start)}", (drawn.epochs[0], start)
+        axes.annotate(text, place, (0, 7), textcoords="offset points")
     _whole_epochs(axes)
     return made
 
@@ -114,9 +119,9 @@ def train_vs_test(run: Run) -> Figure | None:
 
 def drops_in_words(run: Run) -> str:
     """When the rate fell, as the note of a figure whose dotted lines mark it."""
-    drops = [row.epoch for row in run.drops]
+    drops = [row.epoch - 1 for row in run.drops]
     plural = "s" if len(drops) > 1 else ""
-    return f"Dotted: the learning rate falls, at epoch{plural} {listed(drops)}." if drops else ""
+    return f"Dotted: the learning rate falls, after epoch{plural} {listed(drops)}." if drops else ""
 
 
 def gap_in_words(run: Run) -> str:
@@ -137,7 +142,7 @@ def _pair(axes: Axes, run: Run, what: str, factor: float) -> None:
         values = [factor * getattr(row, f"{half}_{what}") for row in run.rows]
         axes.plot(epochs, values, label=half, marker=marker, **look)
     for row in run.drops:
-        axes.axvline(row.epoch - 0.5, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
+        axes.axvline(row.epoch - 1, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
     _whole_epochs(axes)
 
 

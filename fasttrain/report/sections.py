@@ -27,8 +27,8 @@ def curves(run: Run, charts: dict[str, Spec]) -> str:
     """Everything by epoch, as charts and in numbers."""
     if not run.rows:
         return ""
-    fell = listed([row.epoch for row in run.drops])
-    lead = f"The learning rate fell at epoch {fell}: the dotted lines. " if fell else ""
+    fell = listed([row.epoch - 1 for row in run.drops])
+    lead = f"The learning rate fell after epoch {fell}: the dotted lines. " if fell else ""
     lead += "Point at a curve, or focus it and press the arrow keys, to read it."
     notes = {"gap": gap_in_words(run)}
     drawn = "\n".join(chart(n, t, notes.get(n, "")) for n, t in CURVES.items() if n in charts)
@@ -44,7 +44,7 @@ def curves(run: Run, charts: dict[str, Spec]) -> str:
 
 _EPOCH_HEAD = (
     "epoch",
-    "rate",
+    "last rate",
     "train loss",
     "train accuracy",
     "test loss",
@@ -67,7 +67,7 @@ def _epoch(row: Row) -> list[Cell]:
         whole(row.images_per_second),
         duration(row.data_wait_seconds),
     )
-    return list(zip(texts, row, strict=True))
+    return list(zip(texts, row[: len(texts)], strict=True))
 
 
 def range_test(run: Run, charts: dict[str, Spec]) -> str:
