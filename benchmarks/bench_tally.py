@@ -25,7 +25,7 @@ def test_what_noticing_costs(benchmark):
     sums = tally.zeros(DEVICE)
     actions = {
         "step": lambda: step(images, labels),
-        "watch": lambda: tally.watch(sums, BATCH, step.lr),
+        "watch": lambda: tally.watch(sums, step.lr),
         "norm": lambda: get_total_norm(gradients),
         "weigh": lambda: tally.weigh(sums, step.model),
     }

@@ -42,20 +42,20 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._last, self._previous = folder / "last.pt", folder / "previous.pt"
-        self._last_is_sound = False
+        self.last_is_sound = False
 
     def save_last(self, state: dict[str, Any]) -> int:
         """Save where the run stands; return the bytes written.
 
         A damaged last.pt never pushes out a good previous.pt: it is kept as last.pt.damaged.
         """
-        if not self._last_is_sound and os.path.lexists(self._last):
+        if not self.last_is_sound and os.path.lexists(self._last):
             try:
                 load(self._last)
             except CheckpointError:
                 files.set_aside(self._last, ".damaged")
         size = self._save(self._last, state, keep=self._previous)
-        self._last_is_sound = True
+        self.last_is_sound = True
         return size
 
     def save_best(self, state: dict[str, Any]) -> int:
@@ -75,7 +75,7 @@ class Checkpoints:
             except CheckpointError as error:
                 rejected += [str(error)] if os.path.lexists(path) else []
                 continue
-            self._last_is_sound = path == self._last
+            self.last_is_sound = path == self._last
             return state, [f"{why} Taking {path.name}; the bad file is kept." for why in rejected]
         if rejected:
             why = f"no valid checkpoint. {' '.join(rejected)} Nothing was changed"

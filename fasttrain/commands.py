@@ -5,7 +5,11 @@ Here it is decided which run directory is meant; what happens in it is training.
 
 from __future__ import annotations
 
+import shlex
+import warnings
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -14,7 +18,7 @@ from .build import build, splits
 from .data import CLASSES, Split
 from .display import Display
 from .distributed import joined
-from .errors import Stopped
+from .errors import FasttrainError, Stopped
 from .group import Group
 from .launch import local_batch
 from .ledger import Ledger
@@ -78,14 +82,17 @@ def train(
                     return training.position.history
                 training.sum_up()
                 with ledger.part("analysis"):
-                    training.tell_profile()
-                    look_at(
-                        folder.path, device=recipe.device, halves=training.halves, display=display
-                    )
+                    _tried(training.tell_profile, "record it again with --profile", display)
+                    look = partial(look_at, device=recipe.device, halves=training.halves)
+                    look = partial(look, folder.path, display=display, page=False)
+                    seen = _tried(look, _command("explain", folder.path), display)
                 signals.check()  # in case something swallowed what a signal raised
+                summary = training.sum_up(finished=True)
+                end = partial(draw_end, folder.path, whole=not seen, display=display)
+                _tried(end, _command("report", folder.path), display)
             except Stopped as stop:
                 raise _with_advice(stop, folder.path) from None
-            display.say(headline(training.sum_up(finished=True), folder.path))
+            display.say(headline(summary, folder.path))
             return training.position.history
 
 
@@ -96,11 +103,13 @@ def look_at(
     image: int | None = None,
     device: str = "auto",
     halves: tuple[Split, Split] | None = None,
+    page: bool = True,
     display: Display | None = None,
 ) -> None:
     """Explain a trained run: its mistakes, Grad-CAM, accuracy by class, figures, report.html.
 
-    With `image`, the index of a test image, only that one is drawn, through all four stages.
+    With `image`, the index of a test image, only that one is drawn, through all four stages. A
+    training leaves out the `page` until it has its last summary.
     """
     display = display or Display()
     read(run)  # a wrong path is said before a checkpoint is looked for
@@ -109,12 +118,25 @@ def look_at(
         display.say(str(_one_image(run, subject, image)))
         return
     explain.explain(subject, run, sample=sample)
-    rebuild(run, display=display)
+    if page:
+        rebuild(run, display=display)
+    else:
+        figures.draw_all(run)
 
 
-def rebuild(run: Path, *, display: Display | None = None) -> Path:
+def draw_end(run: Path, *, whole: bool, display: Display) -> None:
+    """Draw what shows a run's last summary, or the `whole` of its figures and its page."""
+    rebuild(run, names=tuple(figures.FIGURES) if whole else ("ledger",), display=display)
+
+
+def rebuild(
+    run: Path,
+    *,
+    names: Collection[str] = tuple(figures.FIGURES),
+    display: Display | None = None,
+) -> Path:
     """Draw a run's figures and its report.html anew, from the run directory alone."""
-    figures.draw_all(run)
+    figures.draw_all(run, names=names)
     page = html.write(run)
     (display or Display()).say(f"report: {page}")
     return page
@@ -146,6 +168,27 @@ def search_lr(
         train, test = splits(recipe, say=display.say, bar=display.bar)
     built = build(recipe, train, test, group)
     return range_test(recipe, built, display, group)
+
+
+def _tried(task: Callable[[], object], advice: str, display: Display) -> bool:
+    """Whether what comes after a training succeeds. What fails is said, and how to do it again:
+    the training is done and saved, and no fault of its report makes a failed one of it."""
+    try:
+        task()
+    except Exception as problem:
+        first = " ".join(str(problem).split()).rstrip(".") or "no more is known"
+        kind = "" if isinstance(problem, FasttrainError) else f"{type(problem).__name__}: "
+        said = f"fasttrain: warning: {kind}{first}. The training is done and saved; {advice}"
+        if display.console.quiet:
+            warnings.warn(said, stacklevel=2)
+        else:
+            display.say(said)
+        return False
+    return True
+
+
+def _command(name: str, run: Path) -> str:
+    return f"draw its report with: python -m fasttrain {name} {shlex.quote(str(run))}"
 
 
 def _with_advice(stop: Stopped, path: Path) -> Stopped:

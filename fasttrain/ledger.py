@@ -79,14 +79,21 @@ def gemm_rate(device: torch.device, dtype: torch.dtype, *, tries: int = 15) -> f
 
 
 def summarise(
-    rows: Sequence[dict[str, Any]], model: nn.Module, *, device: torch.device, dtype: torch.dtype
+    rows: Sequence[dict[str, Any]],
+    model: nn.Module,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    best_epoch: int | None = None,
 ) -> dict[str, Any]:
     """The headline numbers of a history (rows of metrics.jsonl), for summary.json.
 
+    The best epoch is the one whose weights were kept, else the first of the highest accuracy.
     `mfu` is the share of this device's own measured GEMM rate in `dtype` that the training of all
     epochs used, evaluation apart.
     """
-    best = max(rows, key=lambda row: row["test_accuracy"])
+    kept = [row for row in rows if row["epoch"] == best_epoch]
+    best = max(kept or rows, key=lambda row: row["test_accuracy"])
     seconds = sum(row["seconds"] for row in rows)
     images = sum(row["seconds"] * row["images_per_second"] for row in rows)
     return {

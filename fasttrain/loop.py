@@ -25,7 +25,8 @@ from .trace import span
 
 class Epoch(NamedTuple):
     """One row of the history: accuracies are fractions, times seconds; `seconds` is training
-    alone; `skipped_steps` are those whose fp16 gradients overflowed."""
+    alone; `lr` is the rate of its last step, `first_lr` of its first, None where an older release
+    kept none; `skipped_steps` are those whose fp16 gradients overflowed."""
 
     epoch: int
     lr: float
@@ -37,6 +38,7 @@ class Epoch(NamedTuple):
     images_per_second: float
     data_wait_seconds: float
     skipped_steps: int = 0
+    first_lr: float | None = None
 
 
 class Schedule(Protocol):
@@ -98,7 +100,9 @@ def fit(
         for images, labels in _waiting(train, run):
             with span("step"):
                 run.loss, logits = step(images, labels)
-                tally.watch(sums, len(labels), step.lr, step.scale, step.skipped)
+                if run.step == 0:
+                    tally.start(sums, step.lr)
+                tally.watch(sums, step.lr, scale=step.scale, skipped=step.skipped)
                 tally.add(sums, run.loss, logits, labels)
                 schedule.after_step()
             run.step += 1
@@ -115,7 +119,8 @@ def fit(
         run.epoch += 1
         row = (run.epoch, found.lr, found.loss, found.accuracy, test_loss, test_accuracy)
         times = (run.seconds, found.images / run.seconds, run.data_wait_seconds)
-        run.history.append(Epoch(*row, *times, found.skipped))
+        first = None if found.first_lr < 0 else found.first_lr
+        run.history.append(Epoch(*row, *times, found.skipped, first))
         schedule.after_epoch(test_accuracy)
         run.step, run.sums, run.seconds, run.data_wait_seconds = 0, None, 0.0, 0.0
         for hook in on_epoch:

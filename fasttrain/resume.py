@@ -57,9 +57,14 @@ def best_of(state: dict[str, Any]) -> dict[str, Any]:
     return {
         "progress": state["progress"],
         "model": state["step"]["model"],
-        "test_accuracy": Epoch(*state["run"]["history"][-1]).test_accuracy,
+        "test_accuracy": history_of(state)[-1].test_accuracy,
         "recipe": state["recipe"],
     }
+
+
+def history_of(state: dict[str, Any]) -> list[Epoch]:
+    """The epochs that a captured state has behind it."""
+    return [Epoch(*row) for row in state["run"]["history"]]
 
 
 def restore(
@@ -74,11 +79,9 @@ def restore(
         _refuse_odd(step.optimizer)
         schedule.load_state_dict(state["schedule"])
         torch.set_rng_state(state["rng"])
-        run = Run(**{**state["run"], "history": [Epoch(*row) for row in state["run"]["history"]]})
+        run = Run(**{**state["run"], "history": history_of(state)})
         if run.sums is not None:
-            run.sums = tally.zeros(step.device).copy_(
-                _of_one_tally((group or Group()).row(run.sums))
-            )
+            run.sums = tally.zeros(step.device).copy_(_sums(run, group or Group()))
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise CheckpointError(
@@ -92,9 +95,10 @@ def refuse_foreign(state: dict[str, Any]) -> None:
     """Raise CheckpointError if a loaded checkpoint is not of a run, or its recipe is not ours."""
     try:
         parts = [state[name] for name in ("run", "step", "schedule", "recipe", "ledger")]
-        run, rows = state["run"], [Epoch(*row) for row in state["run"]["history"]]
+        run, rows = state["run"], history_of(state)
         numbers = [run["epoch"], run["step"], run["seconds"], *state["ledger"].values()]
-        numbers += [value for row in rows for value in row]
+        rates = [row.first_lr for row in rows if row.first_lr is not None]
+        numbers += [*rates, *(value for row in rows for value in row[:-1])]
         whole = all(isinstance(part, dict) for part in parts) and all(map(_is_number, numbers))
         if not whole or len(rows) != run["epoch"] or not isinstance(run["step"], int):
             raise ValueError("numbers")
@@ -110,9 +114,13 @@ def _is_number(value: object) -> bool:
     return type(value) in (int, float) and math.isfinite(value) and value >= 0  # type: ignore
 
 
-def _of_one_tally(sums: Tensor) -> Tensor:
-    if sums.shape != (tally.PLACES,):
-        raise ValueError(f"the running sums have the shape {tuple(sums.shape)}")
+def _sums(run: Run, group: Group) -> Tensor:
+    """This process's running sums; ValueError if what was saved is none."""
+    rows = tally.current(torch.atleast_2d(run.sums), run.step)
+    if rows.shape[1:] != (tally.PLACES,):
+        raise ValueError(f"the running sums have the shape {tuple(rows.shape)}")
+    sums = group.row(rows).clone()
+    sums[tally.PER_PROCESS] *= group.world / len(rows)  # its rows may be of another world
     return sums
 
 
@@ -140,8 +148,7 @@ def enough(recipe: Recipe, history: Sequence[Epoch], seconds: float) -> bool:
 def is_over(state: dict[str, Any], recipe: Recipe) -> bool:
     """Whether nothing is left to train after a captured state."""
     run = state["run"]
-    rows = [Epoch(*row) for row in run["history"]]
-    stopped = run["step"] == 0 and enough(recipe, rows, state["ledger"]["total"])
+    stopped = run["step"] == 0 and enough(recipe, history_of(state), state["ledger"]["total"])
     return stopped or run["epoch"] >= recipe.epochs
 
 

@@ -5,7 +5,6 @@ Whoever opens one has it alone; claim.py says who may.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,6 +17,9 @@ from .texts import encode, to_json
 
 JSON_FILES = ["misclassified.json", "class_accuracy.json", "lr_finder.json", "summary.json"]
 JSON_FILES += ["profile.json", "environment.json", "recipe.json"]
+# What is said of a network that a run that goes on may leave behind: of its end, and of its best.
+OF_THE_END = ["summary.json", "report.html", "misclassified.json", "class_accuracy.json"]
+OF_THE_END += ["analysis.npz", "figures/*.png"]
 FOLDERS = ("figures", "tensorboard", "checkpoints")
 # What fasttrain writes: --overwrite removes these and no others, recipe.json last, because until
 # then the folder is a run that can be overwritten again.
@@ -27,6 +29,7 @@ OURS = (
     *(f"tensorboard/**/*.pt.trace.json{suffix}" for suffix in ("", ".gz")),
     *(f"checkpoints/{name}" for name in ("last.pt", "previous.pt", "best.pt")),
     *(f"checkpoints/last.pt.damaged{number}" for number in ("", "-[0-9]*")),
+    *(f"checkpoints/{name}.pt.abandoned" for name in ("last", "previous", "best")),
     *("analysis.npz", "metrics.jsonl", "profile.txt", "report.html", *JSON_FILES),
 )
 
@@ -88,9 +91,8 @@ class RunDir(AbstractContextManager["RunDir"]):
 
     def reopen(self) -> None:
         """Take away what describes the end of a run that goes on."""
-        for name in ("summary.json", "report.html"):
-            if os.path.lexists(self.path / name):
-                files.remove(self.path / name)
+        for file in [file for pattern in OF_THE_END for file in self.path.glob(pattern)]:
+            files.remove(file)
 
     def close(self) -> None:
         """Let others in."""

@@ -11,18 +11,21 @@ channels, 2 cores of a Xeon with AMX; means of epochs 2 to 4 of two runs each, i
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from torch import Tensor
 
-from . import resume
+from . import checkpoint, files, resume
 from .bystander import Bystander
+from .errors import CheckpointError
 from .ledger import Ledger
-from .loop import Run
+from .loop import Epoch, Run
 from .rundir import RunDir
 
 State = dict[str, Any]
@@ -32,8 +35,8 @@ class Saver(AbstractContextManager["Saver"]):
     """Saves after each epoch, every `every` seconds within one, and when told to.
 
     What went wrong in the thread is raised by the next of these calls, within a step or an epoch;
-    leaving the context waits for the save under way. Of several processes `agree` makes their
-    clocks one.
+    leaving the context waits for the save under way. `best` is the epoch whose weights are in
+    best.pt: the first of the highest accuracy. Of several processes `agree` makes their clocks one.
     """
 
     def __init__(
@@ -43,9 +46,10 @@ class Saver(AbstractContextManager["Saver"]):
         ledger: Ledger,
         *,
         every: float,
+        best: Epoch | None = None,
         agree: Callable[[bool], bool] = lambda due: due,
     ) -> None:
-        self._folder, self._capture, self._ledger = folder, capture, ledger
+        self._folder, self._capture, self._ledger, self.best = folder, capture, ledger, best
         self._every, self._began, self._agree = every, perf_counter(), agree
         self._thread: ThreadPoolExecutor | None = None
         self._writing: Future[None] | None = None
@@ -60,7 +64,9 @@ class Saver(AbstractContextManager["Saver"]):
             self._start(run)
 
     def epoch(self, run: Run) -> None:
-        """The `on_epoch` hook: save, first what is best, then what can be resumed."""
+        """The `on_epoch` hook: save what can be resumed, then its weights if they are the best.
+
+        In this order, since of a run killed in between `settle` makes the best again."""
         self.wait()
         self._start(run, row=run.history[-1]._asdict())
 
@@ -89,15 +95,16 @@ class Saver(AbstractContextManager["Saver"]):
         with self._ledger.part("checkpoint"):
             state = on_host({**self._capture(run), "ledger": self._ledger.state_dict()})
         self._began, self._saved = perf_counter(), [run.epoch, run.step]
-        best = row is not None and _is_best(run)
+        best = row is not None and _is_better(run.history[-1], self.best)
+        self.best = run.history[-1] if best else self.best
         self._thread = ThreadPoolExecutor(1, "checkpoints")
         self._writing = self._thread.submit(self._write, state, row, best)
         self._thread.shutdown(wait=False)  # it ends with this save
 
     def _write(self, state: State, row: dict[str, Any] | None, best: bool) -> None:
+        self._folder.checkpoints.save_last(state)
         if best:
             self._folder.checkpoints.save_best(resume.best_of(state))
-        self._folder.checkpoints.save_last(state)
         if row is not None:
             self._folder.append_epoch(row)
 
@@ -115,5 +122,69 @@ def on_host(tree: Any) -> Any:
     return tree
 
 
-def _is_best(run: Run) -> bool:
-    return run.history[-1].test_accuracy >= max(row.test_accuracy for row in run.history)
+def settle(folder: RunDir | Bystander, state: State, say: Callable[[str], None]) -> Epoch | None:
+    """Before a run goes on from `state`: leave no checkpoint that is newer or of another branch,
+    and return the epoch whose weights are in best.pt, if there is one.
+
+    Those are set aside as NAME.abandoned. If the weights of the best epoch are gone, those of
+    `state` are the best there are, and it is said.
+    """
+    if not isinstance(folder, RunDir):
+        return None
+    if not folder.checkpoints.last_is_sound:  # else `state` was read from last.pt
+        _lead_to(state, folder, say)
+    path, rows = folder.checkpoints.folder / "best.pt", resume.history_of(state)
+    best = _row_of(path, rows)
+    if best is None and os.path.lexists(path):
+        _set_aside(path, say)
+    if state["run"]["step"] == 0 and rows and _is_better(rows[-1], best):
+        folder.checkpoints.save_best(resume.best_of(state))
+        best = rows[-1]
+    first = max(rows, key=lambda row: row.test_accuracy, default=None)
+    if first and _is_better(first, best):
+        named = f"epoch {best.epoch}, or a better one to come" if best else "the best one to come"
+        say(f"  the weights of epoch {first.epoch}, the best, are gone: best.pt holds {named}")
+    return best
+
+
+def _lead_to(state: State, folder: RunDir, say: Callable[[str], None]) -> None:
+    """Make `state` what the run has last, and leave what came before it."""
+    last, previous = (folder.checkpoints.folder / f"{name}.pt" for name in ("last", "previous"))
+    if not _leads_to(state, last):
+        aside = last.with_name(f"{last.name}.abandoned")
+        checkpoint.save(last, state, keep=aside)  # at no instant is there no last.pt
+        say(f"  {last.name} is of what is left behind: kept as {aside.name}")
+    if not _leads_to(state, previous):
+        _set_aside(previous, say)
+
+
+def _leads_to(state: State, path: Path) -> bool:
+    """Whether the checkpoint at `path` is one on the way to `state`, or none or damaged."""
+    try:
+        found = checkpoint.load(path)
+        rows, ours = (resume.history_of(each) for each in (found, state))
+        return found["progress"] <= state["progress"] and rows == ours[: len(rows)]
+    except (CheckpointError, KeyError, TypeError):
+        return True
+
+
+def _row_of(path: Path, rows: list[Epoch]) -> Epoch | None:
+    """The epoch among `rows` whose weights best.pt holds; None if it is of another branch."""
+    try:
+        best = checkpoint.load(path)
+        epoch, score = best["progress"][0], best["test_accuracy"]
+    except (CheckpointError, KeyError, TypeError, IndexError):
+        return None
+    return next((row for row in rows if (row.epoch, row.test_accuracy) == (epoch, score)), None)
+
+
+def _set_aside(path: Path, say: Callable[[str], None]) -> None:
+    aside = path.with_name(f"{path.name}.abandoned")
+    with files.reported(path):
+        path.replace(aside)
+    say(f"  {path.name} is of what is left behind: kept as {aside.name}")
+
+
+def _is_better(row: Epoch, best: Epoch | None) -> bool:
+    """Of equals the first stays: it took the least training."""
+    return best is None or row.test_accuracy > best.test_accuracy

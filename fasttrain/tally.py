@@ -1,7 +1,8 @@
 """An epoch's running sums on the device, and from which step on its numbers are not finite.
 
-The host reads them once an epoch. Everything is counted in images, so that the sum of the tallies
-of several processes is the tally of them all.
+The host reads them once an epoch. Losses are summed over images, and steps are counted one by one
+with how many were watched beside them: batches may differ in size, and the sum of the tallies of
+several processes is the tally of them all.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from torch.nn.utils import get_total_norm
 
 from .errors import Diverged
 
-# The places of a tally: the first three are sums, the others images times what they say.
+# The places of a tally: the first three are sums over images.
 LOSS, CORRECT, IMAGES = range(3)
 UNTIL = 3  # steps up to and with the first whose loss is not finite
 LR, SCALE = 4, 5  # learning rate and loss scale of that step
 SKIPPED, ROW, LONGEST = 6, 7, 8  # fp16 steps left out: all, in a row now, most in a row
 WEIGHTS = 9  # the largest weight or buffer
-PLACES = 10
+STEPS, FIRST = 10, 11  # steps watched; the learning rate of the first, negative if unknown
+PLACES = 12
+# What each process has for itself, so that a sum over processes has it once for each.
+PER_PROCESS = [UNTIL, LR, SCALE, SKIPPED, ROW, LONGEST, STEPS, FIRST]
 
 MOST_SKIPPED = 50  # in a row; halving it 26 times brings the first scale to the lowest
 LOWEST_SCALE = 2.0**-10
@@ -38,6 +42,7 @@ class Found(NamedTuple):
     scale: float
     skipped: int
     longest: int
+    first_lr: float
     weights: float
 
 
@@ -46,26 +51,28 @@ def zeros(device: torch.device) -> Tensor:
     return torch.zeros(PLACES, dtype=torch.float64, device=device)
 
 
+def start(sums: Tensor, lr: Tensor | float) -> None:
+    """Before the first `watch` of an epoch: note the rate of its first step."""
+    sums[FIRST] = lr
+
+
 def watch(
-    sums: Tensor,
-    count: int,
-    lr: Tensor | float,
-    scale: Tensor | None = None,
-    skipped: Tensor | None = None,
+    sums: Tensor, lr: Tensor | float, *, scale: Tensor | None = None, skipped: Tensor | None = None
 ) -> None:
-    """Before `add`: note a step of `count` images, its rate, loss scale and whether it was skipped.
+    """Before `add`: note a step, its rate, loss scale and whether it was skipped.
 
     A loss that is not finite leaves its sum so for ever, which is all that is looked at: five small
     kernels a step. A gradient that is not finite shows in the next loss, or in `weigh`.
     """
     good = sums[LOSS] - sums[LOSS] == 0
-    sums[UNTIL].add_(good, alpha=count)
+    sums[UNTIL].add_(good)
+    sums[STEPS].add_(1)
     rate = lr if isinstance(lr, Tensor) else torch.full((), lr, device=sums.device)
-    torch.where(good, rate * count, sums[LR], out=sums[LR])
+    torch.where(good, rate, sums[LR], out=sums[LR])
     if scale is not None and skipped is not None:
-        torch.where(good, scale * count, sums[SCALE], out=sums[SCALE])
-        sums[SKIPPED].add_(skipped, alpha=count)
-        sums[ROW].add_(count).mul_(skipped)
+        torch.where(good, scale, sums[SCALE], out=sums[SCALE])
+        sums[SKIPPED].add_(skipped)
+        sums[ROW].add_(1).mul_(skipped)
         torch.maximum(sums[LONGEST], sums[ROW], out=sums[LONGEST])
 
 
@@ -84,14 +91,24 @@ def weigh(sums: Tensor, model: nn.Module) -> None:
 
 def read(sums: Tensor, steps: int = 0) -> Found:
     """The tally of so many steps, on the host, which waits for the device here."""
-    loss, correct, images, *places, weights = sums.tolist()
-    images = max(images, 1)
-    until, lr, scale, skipped, _, longest = (place * steps / images for place in places)
+    loss, correct, images, *places, weights, watched, first = sums.tolist()
+    images, share = max(images, 1), steps / max(watched, 1)
+    until, lr, scale, skipped, _, longest = (place * share for place in places)
     means = loss / images, correct / images
+    counts = round(skipped), round(longest)
     # Of processes that notice a step apart the first counts: their mean is rounded down.
-    return Found(
-        *means, images, int(until + 1e-6), lr, scale, round(skipped), round(longest), weights
-    )
+    return Found(*means, images, int(until + 1e-6), lr, scale, *counts, first * share, weights)
+
+
+def current(rows: Tensor, steps: int) -> Tensor:
+    """Saved tallies (processes, places) of so many steps in this form; the first release counted
+    everything in images and knew no first rate."""
+    if rows.shape[1:] != (STEPS,):
+        return rows
+    made = rows.new_zeros(len(rows), PLACES)
+    made[:, :STEPS], made[:, STEPS], made[:, FIRST] = rows, steps, -1
+    made[:, UNTIL:WEIGHTS] *= steps / rows[:, IMAGES, None].clamp(min=1)
+    return made
 
 
 def refuse(found: Found, *, epoch: int, step: int) -> None:

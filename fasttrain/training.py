@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -16,14 +16,14 @@ from .errors import Stopped
 from .eta import Plan
 from .group import Group
 from .ledger import Ledger, summarise
-from .loop import Hook, Run, fit
+from .loop import Epoch, Hook, Run, fit
 from .lr_finder import restored
 from .profiling import Profiling
 from .range_test import range_test
 from .recipe import Recipe
 from .reckoning import reckon
 from .rundir import RunDir
-from .saving import Saver
+from .saving import Saver, settle
 from .scalars import scalars
 from .signals import Signals
 from .together import now_and_then, stop_together
@@ -46,6 +46,7 @@ class Training:
         self.recipe, self.folder, self.display = recipe, folder, display
         self.signals, self.ledger, self.group = signals, ledger, group
         self.position = Run()
+        self.best: Epoch | None = None  # the one in best.pt
         recorded = folder if profile and isinstance(folder, RunDir) else None
         self.profiling = Profiling(recorded, display) if recorded else None
 
@@ -73,6 +74,7 @@ class Training:
                 self.schedule.aim(float(recipe.lr))
             self.schedule.seek(self.position.epoch * len(built.train) + self.position.step)
             self.ledger.load_state_dict(state["ledger"])
+            self.best = settle(self.folder, state, self.display.say)
         self.folder.rewrite_epochs([row._asdict() for row in self.position.history])
         built.train.seek(self.position.epoch + 1, self.position.step)
 
@@ -89,7 +91,8 @@ class Training:
         )
         with ExitStack() as stack:
             with self.ledger.part("import"):
-                write = stack.enter_context(self._scalars())
+                mine = self.folder.tensorboard if isinstance(self.folder, RunDir) else None
+                write = stack.enter_context(scalars(mine, self.position.history))
             shown = stack.enter_context(self.display.follow(plan))
             stack.enter_context(self.signals.polled())
             saver = stack.enter_context(self._saver())
@@ -116,6 +119,7 @@ class Training:
                 saver.now(self.position)
                 self.group.highest(0)  # none leaves before rank 0 has saved
                 raise
+        self.best = saver.best
         self.reckoning = reckon(self.recipe, built, self.position.history, self.ledger, self.group)
 
     def sum_up(self, *, finished: bool = False) -> dict[str, Any]:
@@ -128,6 +132,7 @@ class Training:
                 built.step.model,
                 device=built.device,
                 dtype=built.step.amp or torch.float32,
+                best_epoch=self.best and self.best.epoch,
             )
         parts = self.ledger.parts
         parts["eval"] = self.position.eval_seconds
@@ -156,13 +161,9 @@ class Training:
             capture,
             self.ledger,
             every=self.recipe.save_every,
+            best=self.best,
             agree=lambda due: bool(self.group.highest(due and self.group.first)),
         )
-
-    def _scalars(self) -> AbstractContextManager[Hook]:
-        """The hook that writes for TensorBoard, in the process that writes."""
-        mine = isinstance(self.folder, RunDir)
-        return scalars(self.folder.tensorboard) if mine else nullcontext(lambda run: None)
 
     def _enough(self, run: Run) -> bool:
         """Whether the target or the time limit has been reached, at the end of an epoch."""

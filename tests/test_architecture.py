@@ -73,7 +73,7 @@ MAY_IMPORT = {
     "rundir": {"claim", "errors", "files", "checkpoint", "texts"},
     "environment": {""},
     "resume": {"errors", "group", "loop", "recipe", "schedule", "step", "tally"},
-    "saving": {"bystander", "ledger", "loop", "resume", "rundir"},
+    "saving": {"bystander", "checkpoint", "errors", "files", "ledger", "loop", "resume", "rundir"},
     "build": PARTS - {"optim"}
     | {"allocator", "choices", "group", "loaders", "network"}
     | {"graphs", "side_by_side"},

@@ -65,11 +65,13 @@ def test_the_best_epoch_is_marked(folder, run):
 def test_the_rate_is_on_a_log_axis_with_its_drops_marked(folder, run):
     figure = curves.lr(run)
     rates, *drops = figure.axes[0].lines
-    np.testing.assert_array_equal(rates.get_ydata(), [row["lr"] for row in metrics(folder)])
+    by_epoch = [(row["epoch"], row["lr"]) for row in metrics(folder)]
+    np.testing.assert_array_equal(rates.get_xydata(), [(0, by_epoch[0][1]), *by_epoch])
+    assert rates.get_drawstyle() == "steps-pre", "an epoch's rate holds from its beginning"
     assert figure.axes[0].get_yscale() == "log"
-    assert [line.get_xdata()[0] + 0.5 for line in drops] == list(DROPS)
+    assert [line.get_xdata()[0] + 1 for line in drops] == list(DROPS)
     for drop in DROPS:
-        assert f"epoch {drop}" in texts(figure)
+        assert f"after epoch {drop - 1}" in texts(figure)
 
 
 def test_a_schedule_that_always_falls_has_no_drops(tmp_path):
@@ -290,7 +292,7 @@ def test_epochs_are_whole_on_their_axis_also_when_there_is_one(tmp_path, draw):
     axes = draw(read(write_run(tmp_path / "run", epochs=1))).axes[0]
     low, high = axes.get_xlim()
     ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
-    assert ticks == [1.0]
+    assert ticks == ([0.0, 1.0] if draw is curves.lr else [1.0])
 
 
 @pytest.mark.parametrize("epochs", [1, 3])

@@ -147,9 +147,10 @@ def test_the_charts_get_the_metrics(folder, page):
     for what in ("accuracy", "loss"):
         for series in charts[what]["series"]:
             assert series["values"] == [row[f"{series['name']}_{what}"] for row in rows]
-    assert charts["lr"]["series"][0]["values"] == [row["lr"] for row in rows]
+    assert charts["lr"]["x"]["values"] == [0, *(row["epoch"] for row in rows)]
+    assert charts["lr"]["series"][0]["values"] == [rows[0]["lr"], *(row["lr"] for row in rows)]
     drops = [mark["x"] for mark in charts["loss"]["marks"]]
-    assert drops == list(DROPS)
+    assert drops == [drop - 1 for drop in DROPS], "epochs done when the rate falls"
     found = json.loads((folder / "lr_finder.json").read_text())
     assert charts["range"]["marks"][0]["x"] == found["suggestion"]
     assert charts["range"]["series"][1]["values"] == found["losses"]

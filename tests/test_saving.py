@@ -68,7 +68,7 @@ def test_what_is_saved_is_what_was_when_it_was_asked_for(copied, monkeypatch):
         assert folder.saved == [], "the loop goes on while the disk is slow"
         step(torch.randn(4, 3, 32, 32), torch.arange(4))
         folder.go.set()
-    best, last = folder.saved
+    last, best = folder.saved
     assert same(last["step"], before) == copied
     assert same(best["model"], before["model"]) == copied
     assert folder.rows == [1]

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 import fasttrain
-from fasttrain import checkpoint, tally
+from fasttrain import checkpoint, resume, tally
 from fasttrain.data import Batch
 from fasttrain.display import Display
 from fasttrain.errors import Diverged
+from fasttrain.group import Group
+from fasttrain.launch import Place
 from fasttrain.loop import Run, fit
 from fasttrain.progress import Follower
 from tests.conftest import tiny_loader, tiny_step
@@ -22,13 +24,13 @@ NAN, INF = float("nan"), float("inf")
 BATCH = 32
 
 
-def tallied(losses, *, lrs=None, count=BATCH, sums=None):
+def tallied(losses, *, lrs=None, counts=None, sums=None):
     """The tally of steps with these losses."""
     sums = tally.zeros(torch.device("cpu")) if sums is None else sums
-    logits, labels = torch.zeros(count, 10), torch.zeros(count, dtype=torch.int64)
     for number, loss in enumerate(losses):
-        tally.watch(sums, count, torch.tensor(0.1 if lrs is None else lrs[number]))
-        tally.add(sums, torch.tensor(loss), logits, labels)
+        count = BATCH if counts is None else counts[number]
+        tally.watch(sums, torch.tensor(0.1 if lrs is None else lrs[number]))
+        tally.add(sums, torch.tensor(loss), torch.zeros(count, 10), torch.zeros(count).long())
     return sums
 
 
@@ -46,10 +48,88 @@ def test_the_first_bad_step_and_its_rate_are_named_whatever_comes_after(bad, at)
     tally.refuse(tally.read(tallied([2.0] * 6), 6), epoch=3, step=6)  # the control
 
 
-def test_a_shorter_last_batch_does_not_move_the_step_that_is_named():
-    for at in range(1, 6):
-        sums = tallied([*[2.0] * (at - 1), NAN, *[2.0] * (5 - at)])
-        assert tally.read(tallied([2.0], count=5, sums=sums), 6).until == at
+# Last batches that are shorter or longer, and sizes that follow no rule.
+UNEQUAL = [(32, 32, 32, 32, 32, 5), (8, 8, 8, 8, 8, 64), (1, 100, 3, 50, 7, 20)]
+
+
+@pytest.mark.parametrize("counts", UNEQUAL)
+@pytest.mark.parametrize("at", range(1, 7))
+def test_batches_of_unequal_sizes_move_neither_the_step_nor_the_rate_that_are_named(counts, at):
+    lrs = [0.01 * step for step in range(1, 7)]
+    losses = [*[2.0] * (at - 1), NAN, *[2.0] * (6 - at)]
+    found = tally.read(tallied(losses, lrs=lrs, counts=counts), 6)
+    assert (found.until, found.lr) == (at, pytest.approx(0.01 * at))
+    good = tally.read(tallied([2.0] * 6, lrs=lrs, counts=counts), 6)
+    assert (good.until, good.lr, good.loss) == (6, pytest.approx(0.06), 2.0)
+    assert good.images == sum(counts)
+
+
+class Sized:
+    """A loader of batches of these sizes."""
+
+    def __init__(self, counts, bad=None):
+        self.counts, self.bad = counts, bad
+
+    def __iter__(self):
+        for number, count in enumerate(self.counts, 1):
+            images = torch.randn(count, 3, 32, 32)
+            if number == self.bad:
+                images[0, 0, 0, 0] = NAN
+            yield Batch(images, torch.zeros(count).long())
+
+
+@pytest.mark.parametrize("counts", UNEQUAL)
+def test_fit_reports_the_very_rate_whatever_the_batches_sizes(counts):
+    counts = [max(count, 2) for count in counts]  # BatchNorm refuses one
+    rows = fit(tiny_step(), Sized(counts), Sized([4]), Still(), 2)
+    assert [row.lr for row in rows] == pytest.approx([0.05, 0.05])
+    assert [row.first_lr for row in rows] == pytest.approx([0.05, 0.05])
+    with pytest.raises(Diverged, match=r"epoch 1, at step 3, at lr 0.05,"):
+        fit(tiny_step(), Sized(counts, bad=3), Sized([4]), Still(), 1)
+
+
+def test_skipped_steps_of_unequal_batches_are_whole_steps():
+    sums = tally.zeros(torch.device("cpu"))
+    for count, skip in [(64, 1), (64, 1), (3, 0), (64, 1), (2, 0)]:
+        skipped = torch.tensor(bool(skip))
+        tally.watch(sums, 0.1, scale=torch.tensor(512.0), skipped=skipped)
+        tally.add(sums, torch.tensor(2.0), torch.zeros(count, 10), torch.zeros(count).long())
+    found = tally.read(sums, 5)
+    assert (found.skipped, found.longest, found.scale) == (3, 2, 512)
+
+
+@pytest.mark.parametrize(("saved", "world"), [(1, 1), (1, 3), (4, 4), (4, 1), (4, 2)])
+def test_a_tally_goes_on_in_a_group_of_another_size(saved, world):
+    """Two steps by `saved` processes, two more by `world`; the fourth is bad on one of them."""
+    halves = [tallied([2.0, 2.0], lrs=[0.1, 0.2]) for _ in range(saved)]
+    for half in halves:
+        tally.start(half, 0.1)
+    run = Run(step=2, sums=torch.stack(halves))
+    ranks = []
+    for rank in range(world):
+        group = Group(Place(rank=rank, world=world))
+        sums = resume._sums(run, group)
+        losses = [2.0, NAN if rank == 0 else 2.0, 2.0]
+        ranks.append(tallied(losses, lrs=[0.3, 0.4, 0.5], sums=sums))
+    found = tally.read(sum(ranks), 5)
+    assert found.until == 4 if world == 1 else found.until in (4, 5)
+    assert found.first_lr == pytest.approx(0.1)
+    whole = [resume._sums(run, Group(Place(rank=rank, world=world))) for rank in range(world)]
+    found = tally.read(sum(tallied([2.0], lrs=[0.3], sums=sums) for sums in whole), 3)
+    assert (found.until, found.lr, found.loss) == (3, pytest.approx(0.3), 2.0)
+    assert found.images == BATCH * (2 * saved + world)
+
+
+def test_a_tally_of_the_first_release_goes_on_where_it_stood():
+    """Which counted steps in images: two steps of 32 at the rate 0.2, one of them skipped."""
+    places = [128.0, 9, 64, 2 * 32, 0.2 * 32, 512 * 32, 1 * 32, 0, 1 * 32, 0]
+    run = Run(step=2, sums=torch.tensor(places, dtype=torch.float64))
+    sums = resume._sums(run, Group())
+    found = tally.read(sums, 2)
+    assert (found.loss, found.until, found.lr, found.scale) == (2.0, 2, pytest.approx(0.2), 512)
+    assert (found.skipped, found.longest) == (1, 1)
+    assert found.first_lr < 0, "unknown"
+    assert tally.read(tallied([2.0, NAN, 2.0], counts=[4, 4, 4], sums=sums), 5).until == 4
 
 
 def test_the_sum_of_several_processes_tallies_names_the_step_of_the_first():
@@ -68,8 +148,8 @@ def test_the_sum_of_several_processes_tallies_names_the_step_of_the_first():
 def scaled(skips, *, scale=1024.0):
     sums = tally.zeros(torch.device("cpu"))
     for skip in skips:
-        rate = torch.tensor(0.1)
-        tally.watch(sums, BATCH, rate, torch.tensor(scale), torch.tensor(bool(skip)))
+        skipped = torch.tensor(bool(skip))
+        tally.watch(sums, torch.tensor(0.1), scale=torch.tensor(scale), skipped=skipped)
         tally.add(sums, torch.tensor(2.0), torch.zeros(BATCH, 10), torch.zeros(BATCH).long())
     return tally.read(sums, len(skips))
 

@@ -101,6 +101,7 @@ def test_a_run_leaves_the_files_of_the_contract(whole):
         "images_per_second",
         "data_wait_seconds",
         "skipped_steps",
+        "first_lr",
     }
     summary = json.loads((whole / "summary.json").read_text())
     assert summary["model_parameters"] == 11_173_962

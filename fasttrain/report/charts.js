@@ -29,7 +29,7 @@ function pathOf(series, xs, x, y) {
     }
     const [px, py] = [x.at(xs[i]).toFixed(1), y.at(value).toFixed(1)];
     if (previous === null) path += `M${px} ${py}`;
-    else path += series.step ? `H${px}V${py}` : `L${px} ${py}`;
+    else path += series.step ? `V${py}H${px}` : `L${px} ${py}`;
     previous = value;
   });
   return path;

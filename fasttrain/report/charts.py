@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .rates import first, rates
 from .read import Run
 from .records import Row, Sweep
 from .words import listed, loss_names, nats, percent, rate, smoothing
@@ -99,17 +100,19 @@ def _gap(run: Run) -> Spec:
 
 
 def _lr(run: Run) -> Spec:
-    fell = listed([row.epoch for row in run.drops])
-    label = (
-        f"Learning rate by epoch; it falls at epoch {fell}" if fell else "Learning rate by epoch"
-    )
+    drawn = rates(run)
+    fell = listed([row.epoch - 1 for row in run.drops])
+    label = f"Learning rate by epoch, from {rate(first(run))}"
+    label += f"; it falls after epoch {fell}" if fell else ""
     # No dotted lines: here the curve itself falls, and its labels would stand across them.
     marks = [
-        {"x": row.epoch, "y": row.lr, "look": "fall", "label": rate(row.lr)} for row in run.drops
+        {"x": row.epoch - 1, "y": row.lr, "look": "fall", "label": rate(row.lr)}
+        for row in run.drops
     ]
-    values = [row.lr for row in run.rows]
+    series = [line("rate", "test", drawn.values, step=drawn.stairs)]
+    epochs = [round(epoch, 3) for epoch in drawn.epochs]
     y = axis("learning rate", "rate", log=True)
-    return spec(label, *_epochs(run), y, [line("rate", "test", values, step=True)], marks)
+    return spec(label, axis("epoch", "epoch"), epochs, y, series, marks)
 
 
 def _epochs(run: Run) -> tuple[Spec, list[float]]:
@@ -125,7 +128,7 @@ def _column(rows: list[Row], name: str) -> list[float]:
 
 
 def _drops(run: Run) -> list[Spec]:
-    return [{"x": row.epoch, "look": "drop"} for row in run.drops]
+    return [{"x": row.epoch - 1, "look": "drop"} for row in run.drops]
 
 
 def _positive(value: float | None) -> float | None:

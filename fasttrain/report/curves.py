@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from .rates import first, rates
 from .read import Run
 from .records import Sweep
 from .style import ACCENT, INK, MUTED, PAPER, RULE, TEST_LINE, TRAIN_LINE, Look, figure, plot
@@ -55,27 +56,28 @@ def accuracy(run: Run) -> Figure | None:
 
 
 def lr(run: Run) -> Figure | None:
-    """The learning rate of each epoch on a log axis, the plateau's drops marked."""
-    rates = np.array([row.lr if row.lr > 0 else np.nan for row in run.rows])
-    if not np.isfinite(rates).any():
+    """The learning rate on a log axis, as it was at every step, the plateau's drops marked."""
+    drawn, start = rates(run), first(run)
+    values = np.array([value if value > 0 else np.nan for value in drawn.values])
+    if not np.isfinite(values).any():
         return None
     scheduler = run.recipe.get("scheduler")
     by = f"Scheduler: {scheduler}. " if scheduler else ""
-    made = figure("Learning rate", f"{by}It starts at {rate(rates[0])}.")
+    made = figure("Learning rate", f"{by}It starts at {rate(start)}." if start > 0 else by)
     axes = plot(made, x="epoch", y="learning rate")
-    epochs = [row.epoch for row in run.rows]
-    axes.semilogy(epochs, rates, marker=".", ms=6, **TEST_LINE | {"drawstyle": "steps-mid"})
+    look = TEST_LINE | ({"drawstyle": "steps-pre"} if drawn.stairs else {})
+    axes.semilogy(drawn.epochs, values, **look)
     axes.yaxis.set_major_formatter(_power)
     axes.margins(y=0.12)
-    middle = (epochs[0] + epochs[-1]) / 2
+    middle = (drawn.epochs[0] + drawn.epochs[-1]) / 2
     for row in run.drops:
-        axes.axvline(row.epoch - 0.5, color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
-        text = f"epoch {row.epoch}:\n{rate(row.lr)}"
+        axes.axvline(row.epoch - 1, color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
+        text = f"after epoch {row.epoch - 1}:\n{rate(row.lr)}"
         # On the side that has room, opaque: it may stand across an earlier dotted line.
         place: Look = {"ha": "right"} if row.epoch > middle else {"ha": "left", "va": "bottom"}
         shift = (-9, 1) if row.epoch > middle else (7, 3)
         box: Look = {"bbox": {"facecolor": PAPER, "edgecolor": "none", "pad": 1}}
-        at = (row.epoch - 0.5, row.lr)
+        at = (row.epoch - 1, row.lr)
         axes.annotate(text, at, shift, textcoords="offset points", **place, **box)
     _whole_epochs(axes)
     return made
@@ -128,9 +130,9 @@ def train_vs_test(run: Run) -> Figure | None:
 
 def drops_in_words(run: Run) -> str:
     """When the rate fell, as the note of a figure whose dotted lines mark it."""
-    drops = [row.epoch for row in run.drops]
+    drops = [row.epoch - 1 for row in run.drops]
     plural = "s" if len(drops) > 1 else ""
-    return f"Dotted: the learning rate falls, at epoch{plural} {listed(drops)}." if drops else ""
+    return f"Dotted: the learning rate falls, after epoch{plural} {listed(drops)}." if drops else ""
 
 
 def gap_in_words(run: Run) -> str:
@@ -164,7 +166,7 @@ def _pair(
         values = [factor * getattr(row, f"{half}_{what}") for row in run.rows]
         axes.plot(epochs, values, label=name, marker=marker, **look)
     for row in run.drops:
-        axes.axvline(row.epoch - 0.5, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
+        axes.axvline(row.epoch - 1, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
     _whole_epochs(axes)
 
 

@@ -5,7 +5,7 @@ The table below is the list of them; what has no data yet is left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,8 +35,10 @@ FIGURES: dict[str, Callable[[Run], Figure | None]] = {
 }
 
 
-def draw_all(run_dir: Path) -> list[Path]:
+def draw_all(run_dir: Path, *, names: Collection[str] = tuple(FIGURES)) -> list[Path]:
     """Write `run_dir`/figures/NAME.png for every figure the run has data for; return the paths.
+
+    Of only some of them, those in `names`.
 
     Raises what read() raises, and OutputError if they cannot be written.
     """
@@ -45,7 +47,7 @@ def draw_all(run_dir: Path) -> list[Path]:
     with styled(), writing(folder):
         folder.mkdir(exist_ok=True)
         for name, draw in FIGURES.items():
-            if made := draw(run):
+            if name in names and (made := draw(run)):
                 drawn.append(save(made, folder / f"{name}.png"))
     return drawn
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from . import rates
 from .page import command_line, esc, facts
 from .read import Run
 from .words import (
@@ -86,7 +87,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Throughput", f"{whole(fact(summary, 'images_per_second'))} images/s"),
         ("FLOP utilisation", percent(fact(summary, "mfu"), 1)),
         ("Parameters", whole(fact(summary, "model_parameters"))),
-        ("First learning rate", rate(run.rows[0].lr) if run.rows else MISSING),
+        ("First learning rate", rate(rates.first(run))),
         ("Hardware", hardware(run)),
     ]
     return [(name, text) for name, text in known if not text.startswith(MISSING)]

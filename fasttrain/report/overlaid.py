@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .charts import Spec, Values, axis, drawable, line, spec
+from .rates import rates
 from .read import Run
 from .records import Row
 from .words import smoothing
@@ -37,8 +38,8 @@ def curves(runs: list[Run]) -> dict[str, Spec]:
     if any(map(smoothing, runs)):
         own = "cross-entropy, each with its own label smoothing (nats per image)"
         kinds["train_loss"] = axis(own, "loss", log=True)
-    kinds["lr"] = axis("learning rate", "rate", log=True)
     found = {name: _by_epoch(runs, name, epochs, y) for name, y in kinds.items()}
+    found["lr"] = _rates(runs, axis("learning rate", "rate", log=True))
     found["time"] = _by_time(runs, share)
     return drawable({name: found[name] for name in TITLES})
 
@@ -48,9 +49,21 @@ def _by_epoch(runs: list[Run], name: str, epochs: list[int], y: Spec) -> Spec:
     for i, (called, run) in enumerate(zip(names(runs), runs, strict=True)):
         at = {row.epoch: getattr(row, name) for row in run.rows}
         values: Values = [at.get(epoch) for epoch in epochs]
-        series.append(line(called, f"run{i % LOOKS}", values, step=name == "lr"))
+        series.append(line(called, f"run{i % LOOKS}", values))
     made = spec(f"{TITLES[name]} by epoch", axis("epoch", "epoch"), epochs, y, series, [])
     return made | {"rest": None}  # which is where each run ended
+
+
+def _rates(runs: list[Run], y: Spec) -> Spec:
+    """The rates as they were, each of a run at every place of them all."""
+    drawn = [rates(run) for run in runs]
+    epochs = sorted({round(epoch, 3) for found in drawn for epoch in found.epochs})
+    series = [
+        line(called, f"run{i % LOOKS}", [found.at(x) for x in epochs], step=found.stairs)
+        for i, (called, found) in enumerate(zip(names(runs), drawn, strict=True))
+    ]
+    label = f"{TITLES['lr']} by epoch"
+    return spec(label, axis("epoch", "epoch"), epochs, y, series, []) | {"rest": None}
 
 
 def _by_time(runs: list[Run], y: Spec) -> Spec:

@@ -12,7 +12,7 @@ import numpy as np
 
 
 class Row(NamedTuple):
-    """An epoch of metrics.jsonl; a value that is missing is NaN."""
+    """An epoch of metrics.jsonl; a value that is missing is NaN. `lr` is its last step's rate."""
 
     epoch: int
     lr: float
@@ -23,6 +23,7 @@ class Row(NamedTuple):
     seconds: float
     images_per_second: float
     data_wait_seconds: float
+    first_lr: float = math.nan
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> Row:

@@ -40,9 +40,9 @@ def curves(run: Run, charts: dict[str, Spec]) -> str:
     """Everything by epoch, as charts and in numbers."""
     if not run.rows:
         return ""
-    fell = listed([row.epoch for row in run.drops])
+    fell = listed([row.epoch - 1 for row in run.drops])
     plural = "s" if len(run.drops) > 1 else ""
-    lead = f"The learning rate fell at epoch{plural} {fell}: the dotted lines. " if fell else ""
+    lead = f"The learning rate fell after epoch{plural} {fell}: the dotted lines. " if fell else ""
     lead += "Point at a curve, or focus it and press the arrow keys, to read it."
     notes = {
         "accuracy": best_in_words(run),
@@ -64,7 +64,7 @@ def curves(run: Run, charts: dict[str, Spec]) -> str:
 
 _EPOCH_HEAD = (
     "epoch",
-    "rate",
+    "last rate",
     "train loss",
     "train accuracy",
     "test loss",
@@ -87,7 +87,7 @@ def _epoch(row: Row) -> list[Cell]:
         whole(row.images_per_second),
         duration(row.data_wait_seconds),
     )
-    return list(zip(texts, row, strict=True))
+    return list(zip(texts, row[: len(texts)], strict=True))
 
 
 def range_test(run: Run, charts: dict[str, Spec]) -> str:

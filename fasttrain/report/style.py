@@ -1,13 +1,17 @@
 """How a figure looks: sizes, inks, colour maps; the only module that imports matplotlib.
 
 One place, so that every figure of a run looks the same, and a report without figures pays nothing.
-Lines differ in dash and weight as well as hue: they can be told apart in greyscale.
+Lines differ in dash and weight as well as hue: they can be told apart in greyscale. A person's own
+settings, of a notebook or a matplotlibrc, neither reach the figures nor are changed by them.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import textwrap
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -55,16 +59,37 @@ _LOOK: Any = {
 }
 
 
-def styled() -> AbstractContextManager[None]:
-    """Within this block, figures are made in the one style; matplotlib's settings stay as they were
-    outside."""
-    import matplotlib
+@contextmanager
+def styled() -> Iterator[None]:
+    """Within this block, figures are made in the one style, from matplotlib's own defaults;
+    its settings stay as they were outside."""
+    matplotlib = _matplotlib()
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_LOOK)
+        yield
 
-    return matplotlib.rc_context(_LOOK)
+
+def _matplotlib() -> Any:
+    """matplotlib, imported whatever backend the environment names: a notebook's commands inherit
+    one that they may not have, and matplotlib then refuses its own import."""
+    if "matplotlib" in sys.modules:
+        return sys.modules["matplotlib"]
+    named = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    finally:
+        if named is not None:
+            os.environ["MPLBACKEND"] = named
+    if named:
+        with suppress(ValueError):
+            matplotlib.rcParams["backend"] = named  # as its import does, for what comes after us
+    return matplotlib
 
 
 def figure(title: str, note: str = "", *, size: tuple[float, float] = (8, 4.5)) -> Figure:
     """An empty Figure of `size` inches at 120 dots; title and explanation at its top left."""
+    _matplotlib()
     from matplotlib.figure import Figure
 
     made = Figure(figsize=size, dpi=DPI)
@@ -101,14 +126,12 @@ def pictures(made: Figure, *, width: float, height: float) -> Axes:
 
 def colours(values: np.ndarray, name: str = "inferno") -> np.ndarray:
     """Colour `values` in [0, 1] (..., ) with a perceptually uniform map: uint8 (..., 3)."""
-    import matplotlib
-
-    painted: np.ndarray = matplotlib.colormaps[name](values, bytes=True)
+    painted: np.ndarray = _matplotlib().colormaps[name](values, bytes=True)
     return painted[..., :3]
 
 
 def save(made: Figure, path: Path) -> Path:
     """Write the Figure as a PNG; OutputError if it cannot be."""
     with writing(path):
-        made.savefig(path, format="png", metadata={"Software": None})
+        made.savefig(path, format="png", backend="agg", metadata={"Software": None})
     return path
