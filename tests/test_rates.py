@@ -57,7 +57,8 @@ def expect(path, taken: list[float]) -> None:
     np.testing.assert_allclose(chart["x"]["values"], line.get_xdata(), atol=1e-3)
     np.testing.assert_allclose(chart["series"][0]["values"], line.get_ydata())
     assert chart["series"][0]["step"] == (line.get_drawstyle() == "steps-pre") == drawn.stairs
-    assert any(f"starts at {rate(taken[0])}" in text.get_text() for text in figure.axes[0].texts)
+    written = [*figure.texts, *figure.axes[0].texts, figure.axes[0].title]
+    assert any(f"starts at {rate(taken[0])}" in text.get_text() for text in written)
     falls = [mark["x"] for mark in chart["marks"] if mark["look"] == "drop"]
     assert falls == [other.get_xdata()[0] for other in figure.axes[0].lines[1:]]
     both = overlaid.curves([run, run])["lr"]
