@@ -5,16 +5,18 @@ Here it is decided which run directory is meant; what happens in it is training.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from time import perf_counter
 
 from . import choices, environment, explain, memory, opening, resume
 from .build import build, splits
+from .bystander import Bystander
 from .data import CLASSES, Split
 from .display import Display
 from .distributed import joined
-from .errors import Stopped
+from .errors import Stopped, UsageError
 from .group import Group
 from .launch import local_batch
 from .ledger import Ledger
@@ -25,7 +27,9 @@ from .recipe import Recipe
 from .reckoning import headline
 from .report import compare, figures, html
 from .report.read import read
+from .rundir import RunDir
 from .signals import Signals
+from .texts import for_shell
 from .training import Training
 
 
@@ -41,14 +45,22 @@ def train(
     group: Group | None = None,
     command: str = "fasttrain.train",
     began: float | None = None,
+    series: Path | None = None,
+    begun: Callable[[], None] = lambda: None,
 ) -> list[Epoch]:
     """Train as `recipe` says into the run directory `out`, and return the history.
 
     `continued` is the run directory, or a checkpoint in one, to go on from; with `override` also
     under another recipe. With `profile` a few steps are recorded into its tensorboard folder.
+    `series` is the folder of the series that the run belongs to: it is what is resumed. `begun` is
+    called when data, device and rate are there, before the first step.
     Under torchrun it is joined with the other processes, unless they have joined `group` before.
     Raises what fasttrain.errors lists; Stopped after a signal, once the checkpoint is saved.
     """
+    if continued is None and override:
+        raise UsageError("--override: goes with --resume. Add it, or leave --override out.")
+    if continued is not None and overwrite:
+        raise UsageError("--overwrite: a run is resumed or replaced. Leave one of them out.")
     display = display or Display()
     ledger = Ledger(perf_counter() if began is None else began)
     ledger.parts["import"] = ledger.total
@@ -62,16 +74,23 @@ def train(
                 state = opening.saved_state(
                     folder, continued, recipe, display, group, override=override
                 )
-                if not (state and resume.is_over(state, recipe)):
-                    folder.reopen()
-                folder.write_json("recipe.json", recipe.as_dict())
+                folder.announce(recipe.as_dict())
                 about = {"command": command, "processes": group.world}
-                folder.write_json("environment.json", {**environment.describe(), **about})
                 training = Training(
                     recipe, folder, display, signals, ledger, group, profile=profile
                 )
                 with memory.told(recipe.batch_size, choices.device(recipe.device)):
                     training.prepare(state)
+                    if not (state and resume.is_over(state, recipe)):
+                        folder.reopen()
+                    opening.begin(
+                        folder,
+                        recipe,
+                        {**environment.describe(), **about},
+                        history=training.position.history,
+                        sweep=training.sweep,
+                    )
+                    begun()
                     training.run()
                 group.dissolve()  # the report may take minutes, and needs one process
                 if not group.first:
@@ -84,7 +103,7 @@ def train(
                     )
                 signals.check()  # in case something swallowed what a signal raised
             except Stopped as stop:
-                raise _with_advice(stop, folder.path) from None
+                raise _with_advice(stop, folder, series or folder.path) from None
             display.say(headline(training.sum_up(finished=True), folder.path))
             return training.position.history
 
@@ -148,7 +167,11 @@ def search_lr(
     return range_test(recipe, built, display, group)
 
 
-def _with_advice(stop: Stopped, path: Path) -> Stopped:
-    saved = "saved" if (path / "checkpoints" / "last.pt").exists() else "nothing to save yet"
-    advice = f"{stop}: {saved}. Resume with: python -m fasttrain --resume {path}"
-    return Stopped(advice, signum=stop.code - 128)
+def _with_advice(stop: Stopped, folder: RunDir | Bystander, resumed: Path) -> Stopped:
+    if folder.replaces:
+        advice = f"{folder.path} is as it was: nothing of the new run to save yet. Start it again."
+    else:
+        there = (folder.path / "checkpoints" / "last.pt").exists()
+        saved = "saved" if there else "nothing to save yet"
+        advice = f"{saved}. Resume with: python -m fasttrain --resume {for_shell(resumed)}"
+    return Stopped(f"{stop}: {advice}", signum=stop.code - 128)

@@ -18,6 +18,7 @@ from .group import Group
 from .ledger import Ledger, summarise
 from .loop import Hook, Run, fit
 from .lr_finder import restored
+from .named import faster
 from .profiling import Profiling
 from .range_test import range_test
 from .recipe import Recipe
@@ -45,12 +46,15 @@ class Training:
     ) -> None:
         self.recipe, self.folder, self.display = recipe, folder, display
         self.signals, self.ledger, self.group = signals, ledger, group
-        self.position = Run()
+        self.position, self.sweep = Run(), dict[str, Any]()
         recorded = folder if profile and isinstance(folder, RunDir) else None
         self.profiling = Profiling(recorded, display) if recorded else None
 
     def prepare(self, state: dict[str, Any] | None) -> None:
-        """Load the data, build the parts, find the rate; go on from `state` if there is one."""
+        """Load the data, build the parts, find the rate; go on from `state` if there is one.
+
+        Writes nothing: until all this has worked the folder is not this run's.
+        """
         recipe = self.recipe
         with self.ledger.part("data"), self.group.first_on_node():
             self.halves = splits(recipe, say=self.display.say, bar=self.display.bar)
@@ -73,7 +77,6 @@ class Training:
                 self.schedule.aim(float(recipe.lr))
             self.schedule.seek(self.position.epoch * len(built.train) + self.position.step)
             self.ledger.load_state_dict(state["ledger"])
-        self.folder.rewrite_epochs([row._asdict() for row in self.position.history])
         built.train.seek(self.position.epoch + 1, self.position.step)
 
     def run(self) -> None:
@@ -86,6 +89,7 @@ class Training:
             len(built.test),
             len(self.halves[1].labels),
             built.device.type == "cpu",
+            faster(self.recipe.recipe, self.recipe.target_accuracy),
         )
         with ExitStack() as stack:
             with self.ledger.part("import"):
@@ -191,5 +195,4 @@ class Training:
 
     def _find_lr(self) -> None:
         sweep = range_test(self.recipe, self.built, self.display, self.group)
-        self.folder.write_json("lr_finder.json", sweep._asdict())
-        self.built.step.lr = sweep.suggestion
+        self.sweep, self.built.step.lr = sweep._asdict(), sweep.suggestion
