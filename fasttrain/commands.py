@@ -123,6 +123,7 @@ def look_at(
     """
     display = display or Display()
     read(run)  # a wrong path is said before a checkpoint is looked for
+    html.refuse(run)
     subject = explain.open_run(run, device=device, splits=halves, say=display.say)
     if image is not None:
         display.say(str(_one_image(run, subject, image)))
@@ -133,6 +134,7 @@ def look_at(
 
 def rebuild(run: Path, *, display: Display | None = None) -> Path:
     """Draw a run's figures and its report.html anew, from the run directory alone."""
+    html.refuse(run)
     figures.draw_all(run)
     page = html.write(run)
     (display or Display()).say(f"report: {page}")
@@ -142,6 +144,7 @@ def rebuild(run: Path, *, display: Display | None = None) -> Path:
 def compare_runs(runs: list[Path], *, page: Path, display: Display | None = None) -> None:
     """Say how several runs differ, in a table and as a page of curves."""
     display = display or Display()
+    compare.refuse(page)
     display.say(compare.compare(runs))
     display.say(f"page: {compare.write_page(runs, page)}")
 

@@ -1,6 +1,5 @@
 """Running out of memory is told with batch, peak and a smaller batch, and nothing is changed."""
 
-import json
 import re
 
 import pytest
