@@ -61,6 +61,7 @@ class Training:
         built = self.built = build(recipe, *self.halves, self.group)
         self._introduce()
         over = state is not None and resume.is_over(state, recipe)
+        self.changed = state is not None and not over and state["recipe"] != recipe.as_dict()
         # DDP lays its buckets anew after its first backward and then sums in another order: that
         # one must not be a step of the run, or a resumed run would differ.
         if (built.choices["compile"].value == "on" or self.group.world > 1) and not over:
@@ -97,6 +98,8 @@ class Training:
             shown = stack.enter_context(self.display.follow(plan))
             stack.enter_context(self.signals.polled())
             saver = stack.enter_context(self._saver())
+            if self.changed:  # or, killed now, its checkpoint would not be of its recipe
+                saver.now(self.position)
             stop = stop_together(self.group, self.signals)
             together = partial(now_and_then, self.group, built.device)
             on_step: list[Hook] = [shown.step, together(saver.step, stop)]

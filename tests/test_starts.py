@@ -205,7 +205,7 @@ def test_what_is_not_ours_is_safe_beside_a_start_that_was_killed(overwrite, tmp_
     (tmp_path / "mine" / "loss.png").write_text("mine")
     (path / "figures").symlink_to(tmp_path / "mine")
     (path / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match="notes.txt|is a link"):
+    with pytest.raises(OutputError, match=r"notes\.txt|is a link"):
         RunDir.create(path, overwrite=overwrite)
     assert (
         (path / "notes.txt").read_text() == (tmp_path / "mine" / "loss.png").read_text() == "mine"
