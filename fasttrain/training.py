@@ -51,10 +51,7 @@ class Training:
         self.profiling = Profiling(recorded, display) if recorded else None
 
     def prepare(self, state: dict[str, Any] | None) -> None:
-        """Load the data, build the parts, find the rate; go on from `state` if there is one.
-
-        Writes nothing: until all this has worked the folder is not this run's.
-        """
+        """Load the data, build the parts, find the rate, go on from `state`; write nothing yet."""
         recipe = self.recipe
         with self.ledger.part("data"), self.group.first_on_node():
             self.halves = splits(recipe, say=self.display.say, bar=self.display.bar)
