@@ -106,7 +106,8 @@ def run(out: Path, names: list[str]) -> None:
 def gather(out: Path) -> dict[str, Any]:
     """What is there of the switches: each one's runs, and where they ran."""
     there = {name: out / name / "series.json" for name in SWITCHES}
-    found = {name: json.loads(path.read_text()) for name, path in there.items() if path.exists()}
+    made = {name: json.loads(path.read_text()) for name, path in there.items() if path.exists()}
+    found = {name: series for name, series in made.items() if "count" in series}  # all their runs
     rows = {
         name: {
             "accuracies": [each["final_test_accuracy"] for each in made["runs"]],

@@ -14,6 +14,7 @@ def main() -> None:
     from . import cli, streams
 
     streams.open_missing()
+    streams.escape_letters()
     status = cli.main()
     signals.ignore()
     streams.let_go()

@@ -18,6 +18,13 @@ class Bystander(AbstractContextManager["Bystander"]):
         self.path = path
         self.figures, self.tensorboard = path / "figures", path / "tensorboard"
         self.checkpoints = NoCheckpoints()
+        self.replaces = False
+
+    def announce(self, recipe: dict[str, Any]) -> None:
+        """Rank 0 does."""
+
+    def begin(self, recipe: dict[str, Any], environment: dict[str, Any]) -> None:
+        """Rank 0 does."""
 
     def write_json(self, name: str, value: Any) -> None:
         """Rank 0 writes it."""

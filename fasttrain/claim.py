@@ -1,32 +1,51 @@
 """Who may have a run directory: asked at once, before torch is imported, and again under its lock.
 
-One careless start in its folder can cost a run of many hours; so a folder is taken only if it is
-empty or named as the run to continue or to replace, and by one process at a time.
+One careless start in its folder can cost a run of many hours; so a folder is taken only if nothing
+in it can be lost or it is named as the run to continue or to replace, and by one process at a time.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from . import files
 from .errors import OutputError, UsageError
+from .runs import (
+    FOLDERS,
+    LOCK,
+    foreign_file,
+    is_trained,
+    newest,
+    own_files,
+    read_epochs,
+    recipe_of,
+    seed_folders,
+    seeds,
+    series_of,
+)
 
 RUNS = Path("runs")
-LOCK = ".lock"
 
 
-def run_to_continue(asked: Path | None, out: Path | None) -> Path | None:
-    """The run directory or checkpoint that --resume means; None at a first launch."""
+def run_to_continue(
+    asked: Path | None, out: Path | None, *, runs: bool = True, series: bool = True
+) -> Path | None:
+    """The run directory, checkpoint or series that --resume means; None at a first launch.
+
+    Without a path it is the newest in RUNS, of those that are asked for: `runs`, `series` or both.
+    """
     if asked is None:
-        return newest(RUNS) if out is None else out if (out / "recipe.json").exists() else None
+        if out is None:
+            return newest(RUNS, runs=runs, series=series)
+        return out if (out / "recipe.json").exists() or series_of(out) else None
     folder = folder_of(asked)
     if out is not None and out.resolve() != folder.resolve():
         raise UsageError(f"--out ({out}): --resume goes on in {folder}. Leave one of them out.")
@@ -38,34 +57,51 @@ def folder_of(asked: Path) -> Path:
     return asked if asked.is_dir() else asked.parent.parent
 
 
-def look(path: Path, *, new: bool, overwrite: bool = False) -> None:
+def look(path: Path, *, new: bool, overwrite: bool = False, series: bool = False) -> None:
     """Raise OutputError if `path` cannot be had now; changes nothing."""
-    if new:
-        refuse(path, overwrite)
     try:
         handle = os.open(path / LOCK, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
     except NotADirectoryError:
         with files.reported(path):
             raise
     except OSError:
-        return  # nobody has it, or taking it will say why
-    with os.fdopen(handle, "rb", buffering=0) as file:
-        if not _lock(file, shared=True):
-            raise _in_use(path, file)
+        pass  # nobody has it, or taking it will say why
+    else:
+        with os.fdopen(handle, "rb", buffering=0) as file:
+            if not _lock(file, shared=True):
+                raise _in_use(path, file)
+    if new:
+        refuse(path, overwrite, series=series)
 
 
-def refuse(path: Path, overwrite: bool) -> None:
-    """Raise OutputError unless a new run may have `path`."""
+def look_series(folder: Path, seed: int, count: int, *, new: bool, overwrite: bool = False) -> None:
+    """Raise OutputError if a series' folder or that of one of its runs cannot be had now."""
+    paths = seed_folders(folder, seed, count)
+    look(folder, new=new, overwrite=overwrite, series=True)
+    for path in paths:
+        look(path, new=not new and not recipe_of(path))
+
+
+def refuse(path: Path, overwrite: bool, *, series: bool = False) -> None:
+    """Raise OutputError unless a new run, or a new `series` of them, may have `path`."""
+    for parent in Path(os.path.realpath(path)).parents:
+        if recipe_of(parent):
+            raise OutputError(f"{path} is inside the run {parent}. Choose another --out.")
     recipe = recipe_of(path)
-    if recipe and not overwrite:
+    others = {} if recipe else series_of(path)
+    if (recipe or others) and is_trained(path):
+        if overwrite and bool(others) == series:
+            return
         rows, _ = read_epochs(path)
-        why = f"already holds a run (epoch {len(rows)} of {recipe['epochs']})"
+        why = f"already holds a run (epoch {len(rows)} of {recipe.get('epochs')})"
+        if others:
+            why = f"already holds a series ({len(others['runs'])} of {others['asked'] or '?'} runs)"
         what = "Use --resume to continue it or --overwrite to replace it"
-        raise OutputError(f"{path} {why}. {what}.")
-    for file in () if recipe else path.rglob("*"):
-        if not (file.is_dir() or file.name == LOCK or files.LEFTOVER.fullmatch(file.name)):
-            why = f"holds files but no run of fasttrain ({file.relative_to(path)})"
-            raise OutputError(f"{path} {why}. Choose another --out.")
+        raise OutputError(f"{path} {why}. {'Choose another --out' if overwrite else what}.")
+    file = None if recipe and overwrite else foreign_file(path)
+    if file:
+        why = f"holds files but no run of fasttrain ({file.relative_to(path)})"
+        raise OutputError(f"{path} {why}. Choose another --out.")
 
 
 def fresh(runs: Path, recipe_name: str, now: datetime) -> Path:
@@ -81,13 +117,39 @@ def fresh(runs: Path, recipe_name: str, now: datetime) -> Path:
     return folder
 
 
+def missing(path: Path) -> list[Path]:
+    """Those of `path` and its parents that are not there yet, `path` first."""
+    return [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
+
+
+def withdraw(path: Path, made: Sequence[Path]) -> None:
+    """Take away what a start that never trained has made, as far as that can be done.
+
+    `made` are the folders that it made, inner ones first. Only who holds the lock may call it.
+    """
+    inside = [run / name for run in (path, *seeds(path)) for name in FOLDERS]
+    with suppress(OutputError):
+        for file in own_files(path):
+            files.remove(file)
+    for file in (run / LOCK for run in (*seeds(path), path)):
+        with suppress(OSError):
+            file.unlink()
+    for folder in (*inside, *seeds(path), *made):
+        with suppress(OSError):
+            folder.rmdir()  # an empty one only
+
+
 def locked(folder: Path) -> IO[bytes]:
     """The lock file, open; the lock ends when it is closed or the process dies, however it dies."""
     path, flags = folder / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     with files.reported(path):
-        file = os.fdopen(os.open(path, flags, 0o666), "rb+", buffering=0)
-        if not _lock(file):
-            raise _in_use(folder, file)
+        while True:
+            file = os.fdopen(os.open(path, flags, 0o666), "rb+", buffering=0)
+            if not _lock(file):
+                raise _in_use(folder, file)
+            if _is_at(file, path):
+                break
+            file.close()  # a start that failed took it away meanwhile
         file.truncate(0)
         since = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
         file.write(f"pid {os.getpid()} on {socket.gethostname()} since {since}\n".encode())
@@ -101,57 +163,11 @@ def release(lock: IO[bytes]) -> None:
     lock.close()
 
 
-def read_epochs(path: Path) -> tuple[list[dict[str, Any]], str | None]:
-    """The rows of a run's metrics.jsonl up to the first damaged line, and a note if there is one.
-
-    `path` is the run directory; no file is no rows. Changes nothing.
-    """
-    rows: list[dict[str, Any]] = []
-    file = path / "metrics.jsonl"
-    with files.reported(file):
-        lines = file.read_bytes().splitlines() if file.exists() else []
-    for number, line in enumerate(lines, start=1):
-        row = _parsed(line)
-        if not row:
-            return rows, f"{file} is damaged in line {number} of {len(lines)}: read up to there."
-        rows.append(row)
-    return rows, None
-
-
-def recipe_of(path: Path) -> dict[str, Any]:
-    """The recipe of the run in `path`; empty if there is no run."""
-    found = _object(path / "recipe.json")
-    return found if {"recipe", "epochs"} <= found.keys() else {}
-
-
-def is_complete(path: Path) -> bool:
-    """Whether the run in `path` wrote all that it was to write, its report included."""
-    summary = _object(path / "summary.json")
-    return bool(summary.get("finished")) and (path / "report.html").exists()
-
-
-def newest(root: Path) -> Path | None:
-    """The unfinished run in `root` whose recipe.json was written last, if any.
-
-    Every start and resumption writes recipe.json; of equal times the later name wins.
-    """
-    runs = [run for run in root.glob("*") if recipe_of(run) and not is_complete(run)]
-    return max(runs, key=lambda run: ((run / "recipe.json").stat().st_mtime_ns, run), default=None)
-
-
-def _object(file: Path) -> dict[str, Any]:
+def _is_at(file: IO[bytes], path: Path) -> bool:
     try:
-        return _parsed(file.read_bytes())
-    except (OSError, ValueError):
-        return {}
-
-
-def _parsed(text: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _lock(file: IO[bytes], *, shared: bool = False) -> bool:

@@ -7,13 +7,14 @@ a typing error answer at once.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TextIO, cast
 
-from . import claim, launch
+from . import claim, launch, runs
 from .errors import (
     CheckpointError,
     Elsewhere,
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             name, options, given = read(arguments)
         except UsageError as error:
             raise error if launch.speaks() else Elsewhere(error.code) from None
-        return run(name, options, given, command=" ".join(["python -m fasttrain", *arguments]))
+        command = f"python -m fasttrain {shlex.join(arguments)}".rstrip()
+        return run(name, options, given, command=command)
     except Elsewhere as error:
         return error.code
     except (FasttrainError, Stopped) as error:
@@ -58,8 +60,9 @@ def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, com
     alone = "--runs" if name == "train" and options.runs else name
     if place.world > 1 and alone not in ("train", "find-lr"):
         raise UsageError(f"{alone}: needs one process. Start it without torchrun.")
-    if name == "train" and place.world == 1 and not options.runs:
-        asked = _claimed(options, given)
+    count = 0
+    if name == "train" and place.world == 1:
+        continued, given, count = asked = _claimed(options, given, place)
     from rich.console import Console
 
     from . import commands
@@ -89,23 +92,27 @@ def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, com
     elif name == "find-lr":
         with joined(place, device=str(given.get("device", "auto"))) as group:
             commands.search_lr(make(given), display=display, group=group)
-    elif options.runs:
+    elif count:
         from .series import train_runs
 
+        if options.resume is not None and continued is None:
+            display.say("nothing to resume: starting a new series")
         train_runs(
             make(given),
-            options.runs,
+            count,
             out=options.out,
             overwrite=options.overwrite,
-            go_on=options.resume is not None,
+            continued=Path(continued) if continued else None,
+            override=options.override and continued is not None,
+            profile=options.profile,
             display=display,
             command=command,
         )
     else:
         with joined(place, device=str(given.get("device", "auto"))) as group:
             if group.world > 1:  # the first one looks: the others might find what it has made
-                asked = group.share(_claimed(options, given) if group.first else None)
-            continued, given = asked
+                asked = group.share(_claimed(options, given, place) if group.first else None)
+            continued, given, _ = asked
             if options.resume is not None and continued is None:
                 display.say("nothing to resume: starting a new run")
             commands.train(
@@ -113,7 +120,7 @@ def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, com
                 out=options.out,
                 overwrite=options.overwrite,
                 continued=Path(continued) if continued else None,
-                override=options.override,
+                override=options.override and continued is not None,
                 profile=options.profile,
                 display=display,
                 group=group,
@@ -124,27 +131,43 @@ def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, com
 
 
 def _claimed(
-    options: argparse.Namespace, given: dict[str, Scalar]
-) -> tuple[str | None, dict[str, Scalar]]:
-    """What is to be resumed, and what was given laid over its recipe; OutputError if it, or the
-    folder of a new run, cannot be had."""
-    continued = None
+    options: argparse.Namespace, given: dict[str, Scalar], place: launch.Place
+) -> tuple[str | None, dict[str, Scalar], int]:
+    """What is to be resumed, what was given laid over its recipe, and the number of runs of a
+    series, 0 for a run; OutputError if it, or the folder of a new one, cannot be had."""
+    continued, count = None, options.runs or 0
     if options.resume is not None:
         named = None if options.resume is True else options.resume
-        continued = claim.run_to_continue(named, options.out)
+        continued = claim.run_to_continue(
+            named, options.out, runs=not count, series=place.world == 1
+        )
+    if continued:
+        found = runs.recipe_of(continued) if continued.is_dir() else {}
+        series = runs.series_of(continued) if continued.is_dir() and not found else {}
+        if count and not series:
+            raise UsageError(f"--runs ({count}): {continued} is no series. Leave it out.")
+        given = {**_saved_recipe(continued, series), **given}
+        count = count or series.get("asked", 0)
+        if series and not count:
+            raise UsageError(f"--resume ({continued}): how many runs? Add --runs.")
+        if series and place.world > 1:
+            raise UsageError(f"--resume ({continued}): a series needs one process.")
     folder = claim.folder_of(continued) if continued else options.out
-    if folder:
-        claim.look(folder, new=continued is None, overwrite=options.overwrite)
-    if continued is None:
-        return None, given
-    return str(continued), {**_saved_recipe(continued), **given}
+    new, seed = continued is None, make(given).seed
+    runs.seed_folders(claim.RUNS, seed, count)
+    if folder and count:
+        claim.look_series(folder, seed, count, new=new, overwrite=options.overwrite)
+    elif folder:
+        claim.look(folder, new=new, overwrite=options.overwrite)
+    return str(continued) if continued else None, given, count
 
 
-def _saved_recipe(continued: Path) -> dict[str, Scalar]:
+def _saved_recipe(continued: Path, series: dict[str, Any]) -> dict[str, Scalar]:
     import json
 
     try:
-        saved = json.loads((claim.folder_of(continued) / "recipe.json").read_text(encoding="utf-8"))
+        file = claim.folder_of(continued) / "recipe.json"
+        saved = series["recipe"] if series else json.loads(file.read_text(encoding="utf-8"))
         Recipe(**saved)
     except FileNotFoundError:
         what = (
@@ -154,7 +177,7 @@ def _saved_recipe(continued: Path) -> dict[str, Scalar]:
         raise CheckpointError(f"--resume ({continued}): {what}. Name one that is.") from None
     except (ValueError, TypeError, OSError) as error:
         raise CheckpointError(
-            f"--resume ({continued}): its recipe.json is damaged ({error}). Start a new run."
+            f"--resume ({continued}): its recipe is damaged ({error}). Start a new run."
         ) from None
     return saved
 

@@ -5,7 +5,6 @@ Here it is decided which run directory is meant; what happens in it is training.
 
 from __future__ import annotations
 
-import shlex
 import warnings
 from collections.abc import Callable, Collection
 from contextlib import nullcontext
@@ -15,10 +14,11 @@ from time import perf_counter
 
 from . import choices, environment, explain, memory, opening, resume
 from .build import build, splits
+from .bystander import Bystander
 from .data import CLASSES, Split
 from .display import Display
 from .distributed import joined
-from .errors import FasttrainError, Stopped
+from .errors import FasttrainError, Stopped, UsageError
 from .group import Group
 from .launch import local_batch
 from .ledger import Ledger
@@ -29,7 +29,9 @@ from .recipe import Recipe
 from .reckoning import headline
 from .report import compare, figures, html
 from .report.read import read
+from .rundir import RunDir
 from .signals import Signals
+from .texts import for_shell
 from .training import Training
 
 
@@ -45,14 +47,22 @@ def train(
     group: Group | None = None,
     command: str = "fasttrain.train",
     began: float | None = None,
+    series: Path | None = None,
+    begun: Callable[[], None] = lambda: None,
 ) -> list[Epoch]:
     """Train as `recipe` says into the run directory `out`, and return the history.
 
     `continued` is the run directory, or a checkpoint in one, to go on from; with `override` also
     under another recipe. With `profile` a few steps are recorded into its tensorboard folder.
+    `series` is the folder of the series that the run belongs to: it is what is resumed. `begun` is
+    called when data, device and rate are there, before the first step.
     Under torchrun it is joined with the other processes, unless they have joined `group` before.
     Raises what fasttrain.errors lists; Stopped after a signal, once the checkpoint is saved.
     """
+    if continued is None and override:
+        raise UsageError("--override: goes with --resume. Add it, or leave --override out.")
+    if continued is not None and overwrite:
+        raise UsageError("--overwrite: a run is resumed or replaced. Leave one of them out.")
     display = display or Display()
     ledger = Ledger(perf_counter() if began is None else began)
     ledger.parts["import"] = ledger.total
@@ -66,16 +76,23 @@ def train(
                 state = opening.saved_state(
                     folder, continued, recipe, display, group, override=override
                 )
-                if not (state and resume.is_over(state, recipe)):
-                    folder.reopen()
-                folder.write_json("recipe.json", recipe.as_dict())
+                folder.announce(recipe.as_dict())
                 about = {"command": command, "processes": group.world}
-                folder.write_json("environment.json", {**environment.describe(), **about})
                 training = Training(
                     recipe, folder, display, signals, ledger, group, profile=profile
                 )
                 with memory.told(recipe.batch_size, choices.device(recipe.device)):
                     training.prepare(state)
+                    if not (state and resume.is_over(state, recipe)):
+                        folder.reopen()
+                    opening.begin(
+                        folder,
+                        recipe,
+                        {**environment.describe(), **about},
+                        history=training.position.history,
+                        sweep=training.sweep,
+                    )
+                    begun()
                     training.run()
                 group.dissolve()  # the report may take minutes, and needs one process
                 if not group.first:
@@ -91,7 +108,7 @@ def train(
                 end = partial(draw_end, folder.path, whole=not seen, display=display)
                 _tried(end, _command("report", folder.path), display)
             except Stopped as stop:
-                raise _with_advice(stop, folder.path) from None
+                raise _with_advice(stop, folder, series or folder.path) from None
             display.say(headline(summary, folder.path))
             return training.position.history
 
@@ -113,6 +130,7 @@ def look_at(
     """
     display = display or Display()
     read(run)  # a wrong path is said before a checkpoint is looked for
+    html.refuse(run)
     subject = explain.open_run(run, device=device, splits=halves, say=display.say)
     if image is not None:
         display.say(str(_one_image(run, subject, image)))
@@ -136,6 +154,7 @@ def rebuild(
     display: Display | None = None,
 ) -> Path:
     """Draw a run's figures and its report.html anew, from the run directory alone."""
+    html.refuse(run)
     figures.draw_all(run, names=names)
     page = html.write(run)
     (display or Display()).say(f"report: {page}")
@@ -145,6 +164,7 @@ def rebuild(
 def compare_runs(runs: list[Path], *, page: Path, display: Display | None = None) -> None:
     """Say how several runs differ, in a table and as a page of curves."""
     display = display or Display()
+    compare.refuse(page)
     display.say(compare.compare(runs))
     display.say(f"page: {compare.write_page(runs, page)}")
 
@@ -188,10 +208,14 @@ def _tried(task: Callable[[], object], advice: str, display: Display) -> bool:
 
 
 def _command(name: str, run: Path) -> str:
-    return f"draw its report with: python -m fasttrain {name} {shlex.quote(str(run))}"
+    return f"draw its report with: python -m fasttrain {name} {for_shell(run)}"
 
 
-def _with_advice(stop: Stopped, path: Path) -> Stopped:
-    saved = "saved" if (path / "checkpoints" / "last.pt").exists() else "nothing to save yet"
-    advice = f"{stop}: {saved}. Resume with: python -m fasttrain --resume {path}"
-    return Stopped(advice, signum=stop.code - 128)
+def _with_advice(stop: Stopped, folder: RunDir | Bystander, resumed: Path) -> Stopped:
+    if folder.replaces:
+        advice = f"{folder.path} is as it was: nothing of the new run to save yet. Start it again."
+    else:
+        there = (folder.path / "checkpoints" / "last.pt").exists()
+        saved = "saved" if there else "nothing to save yet"
+        advice = f"{saved}. Resume with: python -m fasttrain --resume {for_shell(resumed)}"
+    return Stopped(f"{stop}: {advice}", signum=stop.code - 128)

@@ -13,7 +13,10 @@ EVAL_SHARE = 0.33
 
 
 class Plan(NamedTuple):
-    """How much there is to do: batches of training and of testing an epoch, and their sizes."""
+    """How much there is to do: batches of training and of testing an epoch, and their sizes.
+
+    `faster` are the flags of what is done sooner, for whom this is too much.
+    """
 
     epochs: int
     steps: int
@@ -21,6 +24,7 @@ class Plan(NamedTuple):
     test_batches: int
     test_images: int
     on_cpu: bool
+    faster: str = ""
 
 
 class Estimate:

@@ -58,6 +58,8 @@ def read(arguments: list[str]) -> tuple[str, argparse.Namespace, dict[str, Scala
         if takes_recipe and (text := getattr(options, field, None)) is not None
     }
     make(given)
+    if name == "train" and options.override and options.resume is None:
+        raise UsageError("--override: goes with --resume. Add it, or leave --override out.")
     return name, options, given
 
 

@@ -55,3 +55,12 @@ def level(target: Scalar) -> dict[str, Scalar]:
     """The sprint's settings for a target; beyond the last level, the last one's."""
     enough = (level for reached, level in LEVELS if isinstance(target, float) and target <= reached)
     return next(enough, LEVELS[-1][1])
+
+
+def faster(recipe: str, target: Scalar) -> str:
+    """The flags of what reaches an accuracy worth having sooner than the named recipe; or none."""
+    lowest = LEVELS[0][0]
+    if recipe != "sprint":
+        return "--recipe sprint"
+    above = target is None or (isinstance(target, float) and target > lowest)
+    return f"--recipe sprint --target-accuracy {lowest}" if above else ""

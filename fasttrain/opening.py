@@ -5,13 +5,13 @@ What is refused here is refused before any data or device is touched.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, claim, resume
+from . import checkpoint, claim, resume, runs
 from .bystander import Bystander
 from .display import Display
 from .group import Group
@@ -35,10 +35,25 @@ def run_dir(
         opened = RunDir.resume(claim.folder_of(continued))
     else:
         path = out or claim.fresh(claim.RUNS, recipe.recipe, datetime.now())
-        opened = RunDir.create(path, overwrite=overwrite)
+        opened = RunDir.create(path, overwrite=overwrite, made=[] if out else [path])
     with opened as folder:
         group.share(str(folder.path))
         yield folder
+
+
+def begin(
+    folder: RunDir | Bystander,
+    recipe: Recipe,
+    environment: dict[str, Any],
+    *,
+    history: Sequence[Epoch],
+    sweep: dict[str, Any],
+) -> None:
+    """Make the folder this run's, once nothing can be refused any more: data, device and rate."""
+    folder.begin(recipe.as_dict(), environment)
+    if sweep:
+        folder.write_json("lr_finder.json", sweep)
+    folder.rewrite_epochs([row._asdict() for row in history])
 
 
 def finished(
@@ -69,7 +84,7 @@ def saved_state(
 def _finished(
     continued: Path | None, recipe: Recipe, display: Display, *, override: bool
 ) -> list[list[float]] | None:
-    if continued is None or not (continued.is_dir() and claim.is_complete(continued)):
+    if continued is None or not (continued.is_dir() and runs.is_complete(continued)):
         return None
     state, _ = checkpoint.Checkpoints(continued / "checkpoints").latest()
     if state is None:

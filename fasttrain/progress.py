@@ -83,10 +83,10 @@ class Follower:
         left = self.estimate.left(run)
         if self.plan.on_cpu and not self.warned and left and left > TOO_LONG_ON_A_CPU:
             self.warned = True
+            faster = f" For a result today: {self.plan.faster}." if self.plan.faster else ""
             self.say(
                 f"On this CPU, at {self.estimate.images_per_second:,.0f} images/s, the whole run "
-                f"takes about {duration(left)}. For a result today: "
-                "--epochs 5 --train-limit 5000 --test-limit 1000."
+                f"takes about {duration(left)}.{faster}"
             )
 
 

@@ -5,7 +5,7 @@ Whoever opens one has it alone; claim.py says who may.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -13,66 +13,77 @@ from typing import Any
 from . import claim, files
 from .checkpoint import Checkpoints
 from .errors import CheckpointError, OutputError
+from .runs import FOLDERS, JSON_FILES, is_trained, own_files, recipe_of
 from .texts import encode, to_json
 
-JSON_FILES = ["misclassified.json", "class_accuracy.json", "lr_finder.json", "summary.json"]
-JSON_FILES += ["profile.json", "environment.json", "recipe.json"]
 # What is said of a network that a run that goes on may leave behind: of its end, and of its best.
 OF_THE_END = ["summary.json", "report.html", "misclassified.json", "class_accuracy.json"]
 OF_THE_END += ["analysis.npz", "figures/*.png"]
-FOLDERS = ("figures", "tensorboard", "checkpoints")
-# What fasttrain writes: --overwrite removes these and no others, recipe.json last, because until
-# then the folder is a run that can be overwritten again.
-OURS = (
-    "figures/*.png",
-    "tensorboard/**/events.out.tfevents.*",
-    *(f"tensorboard/**/*.pt.trace.json{suffix}" for suffix in ("", ".gz")),
-    *(f"checkpoints/{name}" for name in ("last.pt", "previous.pt", "best.pt")),
-    *(f"checkpoints/last.pt.damaged{number}" for number in ("", "-[0-9]*")),
-    *(f"checkpoints/{name}.pt.abandoned" for name in ("last", "previous", "best")),
-    *("analysis.npz", "metrics.jsonl", "profile.txt", "report.html", *JSON_FILES),
-)
 
 
 class RunDir(AbstractContextManager["RunDir"]):
-    """An open run directory, this process's alone until closed; recipe.json makes it a run."""
+    """An open run directory, this process's alone until closed; recipe.json makes it a run.
 
-    def __init__(self, path: Path, *, new: bool, overwrite: bool = False) -> None:
+    A start that fails before anything was trained leaves the folder as it found it.
+    """
+
+    def __init__(
+        self, path: Path, *, new: bool, overwrite: bool = False, made: Sequence[Path] = ()
+    ) -> None:
         """What `create` and `resume` share: lock, probe, clear, make the folders."""
         self.path = path
         self.figures, self.tensorboard = path / "figures", path / "tensorboard"
         self.checkpoints = Checkpoints(path / "checkpoints")
+        self._new, self._made, self.replaces = new, made, False
         self._lock = claim.locked(path)
         try:
             if new:
                 claim.refuse(path, overwrite)  # again: a run may have come and gone before the lock
+                if overwrite or recipe_of(path):
+                    _refuse_links(path)
             files.check_writable(path)
             for folder in (path, *(path / name for name in FOLDERS)):
                 files.make_folder(folder)
                 files.remove_leftovers(folder)
-            if overwrite:
-                _remove_old(path)
-        except BaseException:
-            self.close()
+            self.replaces = new and is_trained(path)
+            if new and not self.replaces:
+                self._clear()
+        except BaseException as error:
+            self.__exit__(type(error))
             raise
 
     @classmethod
-    def create(cls, path: Path, *, overwrite: bool = False) -> RunDir:
+    def create(cls, path: Path, *, overwrite: bool = False, made: Sequence[Path] = ()) -> RunDir:
         """Open a folder, made with its parents if missing, for a new run.
 
-        Raises OutputError, with nothing changed, if it is in use, holds files that are no run, or
-        holds a run and not `overwrite`, which removes that run's files and no others.
+        With `overwrite` the run that it holds is replaced when `begin` is called. `made` are the
+        folders that were made for this run before. Raises OutputError, with nothing changed, if it
+        is in use, holds files that are no run, or holds a run and not `overwrite`.
         """
-        claim.refuse(path, overwrite)
+        claim.look(path, new=True, overwrite=overwrite)
+        made = [*made, *claim.missing(path)]
         files.make_folder(path)
-        return cls(path, new=True, overwrite=overwrite)
+        return cls(path, new=True, overwrite=overwrite, made=made)
 
     @classmethod
     def resume(cls, path: Path) -> RunDir:
         """Open the folder of a run to add to it; CheckpointError if it holds none."""
-        if not claim.recipe_of(path):
+        if not recipe_of(path):
             raise CheckpointError(f"run ({path}): there is none. Name a run directory.")
         return cls(path, new=False)
+
+    def announce(self, recipe: dict[str, Any]) -> None:
+        """Say what a new run is to be, so that one killed before `begin` can be started anew."""
+        if self._new and not self.replaces:
+            self.write_json("recipe.json", recipe)
+
+    def begin(self, recipe: dict[str, Any], environment: dict[str, Any]) -> None:
+        """From here on the folder is this run's: what it replaces, or what never trained, goes."""
+        if self.replaces or not is_trained(self.path):
+            self._clear()
+        self._new, self.replaces = True, False
+        self.write_json("recipe.json", recipe)
+        self.write_json("environment.json", environment)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write one of JSON_FILES."""
@@ -98,14 +109,20 @@ class RunDir(AbstractContextManager["RunDir"]):
         """Let others in."""
         claim.release(self._lock)
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *rest: object) -> None:
+        failed = kind is not None and issubclass(kind, Exception)
+        if failed and self._new and not is_trained(self.path):
+            claim.withdraw(self.path, self._made)
         self.close()
 
+    def _clear(self) -> None:
+        """Remove the files of the run that was here before, and no others."""
+        for file in own_files(self.path):
+            files.remove(file)
 
-def _remove_old(path: Path) -> None:
+
+def _refuse_links(path: Path) -> None:
     for folder in (path / name for name in FOLDERS):
         if folder.is_symlink():
             why = f"is a link, and --overwrite removes nothing outside {path}"
             raise OutputError(f"{folder} {why}. Remove it, or choose another --out.")
-    for file in [file for pattern in OURS for file in path.glob(pattern) if not file.is_dir()]:
-        files.remove(file)

@@ -6,7 +6,8 @@ One run's accuracy is a draw from a distribution; a claim about a recipe needs i
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -14,11 +15,12 @@ from statistics import mean, stdev
 from time import perf_counter
 from typing import Any
 
-from . import environment, files
-from .claim import RUNS, fresh
+from . import claim, environment, files, resume
 from .commands import train
 from .display import Display
+from .errors import CheckpointError, UsageError
 from .recipe import Recipe
+from .runs import SERIES, is_trained, own_files, recipe_of, seed_folders, seeds, series_of
 
 KEPT = [
     *("best_test_accuracy", "final_test_accuracy", "final_test_accuracy_with_flips", "epochs"),
@@ -33,37 +35,115 @@ def train_runs(
     *,
     out: Path | None = None,
     overwrite: bool = False,
-    go_on: bool = False,
+    continued: Path | None = None,
+    override: bool = False,
+    profile: bool = False,
     display: Display | None = None,
     command: str = "fasttrain.train_runs",
 ) -> dict[str, Any]:
     """Train `runs` runs with the seeds from `recipe.seed` on into `out`/seed-N, one after the
-    other; write and return series.json: every run, failed ones too, their mean and spread.
+    other; write and return series.json: what was asked, every run done, their mean and spread.
 
-    With `go_on`, runs that are there are continued, and finished ones left alone.
+    `continued` is the folder of a series to go on with: its runs are resumed, finished ones left
+    alone. The other arguments are those of `train`, which raises what is raised here.
     """
     display = display or Display()
-    folder = out or fresh(RUNS, f"{recipe.recipe}-{runs}-runs", datetime.now())
+    before = _to_go_on_with(continued, recipe, runs, override=override) if continued else {}
+    if continued and _is_done(before, recipe, runs):
+        display.say(f"{continued} is finished: nothing to do.")
+        return before
+    name = f"{recipe.recipe}-{runs}-runs"
+    folder = continued or out or claim.fresh(claim.RUNS, name, datetime.now())
+    claim.look_series(folder, recipe.seed, runs, new=not continued, overwrite=overwrite)
+    paths = seed_folders(folder, recipe.seed, runs)
     rows: list[dict[str, Any]] = []
-    for seed in range(recipe.seed, recipe.seed + runs):
-        path = folder / f"seed-{seed}"
-        there = path if go_on and (path / "recipe.json").exists() else None
-        train(
-            replace(recipe, seed=seed),
-            out=path,
-            overwrite=overwrite,
-            continued=there,
-            display=display,
-            command=command,
-            began=perf_counter(),
-        )
-        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
-        rows.append({"seed": seed, **{key: summary[key] for key in KEPT if key in summary}})
-    found = {"command": command, **sum_up(rows, target=recipe.target_accuracy), "runs": rows}
-    described = {"environment": environment.describe(), "recipe": recipe.as_dict()}
-    files.write_json(folder / "series.json", {**found, **described})
+    asked = {"command": command, "asked": runs, "runs": rows, "recipe": recipe.as_dict()}
+
+    def begin() -> None:
+        if not rows:
+            if overwrite:
+                _clear(folder, paths)
+            files.write_json(folder / SERIES, asked)
+
+    made = [] if continued or out else [folder]
+    with _alone(folder, new=not continued, overwrite=overwrite, made=made):
+        if not is_trained(folder):
+            files.write_json(folder / SERIES, asked)
+        for number, path in enumerate(paths, start=1):
+            there = path if continued and recipe_of(path) else None
+            seed = recipe.seed + number - 1
+            display.say(f"run {number} of {runs}, seed {seed}")
+            train(
+                replace(recipe, seed=seed),
+                out=path,
+                overwrite=overwrite,
+                continued=there,
+                override=override and there is not None,
+                profile=profile,
+                display=display,
+                command=command,
+                began=perf_counter(),
+                series=folder,
+                begun=begin,
+            )
+            summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+            rows.append({"seed": seed, **{key: summary[key] for key in KEPT if key in summary}})
+            files.write_json(folder / SERIES, asked)
+        found = {**asked, **sum_up(rows, target=recipe.target_accuracy)}
+        files.write_json(folder / SERIES, {**found, "environment": environment.describe()})
     display.say(describe(found))
     return found
+
+
+def _to_go_on_with(continued: Path, recipe: Recipe, runs: int, *, override: bool) -> dict[str, Any]:
+    """The series to be resumed; raises what is raised where it cannot be, before any training."""
+    found = series_of(continued)
+    if not found:
+        raise CheckpointError(f"series ({continued}): there is none. Name the folder of one.")
+    if runs < found["asked"]:
+        raise UsageError(
+            f"--runs ({runs}): the series to be resumed has {found['asked']}. Leave it out, or "
+            "ask for more."
+        )
+    saved = Recipe(**found["recipe"])
+    resume.refuse_changes(saved, recipe, override=override)
+    return found
+
+
+def _is_done(found: dict[str, Any], recipe: Recipe, runs: int) -> bool:
+    """Whether this is what has been done before, all of it."""
+    return len(found["runs"]) == found["asked"] == runs and found["recipe"] == recipe.as_dict()
+
+
+@contextmanager
+def _alone(folder: Path, *, new: bool, overwrite: bool, made: Sequence[Path]) -> Iterator[None]:
+    """Hold a series' folder; one that fails before anything was trained leaves nothing in it."""
+    made = [*made, *claim.missing(folder)]
+    files.make_folder(folder)
+    lock = claim.locked(folder)
+    try:
+        if new:
+            claim.refuse(folder, overwrite, series=True)
+        files.check_writable(folder)
+        files.remove_leftovers(folder)
+        for file in [] if is_trained(folder) or not new else own_files(folder):
+            files.remove(file)  # of a start that was killed before it trained
+        yield
+    except Exception:
+        if new and not is_trained(folder):
+            claim.withdraw(folder, made)
+        raise
+    finally:
+        claim.release(lock)
+
+
+def _clear(folder: Path, paths: Sequence[Path]) -> None:
+    """Remove the runs of a series that is replaced, but for the first, which its successor has."""
+    old = [file for run in seeds(folder) if run != paths[0] for file in own_files(run)]
+    for file in [folder / SERIES, *old]:
+        # A run whose folder holds other files, too, can be replaced for as long as it is one.
+        if file.exists() and not (file.name == "recipe.json" and file.parent in paths):
+            files.remove(file)
 
 
 def sum_up(rows: Sequence[dict[str, Any]], *, target: float | None) -> dict[str, Any]:

@@ -1,10 +1,12 @@
-"""Standard output that may go away: a reader that leaves takes its lines with it, not the run.
+"""Standard output that may fail: it costs the lines that it cannot take, never the run.
 
-`python -m fasttrain | head -1`, a terminal that was closed, a full disk under a log.
+`python -m fasttrain | head -1`, a terminal that was closed, a full disk under a log, an encoding
+that lacks a path's letters.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from contextlib import suppress
@@ -12,7 +14,10 @@ from typing import Any, TextIO
 
 
 class Lasting:
-    """A text stream of which nothing is heard any more once its other end has gone."""
+    """A text stream of which nothing is heard any more once its other end has gone.
+
+    What its encoding has no letters for is written as escapes.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -20,6 +25,8 @@ class Lasting:
     def write(self, text: str) -> int:
         try:
             return self._stream.write(text)
+        except UnicodeEncodeError:
+            return self._stream.write(writable(text, self._stream))
         except OSError as error:
             self._end(error)
             return len(text)
@@ -42,8 +49,21 @@ class Lasting:
 def tell(line: str) -> None:
     """A line on stderr, if anybody is there."""
     with suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write(line + "\n")
+        sys.stderr.write(writable(line, sys.stderr) + "\n")
         sys.stderr.flush()
+
+
+def writable(text: str, stream: TextIO) -> str:
+    """`text` with escapes for what the stream's encoding cannot express: \\u043f for a letter."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def escape_letters() -> None:
+    """Let the standard streams take any letter: argparse and others print to them, too."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def open_missing() -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
+from pathlib import Path
 from typing import Any
 
 
@@ -18,6 +20,12 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
 def encode(text: str) -> bytes:
     """UTF-8; the lone surrogates of an undecodable path become the escapes that JSON has."""
     return text.encode("utf-8", "backslashreplace")
+
+
+def for_shell(path: Path) -> str:
+    """A path as a word of a command line that a person can copy."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def _finite(value: Any) -> Any:

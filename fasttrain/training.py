@@ -18,6 +18,7 @@ from .group import Group
 from .ledger import Ledger, summarise
 from .loop import Epoch, Hook, Run, fit
 from .lr_finder import restored
+from .named import faster
 from .profiling import Profiling
 from .range_test import range_test
 from .recipe import Recipe
@@ -45,19 +46,20 @@ class Training:
     ) -> None:
         self.recipe, self.folder, self.display = recipe, folder, display
         self.signals, self.ledger, self.group = signals, ledger, group
-        self.position = Run()
+        self.position, self.sweep = Run(), dict[str, Any]()
         self.best: Epoch | None = None  # the one in best.pt
         recorded = folder if profile and isinstance(folder, RunDir) else None
         self.profiling = Profiling(recorded, display) if recorded else None
 
     def prepare(self, state: dict[str, Any] | None) -> None:
-        """Load the data, build the parts, find the rate; go on from `state` if there is one."""
+        """Load the data, build the parts, find the rate, go on from `state`; write nothing yet."""
         recipe = self.recipe
         with self.ledger.part("data"), self.group.first_on_node():
             self.halves = splits(recipe, say=self.display.say, bar=self.display.bar)
         built = self.built = build(recipe, *self.halves, self.group)
         self._introduce()
         over = state is not None and resume.is_over(state, recipe)
+        self.changed = state is not None and not over and state["recipe"] != recipe.as_dict()
         # DDP lays its buckets anew after its first backward and then sums in another order: that
         # one must not be a step of the run, or a resumed run would differ.
         if (built.choices["compile"].value == "on" or self.group.world > 1) and not over:
@@ -75,7 +77,6 @@ class Training:
             self.schedule.seek(self.position.epoch * len(built.train) + self.position.step)
             self.ledger.load_state_dict(state["ledger"])
             self.best = settle(self.folder, state, self.display.say)
-        self.folder.rewrite_epochs([row._asdict() for row in self.position.history])
         built.train.seek(self.position.epoch + 1, self.position.step)
 
     def run(self) -> None:
@@ -88,6 +89,7 @@ class Training:
             len(built.test),
             len(self.halves[1].labels),
             built.device.type == "cpu",
+            faster(self.recipe.recipe, self.recipe.target_accuracy),
         )
         with ExitStack() as stack:
             with self.ledger.part("import"):
@@ -96,6 +98,8 @@ class Training:
             shown = stack.enter_context(self.display.follow(plan))
             stack.enter_context(self.signals.polled())
             saver = stack.enter_context(self._saver())
+            if self.changed:  # or, killed now, its checkpoint would not be of its recipe
+                saver.now(self.position)
             stop = stop_together(self.group, self.signals)
             together = partial(now_and_then, self.group, built.device)
             on_step: list[Hook] = [shown.step, together(saver.step, stop)]
@@ -192,5 +196,4 @@ class Training:
 
     def _find_lr(self) -> None:
         sweep = range_test(self.recipe, self.built, self.display, self.group)
-        self.folder.write_json("lr_finder.json", sweep._asdict())
-        self.built.step.lr = sweep.suggestion
+        self.sweep, self.built.step.lr = sweep._asdict(), sweep.suggestion

@@ -15,11 +15,11 @@ LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes, as file systems have it
 def path(text: str) -> Path:
     """A path whose names a file system can have."""
     why = ""
-    if not text or not text.isprintable():
+    if not text or not _is_printable(text):
         why = "must be a non-empty line of text"
-    elif any(len(name.encode()) > LONGEST_NAME for name in Path(text).parts):
+    elif any(len(_bytes(name)) > LONGEST_NAME for name in Path(text).parts):
         why = f"a name in it is longer than {LONGEST_NAME} bytes"
-    elif len(text.encode()) > LONGEST_PATH:
+    elif len(_bytes(text)) > LONGEST_PATH:
         why = f"is longer than {LONGEST_PATH} bytes"
     if why:
         raise UsageError(f"path ({shown(repr(text))}): {why}. See --help.")
@@ -38,6 +38,18 @@ def index(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
         raise _refused("--image", text, "from 0")
     return int(text)
+
+
+def _is_printable(text: str) -> bool:
+    """Also of letters that this process's locale cannot decode: then they are surrogates."""
+    try:
+        return _bytes(text).decode("utf-8", "replace").isprintable()
+    except UnicodeEncodeError:  # half a letter, which no file system has
+        return False
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _refused(flag: str, text: str, bounds: str) -> UsageError:

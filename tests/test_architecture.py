@@ -68,9 +68,10 @@ MAY_IMPORT = {
     "display": {"eta", "progress"},
     "scalars": {"files", "loop"},
     "checkpoint": {"errors", "files"},
-    "claim": {"errors", "files"},
+    "runs": {"errors", "files"},
+    "claim": {"errors", "files", "runs"},
     "streams": set(),
-    "rundir": {"claim", "errors", "files", "checkpoint", "texts"},
+    "rundir": {"claim", "errors", "files", "checkpoint", "runs", "texts"},
     "environment": {""},
     "resume": {"errors", "group", "loop", "recipe", "schedule", "step", "tally"},
     "saving": {"bystander", "checkpoint", "errors", "files", "ledger", "loop", "resume", "rundir"},
@@ -83,21 +84,22 @@ MAY_IMPORT = {
     "allocator": set(),
     "muon": set(),
     "reckoning": {"build", "eta", "group", "ledger", "loop", "recipe"},
-    "series": {"", "claim", "commands", "display", "environment", "files", "recipe", "rundir"},
+    "series": {"claim", "commands", "display", "environment", "errors", "files", "recipe"}
+    | {"resume", "runs"},
     "training": {"build", "bystander", "data", "display", "errors", "eta", "group", "ledger"}
-    | {"loop", "lr_finder", "profiling", "range_test", "reckoning", "recipe", "resume"}
+    | {"loop", "lr_finder", "named", "profiling", "range_test", "reckoning", "recipe", "resume"}
     | {"rundir", "saving", "scalars", "signals", "together"},
     "explain": {"analysis", "build", "checkpoint", "choices", "data", "errors", "files"}
     | {"gradcam", "loaders", "network", "recipe"},
     "opening": {"bystander", "checkpoint", "claim", "display", "group", "loop", "recipe"}
-    | {"resume", "rundir"},
-    "commands": {"build", "choices", "data", "display", "memory"}
+    | {"resume", "rundir", "runs"},
+    "commands": {"build", "bystander", "choices", "data", "display", "memory"}
     | {"environment", "errors", "explain", "ledger"}
     | {"loop", "lr_finder", "opening", "reckoning", "recipe", "report", "resume", "signals"}
-    | {"distributed", "group", "launch", "range_test", "training"},
+    | {"distributed", "group", "launch", "range_test", "rundir", "texts", "training"},
     "flags": {"", "errors", "recipe", "values"},
     "cli": {"claim", "commands", "series", "data", "doctor", "errors", "flags", "display"}
-    | {"choices", "distributed", "launch", "memory", "recipe", "streams"},
+    | {"choices", "distributed", "launch", "memory", "recipe", "runs", "streams"},
     "__main__": {"cli", "signals", "streams"},
     "": set(),
 }

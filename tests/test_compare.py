@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 from fixture_run import put, write_run
 
+from fasttrain import cli
 from fasttrain.errors import CheckpointError, UsageError
 from fasttrain.report.compare import compare, write_page
 
@@ -106,3 +109,75 @@ def test_what_is_no_run_and_what_is_alone_cannot_be_compared(runs, tmp_path):
         compare([runs[0], tmp_path / "missing"])
     with pytest.raises(CheckpointError, match="is no run of fasttrain"):
         write_page([runs[0], tmp_path], tmp_path / "compare.html")
+
+
+def everything(root: Path) -> dict[str, bytes | str]:
+    return {
+        str(path): str(path.readlink()) if path.is_symlink() else path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_symlink() or path.is_file()
+    }
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        *("a/recipe.json", "a/metrics.jsonl", "a/report.html", "a/new.json", "a/profile.txt"),
+        *("a/checkpoints/last.pt", "a/checkpoints/new.html", "a", "folder", "folder/linked.html"),
+        *("mine.html", "empty.html", "notes.txt", "link.html", "dangling.html", "pipe"),
+    ],
+)
+def test_a_page_replaces_nothing_that_compare_did_not_draw(out, tmp_path, capsys):
+    for name in "ab":
+        write_run(tmp_path / name, epochs=1)
+    (tmp_path / "a" / "report.html").write_text("<title>a</title>")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "mine.html").write_text("<title>recipes of my aunt</title>")
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "empty.html").touch()
+    (tmp_path / "link.html").symlink_to(tmp_path / "a" / "recipe.json")
+    (tmp_path / "folder" / "linked.html").symlink_to(tmp_path / "mine.html")
+    (tmp_path / "dangling.html").symlink_to(tmp_path / "a" / "nothing.html")
+    os.mkfifo(tmp_path / "pipe")
+    before = everything(tmp_path)
+    words = [str(tmp_path / name) for name in ("a", "b")]
+    assert cli.main(["compare", *words, "--out", str(tmp_path / out)]) == 6
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert re.fullmatch(
+        r"fasttrain: error: page \(.*\): is .*\. Choose another --out\.\n", shown.err
+    )
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize("out", ["new.html", "deep/new/page.html", "a/compare.html", "new"])
+def test_its_own_page_it_draws_anew(out, tmp_path, capsys):
+    for name in "ab":
+        write_run(tmp_path / name, epochs=1)
+    words = [*(str(tmp_path / name) for name in ("a", "b")), "--out", str(tmp_path / out)]
+    assert cli.main(["compare", *words]) == 0
+    drawn = (tmp_path / out).read_text()
+    (tmp_path / out).write_text(drawn + "<!-- of before -->")
+    assert cli.main(["compare", *words]) == 0
+    assert (tmp_path / out).read_text() == drawn
+
+
+@pytest.mark.parametrize("command", ["report", "explain"])
+@pytest.mark.parametrize("what", ["a page", "a link", "linked figures"])
+def test_a_report_replaces_nothing_that_is_not_its_runs(command, what, tmp_path, capsys):
+    run, outside = write_run(tmp_path / "a", epochs=1), tmp_path / "outside"
+    shutil.rmtree(run / "figures", ignore_errors=True)
+    (run / "report.html").unlink(missing_ok=True)
+    outside.mkdir()
+    (outside / "loss.png").write_text("mine")
+    (outside / "page.html").write_text("mine")
+    if what == "linked figures":
+        (run / "figures").symlink_to(outside)
+    elif what == "a link":
+        (run / "report.html").symlink_to(outside / "page.html")
+    else:
+        (run / "report.html").write_text("<title>mine</title>")
+    before = everything(tmp_path)
+    assert cli.main([command, str(run)]) == 6
+    assert "ove it away." in capsys.readouterr().err
+    assert everything(tmp_path) == before

@@ -1,6 +1,5 @@
 """Running out of memory is told with batch, peak and a smaller batch, and nothing is changed."""
 
-import json
 import re
 
 import pytest
@@ -76,7 +75,7 @@ def test_a_full_gpu_ends_a_run_with_8_and_the_batch_stays_what_it_was(
     with pytest.raises(OutOfMemory, match=r"--batch-size \(16\).* Try --batch-size 8") as caught:
         fasttrain.train(small(), out=tmp_path / "a")
     assert caught.value.code == 8
-    assert json.loads((tmp_path / "a" / "recipe.json").read_text())["batch_size"] == 16
+    assert not (tmp_path / "a").exists(), "it never trained"
     assert full.seen == 2  # it was not tried again
     full.at = 3
     words = [

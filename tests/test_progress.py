@@ -1,13 +1,25 @@
 import io
 
+import pytest
 import torch
 from rich.console import Console
 
 from fasttrain.display import Display
 from fasttrain.eta import Plan
+from fasttrain.flags import read
 from fasttrain.loop import Epoch, Run
+from fasttrain.named import faster
+from fasttrain.recipe import make
 
-PLAN = Plan(epochs=50, steps=390, batch_size=128, test_batches=40, test_images=10_000, on_cpu=True)
+PLAN = Plan(
+    epochs=50,
+    steps=390,
+    batch_size=128,
+    test_batches=40,
+    test_images=10_000,
+    on_cpu=True,
+    faster="--recipe sprint",
+)
 
 
 def follow(terminal, seconds, steps, monkeypatch):
@@ -44,7 +56,7 @@ def test_a_mission_that_takes_days_on_a_cpu_says_so_early_and_once(monkeypatch):
     said = follow(False, 2.0, 25, monkeypatch)
     assert said.count("On this CPU, at 64 images/s, the whole run takes about 1") == 1
     assert said.index("On this CPU") < said.index("step 20 of 390")
-    assert "--epochs 5 --train-limit 5000" in said
+    assert "For a result today: --recipe sprint.\n" in said
     assert "On this CPU" not in follow(False, 0.001, 25, monkeypatch)
 
 
@@ -65,3 +77,24 @@ def test_a_bar_over_steps_is_one_line_where_there_is_no_terminal():
     with Display(Console(file=text, force_terminal=True, width=80)).steps("range test", 25) as show:
         show(10)
     assert "10/25" in text.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        ({}, "--recipe sprint"),
+        ({"recipe": "reference"}, "--recipe sprint"),
+        ({"recipe": "sprint", "target_accuracy": 0.94}, "--recipe sprint --target-accuracy 0.88"),
+        ({"recipe": "sprint"}, "--recipe sprint --target-accuracy 0.88"),
+        ({"recipe": "sprint", "target_accuracy": 0.88}, ""),
+    ],
+)
+def test_what_is_advised_is_faster_than_what_is_done_and_can_be_typed(given, advice):
+    asked = make(given)
+    assert faster(asked.recipe, asked.target_accuracy) == advice
+    taken = make(read(advice.split())[2])
+    cost = (lambda r: r.epochs * sum(map(int, r.widths.split(",")))) if advice else lambda r: 0
+    if asked.model == "sprint":
+        assert cost(taken) <= cost(asked)
+    elif advice:
+        assert (taken.model, taken.epochs) == ("sprint", 8)

@@ -122,7 +122,7 @@ def test_what_described_the_end_of_a_run_goes_when_the_run_goes_on(done, tmp_pat
         assert not (path / "report.html").exists()
         raise Stopped("now", signum=15)
 
-    monkeypatch.setattr(training.Training, "prepare", interrupted)
+    monkeypatch.setattr(training.Training, "run", interrupted)
     with pytest.raises(Stopped):
         fasttrain.train(small(epochs=3), continued=path, override=True)
     assert claim.newest(tmp_path) == path

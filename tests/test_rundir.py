@@ -95,8 +95,11 @@ def test_overwriting_removes_every_file_of_the_old_run_and_no_other(tmp_path):
     outside = tmp_path / "outside.json"
     outside.write_text("not in the run")
     (path / "summary.json").symlink_to(outside)
+    before = set(snapshot(path))
     with RunDir.create(path, overwrite=True) as run:
-        assert set(snapshot(path)) == {*foreign, ".lock"}
+        assert set(snapshot(path)) == before, "until its successor begins it is as it was"
+        run.begin(RECIPE, {})
+        assert set(snapshot(path)) == {*foreign, ".lock", "recipe.json", "environment.json"}
         assert read_epochs(path) == ([], None)
         assert run.checkpoints.latest() == (None, [])
     assert outside.read_text() == "not in the run"

@@ -100,7 +100,8 @@ def test_a_run_without_a_recorded_step_says_so(tmp_path):
 def test_overwriting_the_run_removes_what_the_profile_left(profiled, tmp_path):
     for name in ("recipe.json", "profile.txt", "profile.json"):
         (tmp_path / name).write_bytes((profiled[0] / name).read_bytes())
-    with RunDir.create(tmp_path, overwrite=True):
+    with RunDir.create(tmp_path, overwrite=True) as folder:
+        folder.begin({}, {})
         assert not list(tmp_path.glob("profile*"))
 
 

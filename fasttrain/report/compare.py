@@ -5,15 +5,18 @@ The table holds what came out, and only those lines of the recipes that differ.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import UsageError
-from .files import write_whole
+from .files import refuse_foreign, write_whole
 from .overlaid import TITLES, curves, names
 from .page import chart, document, esc, scrolled, section
 from .read import Run, read
 from .words import MISSING, fact, hardware, listed, percent, plain, tenths, unfinished, whole
+
+OURS = re.compile(r"<title>\d+ runs of fasttrain</title>")
 
 
 def compare(runs: list[Path]) -> str:
@@ -29,9 +32,18 @@ def compare(runs: list[Path]) -> str:
 
 
 def write_page(runs: list[Path], out: Path) -> Path:
-    """Write the page that compares the runs to the file `out`; return it. Raises as compare()."""
+    """Write the page that compares the runs to the file `out`; return it.
+
+    Raises as compare(), and OutputError where `out` is a file of anything else.
+    """
+    refuse(out)
     found = _read(runs)
     return write_whole(out, page(found))
+
+
+def refuse(out: Path) -> None:
+    """Raise OutputError if the page would replace anything but an earlier page of its kind."""
+    refuse_foreign(out, OURS)
 
 
 def page(runs: list[Run]) -> str:

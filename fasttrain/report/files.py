@@ -5,8 +5,11 @@ A person who looks at a run should read what to do, not where Python stood.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,11 +36,49 @@ def write_whole(path: Path, text: str) -> Path:
         # Named so that the next start of the run takes it away, should this one be killed now.
         draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
         try:
-            draft.write_text(text, encoding="utf-8")
+            draft.write_text(text, encoding="utf-8", errors="backslashreplace")
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
     return path
+
+
+def refuse_foreign(path: Path, mark: re.Pattern[str], *, run: bool = False) -> None:
+    """Raise OutputError unless `path` may become a page of ours: new, or one with our `mark`.
+
+    `run`: the page belongs to a run. Any other may stand in a run's folder, beside its files, but
+    is none of them.
+    """
+    why, file = "", os.path.realpath(path)
+    if path.is_symlink():
+        why = "is a link"
+    elif os.path.isdir(file):
+        why = "is a folder"
+    elif os.path.lexists(file):
+        why = "" if _has(path, mark) else "is a file that fasttrain did not draw"
+    for folder in [] if run or why else Path(file).parents:
+        beside = folder == Path(file).parent and path.suffix == ".html"
+        if _holds_a_run(folder) and (not beside or path.name == "report.html"):
+            why = f"is for the run in {folder} alone"
+    if why:
+        what = "Move it away" if run else "Choose another --out"
+        raise OutputError(f"page ({path}): {why}. {what}.")
+
+
+def _has(path: Path, mark: re.Pattern[str]) -> bool:
+    with writing(path):
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False
+        with path.open("rb") as file:
+            return bool(mark.search(file.read().decode(errors="replace")))
+
+
+def _holds_a_run(folder: Path) -> bool:
+    try:
+        found = json.loads((folder / "recipe.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and "epochs" in found
 
 
 def damaged(path: Path, problem: object) -> CheckpointError:

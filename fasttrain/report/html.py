@@ -5,11 +5,13 @@ Rebuilt from the run directory alone, at any time, also while the run still trai
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+from ..errors import OutputError
 from . import class_table, headline, pictures, sections
 from .charts import Spec, curves, drawable, range_test
-from .files import write_whole
+from .files import refuse_foreign, write_whole
 from .page import document, esc
 from .read import Run, read
 from .words import percent
@@ -24,6 +26,7 @@ NAMES = {
     "time": "Time",
     "details": "In full",
 }
+OURS = re.compile(r"Drawn by fasttrain")
 
 
 def write(run_dir: Path) -> Path:
@@ -31,7 +34,17 @@ def write(run_dir: Path) -> Path:
 
     Raises what read() raises, and OutputError if it cannot be written.
     """
-    return write_whole(run_dir / "report.html", page(read(run_dir)))
+    drawn = page(read(run_dir))
+    refuse(run_dir)
+    return write_whole(run_dir / "report.html", drawn)
+
+
+def refuse(run_dir: Path) -> None:
+    """Raise OutputError if the page or a figure would replace what is not the run's."""
+    refuse_foreign(run_dir / "report.html", OURS, run=True)
+    if (run_dir / "figures").is_symlink():
+        why = "is a link, and a report writes nothing outside its run"
+        raise OutputError(f"{run_dir / 'figures'} {why}. Move it away.")
 
 
 def page(run: Run) -> str:
