@@ -23,7 +23,7 @@ from .ledger import gemm_rate, training_flops
 from .probe import LOADED, Rate, busy_share, loader_rate, step_rate, training_rate
 from .recipe import FIELDS, Recipe
 
-SMALLEST_BATCH, LARGEST_BATCH = 8, 4096  # that are tried
+SMALLEST_BATCH, LARGEST_BATCH = 2, 4096  # that are tried; BatchNorm refuses a batch of one
 Say = Callable[[str], None]
 
 
@@ -71,7 +71,7 @@ def measure(of: Subject, *, seconds: float, say: Say) -> Measured:
         step=step.median,
         both=both,
         wait=waiting,
-        mfu=_mfu(of, step, say),
+        mfu=_mfu(of, step, min(1.0, 0.1 * seconds), say),
         spread=(step.high - step.low) / step.median,
         busy=busy,
         compiled=built.choices["compile"].value == "on",
@@ -123,9 +123,9 @@ def _training(
     return rate.median, waiting
 
 
-def _mfu(of: Subject, step: Rate, say: Say) -> float:
+def _mfu(of: Subject, step: Rate, seconds: float, say: Say) -> float:
     dtype = of.built.step.amp or torch.float32
-    peak = gemm_rate(of.built.device, dtype, tries=3)
+    peak = gemm_rate(of.built.device, dtype, seconds=seconds)
     used = step.median * training_flops(of.built.step.model) / peak
     name = str(dtype).removeprefix("torch.")
     say(f"{'matrix product, ' + name:24} {peak / 1e9:10,.0f} GFLOP/s; the step uses {used:.0%}")

@@ -21,7 +21,7 @@ from .lr_finder import restored
 from .profiling import Profiling
 from .range_test import range_test
 from .recipe import Recipe
-from .reckoning import reckon
+from .reckoning import measure_rates, reckon
 from .rundir import RunDir
 from .saving import Saver
 from .scalars import scalars
@@ -56,6 +56,7 @@ class Training:
             self.halves = splits(recipe, say=self.display.say, bar=self.display.bar)
         built = self.built = build(recipe, *self.halves, self.group)
         self._introduce()
+        measure_rates(recipe, built, self.ledger, say=self.display.say)
         over = state is not None and resume.is_over(state, recipe)
         # DDP lays its buckets anew after its first backward and then sums in another order: that
         # one must not be a step of the run, or a resumed run would differ.
@@ -116,6 +117,7 @@ class Training:
                 saver.now(self.position)
                 self.group.highest(0)  # none leaves before rank 0 has saved
                 raise
+        measure_rates(self.recipe, built, self.ledger, say=self.display.say)
         self.reckoning = reckon(self.recipe, built, self.position.history, self.ledger, self.group)
 
     def sum_up(self, *, finished: bool = False) -> dict[str, Any]:
@@ -126,8 +128,7 @@ class Training:
             summary = summarise(
                 [row._asdict() for row in rows],
                 built.step.model,
-                device=built.device,
-                dtype=built.step.amp or torch.float32,
+                gemm_rates=self.ledger.rates[built.step.amp or torch.float32],
             )
         parts = self.ledger.parts
         parts["eval"] = self.position.eval_seconds

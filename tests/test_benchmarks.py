@@ -7,8 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import bench_checkpoint, bench_lr_finder, bench_sgd, bench_step, bench_tally
-from benchmarks import conftest, scaling, sprints, switches, table
+from benchmarks import (
+    bench_checkpoint,
+    bench_lr_finder,
+    bench_sgd,
+    bench_step,
+    bench_tally,
+    conftest,
+    scaling,
+    sprints,
+    switches,
+    table,
+)
 from benchmarks.peers import amp_loop
 from fasttrain.build import build, splits
 from fasttrain.data import synthetic

@@ -29,6 +29,31 @@ def test_a_cpu_gets_bf16_only_where_it_multiplies_it():
     assert choices.amp("fp16", CPU).value == "fp16"
 
 
+@pytest.mark.parametrize("asked", ["fp16", "bf16"])
+@pytest.mark.parametrize(
+    ("has", "native", "better"),
+    [
+        ({}, (), "off"),
+        ({"avx512_bf16": True}, ("bf16",), "bf16"),
+        ({"amx_tile": True, "amx_bf16": True}, ("bf16",), "bf16"),
+        ({"avx512_fp16": True}, ("fp16",), "off"),
+        ({"avx512_fp16": True, "amx_bf16": True}, ("fp16", "bf16"), ""),
+    ],
+)
+def test_what_a_cpu_emulates_is_said_to_be_slow_with_what_to_use(
+    asked, has, native, better, monkeypatch
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    choice = choices.amp(asked, CPU)
+    assert choice.value == asked
+    if asked in native:
+        assert choice.why == "asked for"
+    else:
+        assert f"no {asked} instructions and is many times slower" in choice.why
+        assert choice.why.endswith(f"Use --amp {better}")
+    assert choices.amp("off", CPU).why == "asked for"
+
+
 def test_auto_does_not_compile_on_a_cpu_and_says_why():
     choice = choices.compiled("auto", CPU, steps=10**6)
     assert choice.value == "off"
