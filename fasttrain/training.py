@@ -11,6 +11,7 @@ import torch
 from . import resume
 from .build import build, schedule, splits
 from .bystander import Bystander
+from .contention import Contention
 from .display import Display
 from .errors import Stopped
 from .eta import Plan
@@ -95,6 +96,8 @@ class Training:
             stack.enter_context(self.signals.polled())
             saver = stack.enter_context(self._saver())
             stop = stop_together(self.group, self.signals)
+            images = self.halves[0].images[: plan.batch_size]
+            slowed = Contention(built.step, images, ledger=self.ledger, say=self.display.say)
             together = partial(now_and_then, self.group, built.device)
             on_step: list[Hook] = [shown.step, together(saver.step, stop)]
             if self.profiling:
@@ -108,7 +111,7 @@ class Training:
                     self.recipe.epochs,
                     run=self.position,
                     on_step=on_step,
-                    on_epoch=[saver.epoch, shown.epoch, write, stop],
+                    on_epoch=[saver.epoch, shown.epoch, write, stop, slowed.epoch],
                     until=self._enough,
                     total=self.group.sum,
                     align=self.group.align,

@@ -43,7 +43,18 @@ MAY_IMPORT = {
     "timeline": {"intervals"},
     "bottleneck": set(),
     "probe": {"data", "step", "timeline", "trace"},
-    "measure": {"bottleneck", "build", "choices", "data", "errors", "ledger", "probe", "recipe"},
+    "contention": {"ledger", "loop", "step"},
+    "measure": {
+        "bottleneck",
+        "build",
+        "choices",
+        "contention",
+        "data",
+        "errors",
+        "ledger",
+        "probe",
+        "recipe",
+    },
     "inventory": {"", "data", "environment", "optim"},
     "largest": {"allocator", "lr_finder", "memory", "step"},
     "doctor": {"bottleneck", "build", "data", "display", "inventory", "largest", "measure"}
@@ -78,7 +89,17 @@ MAY_IMPORT = {
     "muon": set(),
     "reckoning": {"build", "eta", "group", "ledger", "loop", "recipe"},
     "series": {"", "claim", "commands", "display", "environment", "files", "recipe", "rundir"},
-    "training": {"build", "bystander", "data", "display", "errors", "eta", "group", "ledger"}
+    "training": {
+        "build",
+        "bystander",
+        "contention",
+        "data",
+        "display",
+        "errors",
+        "eta",
+        "group",
+        "ledger",
+    }
     | {"loop", "lr_finder", "profiling", "range_test", "reckoning", "recipe", "resume"}
     | {"rundir", "saving", "scalars", "signals", "together"},
     "explain": {"analysis", "build", "checkpoint", "choices", "data", "errors", "files"}
