@@ -176,9 +176,13 @@ def test_the_table_of_scaling_on_paper_is_what_its_script_computes():
     assert scaling.all_reduce(8) < scaling.all_reduce(64) < scaling.all_reduce(512)
 
 
+@pytest.fixture(scope="module")
+def before():
+    return _learned(switches.SWITCHES[switches.AS_IT_IS])
+
+
 @pytest.mark.parametrize("name", [name for name in switches.SWITCHES if name != switches.AS_IT_IS])
-def test_a_switch_changes_what_is_learned_and_leaves_nothing_behind(name):
-    before = _learned(switches.SWITCHES[switches.AS_IT_IS])
+def test_a_switch_changes_what_is_learned_and_leaves_nothing_behind(name, before):
     changed = _learned(switches.SWITCHES[name])
     assert changed.isfinite().all()
     assert not torch.equal(changed, before)
