@@ -1,9 +1,14 @@
+import io
 from pathlib import Path
 
 import pytest
+import tiny_runs
 import torch
+from rich.console import Console
 
+import fasttrain
 from fasttrain import choices
+from fasttrain.display import Display
 from fasttrain.errors import EnvironmentProblem
 
 CPU = torch.device("cpu")
@@ -52,6 +57,17 @@ def test_what_a_cpu_emulates_is_said_to_be_slow_with_what_to_use(
         assert f"no {asked} instructions and is many times slower" in choice.why
         assert choice.why.endswith(f"Use --amp {better}")
     assert choices.amp("off", CPU).why == "asked for"
+
+
+@pytest.mark.parametrize(("amp", "said"), [("fp16", True), ("off", False)])
+def test_a_run_in_an_emulated_precision_says_what_to_use(amp, said, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    text = io.StringIO()
+    recipe = tiny_runs.small(amp=amp, epochs=1)
+    display = Display(Console(file=text, width=200))
+    fasttrain.train(recipe, out=tmp_path / "a", display=display)
+    line = "  amp fp16 (asked for, but this CPU has no fp16 instructions and is many times slower "
+    assert (line + "with it. Use --amp off)\n" in text.getvalue()) == said
 
 
 def test_auto_does_not_compile_on_a_cpu_and_says_why():

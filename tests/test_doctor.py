@@ -228,7 +228,8 @@ def test_the_doctor_says_what_it_found_chose_and_measured():
     assert 0 < found.mfu < 1.5
     assert [trial.change for trial in found.loaders] == ["--loader resident"]
     bf16 = ["--amp bf16"] if cpu_multiplies_bf16() else []
-    assert [trial.change for trial in found.steps] == bf16
+    others = [trial.change for trial in found.steps if trial.kind != "threads"]
+    assert others == bf16
 
 
 def test_a_machine_without_the_asked_gpu_is_described_before_it_is_refused():
