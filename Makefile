@@ -29,7 +29,7 @@ soak: $(READY)
 
 bench: $(READY)
 	mkdir -p .benchmarks
-	$(RUN) -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-disable-gc \
+	$(RUN) -m pytest benchmarks --benchmark-only --benchmark-disable-gc \
 	  --benchmark-json=.benchmarks/raw.json $(ARGS)
 	$(RUN) -m benchmarks.table .benchmarks/raw.json $(NAME)
 

@@ -17,6 +17,7 @@ from benchmarks.conftest import DEVICE, batch, wait
 from fasttrain import tally
 
 BATCH, ROUNDS = 128, 12
+LARGEST_SHARE = 0.002  # of a step, that every step may pay
 
 
 def test_what_noticing_costs(benchmark):
@@ -39,13 +40,14 @@ def test_what_noticing_costs(benchmark):
             wait()
             seconds[name].append(perf_counter() - began)
 
-    benchmark.group = f"noticing NaN, batch {BATCH}, {DEVICE.type}"
-    benchmark.pedantic(take_turns, rounds=ROUNDS, warmup_rounds=1)
+    take_turns()
     for times in seconds.values():
-        del times[:1]  # the warm-up's
+        times.clear()
+    benchmark.group = f"noticing NaN, batch {BATCH}, {DEVICE.type}"
+    benchmark.pedantic(take_turns, rounds=ROUNDS)
     benchmark.extra_info["seconds"] = {name: median(times) for name, times in seconds.items()}
     benchmark.extra_info["share_of_a_step"] = {
         name: median(a / b for a, b in zip(seconds[name], seconds["step"], strict=True))
         for name in ("watch", "norm")
     }
-    assert benchmark.extra_info["share_of_a_step"]["watch"] < 0.002
+    assert benchmark.extra_info["share_of_a_step"]["watch"] < LARGEST_SHARE

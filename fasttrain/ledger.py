@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from time import perf_counter
 from typing import Any
 
@@ -13,7 +12,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-GEMM_SIDE = 2048
+GEMM_SIDES = (256, 512, 1024, 2048)
+GEMM_TRIES = 15
+GEMM_SECONDS = 1.0  # that a measurement of the rate may take, however slow the machine
+DIFFERS = 0.25  # of the higher rate: quiet machines stay within a tenth
 PARTS = ("import", "data", "lr_finder", "compile", "train", "data_wait", "eval", "checkpoint")
 
 
@@ -23,6 +25,7 @@ class Ledger:
     def __init__(self, began: float) -> None:
         self.began = began
         self.parts = dict.fromkeys((*PARTS, "analysis"), 0.0)
+        self.rates: dict[torch.dtype, list[float]] = {}  # of matrix products, as measured
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -41,6 +44,26 @@ class Ledger:
     def split(self) -> dict[str, float]:
         """The parts with what none of them explains as `other`: they add up to the total."""
         return {**self.parts, "other": self.total - sum(self.parts.values())}
+
+    def measure_rates(self, device: torch.device, dtypes: set[torch.dtype]) -> None:
+        """Measure the rates of matrix products in each of `dtypes`, as part of the analysis."""
+        with self.part("analysis"):
+            for dtype in dtypes:
+                self.rates.setdefault(dtype, []).append(gemm_rate(device, dtype))
+
+    def rate(self, dtype: torch.dtype) -> float:
+        """FLOP/s in `dtype`: the highest measured, which other programs slowed down least."""
+        return max(self.rates[dtype])
+
+    def notes(self) -> list[str]:
+        """A line for each rate that was not the same before and after training."""
+        return [
+            f"the rate of matrix products in {str(dtype).removeprefix('torch.')} differs: "
+            f"{rates[0] / 1e9:,.0f} GFLOP/s before training, {rates[-1] / 1e9:,.0f} after it. "
+            "Something else ran on this machine: take speeds and mfu with care"
+            for dtype, rates in self.rates.items()
+            if min(rates[0], rates[-1]) < (1 - DIFFERS) * max(rates[0], rates[-1])
+        ]
 
     def state_dict(self) -> dict[str, float]:
         return {**self.parts, "total": self.total}
@@ -62,35 +85,56 @@ def training_flops(model: nn.Module, shape: tuple[int, int, int] = (3, 32, 32)) 
     return counter.get_total_flops() // 2
 
 
-@lru_cache
-def gemm_rate(device: torch.device, dtype: torch.dtype, *, tries: int = 15) -> float:
-    """Measured FLOP/s of a 2048^3 matrix product on `device`, the best of `tries`: MFU's
-    denominator."""
-    a = torch.randn(GEMM_SIDE, GEMM_SIDE, device=device).to(dtype)
-    best = float("inf")
-    for _ in range(tries):
+def gemm_rate(device: torch.device, dtype: torch.dtype, *, seconds: float = GEMM_SECONDS) -> float:
+    """Measured FLOP/s of a square matrix product on `device` within about `seconds`: MFU's
+    denominator.
+
+    It is the best of 15 of side 2048, or of fewer and smaller ones where these take too long.
+    """
+    calls = 20 if device.type == "cuda" else 1  # a GPU's clock would see the wait for one
+
+    def product(side: int) -> float:
+        a = torch.randn(side, side, device=device).to(dtype)
         _wait(device)
         began = perf_counter()
-        for _ in range(20 if device.type == "cuda" else 1):
+        for _ in range(calls):
             a @ a
         _wait(device)
-        best = min(best, perf_counter() - began)
-    return 2 * GEMM_SIDE**3 * (20 if device.type == "cuda" else 1) / best
+        return (perf_counter() - began) / calls
+
+    return _best_rate(product, seconds / calls)
+
+
+def _best_rate(product: Callable[[int], float], seconds: float) -> float:
+    """FLOP/s of `product`, which returns the seconds of one of the given side.
+
+    A signal is heard between two products, so none is begun that takes a third of `seconds`.
+    """
+    spent, best = 0.0, float("inf")
+    for side, larger in zip(GEMM_SIDES, (*GEMM_SIDES[1:], None), strict=True):
+        best = float("inf")
+        for _ in range(GEMM_TRIES if larger is None else 2):  # the first is for warming up
+            took = product(side)
+            spent, best = spent + took, min(best, took)
+            if spent + best > seconds:
+                return 2 * side**3 / best
+        if larger and best * (larger / side) ** 3 > seconds / 3:
+            break
+    return 2 * side**3 / best
 
 
 def summarise(
     rows: Sequence[dict[str, Any]],
     model: nn.Module,
     *,
-    device: torch.device,
-    dtype: torch.dtype,
+    gemm_rates: Sequence[float],
     best_epoch: int | None = None,
 ) -> dict[str, Any]:
     """The headline numbers of a history (rows of metrics.jsonl), for summary.json.
 
     The best epoch is the one whose weights were kept, else the first of the highest accuracy.
-    `mfu` is the share of this device's own measured GEMM rate in `dtype` that the training of all
-    epochs used, evaluation apart.
+    `gemm_rates` are this device's own, in the training's type, measured before and after it. `mfu`
+    is the share of the higher one that the training of all epochs used, evaluation apart.
     """
     kept = [row for row in rows if row["epoch"] == best_epoch]
     best = max(kept or rows, key=lambda row: row["test_accuracy"])
@@ -105,7 +149,9 @@ def summarise(
         "train_seconds": seconds,
         "images_per_second": images / seconds,
         "data_wait_seconds": sum(row["data_wait_seconds"] for row in rows),
-        "mfu": training_flops(model) * images / seconds / gemm_rate(device, dtype),
+        "mfu": training_flops(model) * images / seconds / max(gemm_rates),
+        "gemm_rate_before": gemm_rates[0],
+        "gemm_rate_after": gemm_rates[-1],
     }
 
 

@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from math import log2
 from typing import NamedTuple
 
 import torch
 
-from .bottleneck import Measured, Trial, together
+from .bottleneck import WORTH, Measured, Trial, together
 from .build import Built, build
 from .choices import cpu_multiplies_bf16
+from .contention import halved, threads
 from .data import Batch, Split
 from .errors import EnvironmentProblem
 from .ledger import gemm_rate, training_flops
 from .probe import LOADED, Rate, busy_share, loader_rate, step_rate, training_rate
 from .recipe import FIELDS, Recipe
 
-SMALLEST_BATCH, LARGEST_BATCH = 8, 4096  # that are tried
+SMALLEST_BATCH, LARGEST_BATCH = 2, 4096  # that are tried; BatchNorm refuses a batch of one
 Say = Callable[[str], None]
 
 
@@ -71,7 +71,7 @@ def measure(of: Subject, *, seconds: float, say: Say) -> Measured:
         step=step.median,
         both=both,
         wait=waiting,
-        mfu=_mfu(of, step, say),
+        mfu=_mfu(of, step, min(1.0, 0.1 * seconds), say),
         spread=(step.high - step.low) / step.median,
         busy=busy,
         compiled=built.choices["compile"].value == "on",
@@ -123,9 +123,9 @@ def _training(
     return rate.median, waiting
 
 
-def _mfu(of: Subject, step: Rate, say: Say) -> float:
+def _mfu(of: Subject, step: Rate, seconds: float, say: Say) -> float:
     dtype = of.built.step.amp or torch.float32
-    peak = gemm_rate(of.built.device, dtype, tries=3)
+    peak = gemm_rate(of.built.device, dtype, seconds=seconds)
     used = step.median * training_flops(of.built.step.model) / peak
     name = str(dtype).removeprefix("torch.")
     say(f"{'matrix product, ' + name:24} {peak / 1e9:10,.0f} GFLOP/s; the step uses {used:.0%}")
@@ -138,12 +138,30 @@ def _steps(of: Subject, seconds: float, say: Say) -> Iterator[Trial]:
         rate = step_rate(other.built.step, other.batch, seconds=seconds)
         say(f"{'step, ' + flags:24} {rate}")
         yield Trial(kind, flags, rate.median)
+    if of.built.device.type == "cpu":
+        yield from _numbers_of_threads(of, seconds, say)
+
+
+def _numbers_of_threads(of: Subject, seconds: float, say: Say) -> Iterator[Trial]:
+    """All cores, if that is another number; then half of the threads, as often as it gains.
+
+    On cores that other programs use too, the threads of each small operator wait for the one that
+    has no core: with two a step took up to sixteen times as long as with one.
+    """
     cores, used = _cores(), torch.get_num_threads()
-    if of.built.device.type == "cpu" and cores != used:
-        with _threads(cores):
-            rate = step_rate(of.built.step, of.batch, seconds=seconds)
-        say(f"{f'step, {cores} threads':24} {rate}")
-        yield Trial("threads", f"OMP_NUM_THREADS={cores} instead of {used}", rate.median)
+
+    def rate(count: int) -> float:
+        with threads(count):
+            found = step_rate(of.built.step, of.batch, seconds=seconds)
+        say(f"{f'step, threads: {count}':24} {found}")
+        return found.median
+
+    found = {} if cores == used else {cores: rate(cores)}
+    if used > 1:
+        now = rate(used)  # again, since other programs come and go
+        found |= halved(rate, used, now, worth=WORTH)
+    for count, speed in found.items():
+        yield Trial("threads", f"OMP_NUM_THREADS={count} instead of {used}", speed)
 
 
 def _loaders(of: Subject, seconds: float, say: Say) -> Iterator[Trial]:
@@ -167,13 +185,3 @@ def _cores() -> int:
     physical = torch.cpu.get_capabilities().get("num_physical_cores") or os.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else physical
     return min(physical, allowed)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -20,7 +20,8 @@ from .step import Step
 from .timeline import read, summarise
 from .trace import span, trace
 
-LEAST = 3  # timings, however slow
+LEAST = 3  # timings, unless the first alone takes longer than
+PATIENCE = 1.0  # seconds, or what was asked for
 LOADED = 1024  # images in a timing of a loader: loaders make about so many at a time
 STEPS_A_TIMING = {"cuda": 10, "cpu": 1}  # a wait for the GPU after each step would slow it
 
@@ -111,9 +112,15 @@ def busy_share(step: Step, batch: Batch, *, step_seconds: float) -> float:
 
 
 def _timed(work: Callable[[], int], device: torch.device, seconds: float) -> Rate:
-    """Time `work`, which returns its images, for about so long, after once for warming up."""
-    work()
+    """Time `work`, which returns its images, for about so long, after once for warming up; where
+    that alone takes too long, it is the timing."""
+    began = perf_counter()
+    images = work()
     _wait(device)
+    took = perf_counter() - began
+    if took > max(PATIENCE, seconds):
+        rate = images / took
+        return Rate(rate, 1, rate, rate)
     rates: list[float] = []
     end = perf_counter() + seconds
     for done in count(1):

@@ -5,14 +5,14 @@ A trace answers anything, to whoever opens it; most of what is asked fits on ten
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from . import files
 from .build import Built
 from .display import Display
-from .loop import Run
+from .loop import Epoch, Run
 from .rundir import RunDir
 from .texts import encode
 from .timeline import describe, read, summarise
@@ -39,11 +39,24 @@ class Profiling:
         if found is None:
             self.display.say("profile: the run ended before a whole step was recorded")
             return
-        last = run.history[-1]
-        untraced = last.seconds / len(built.train) if last.epoch > self.epoch else None
-        text = describe(found, untraced=untraced)
-        numbers = {"trace": self.written[-1].name, "untraced_step_seconds": untraced}
+        row = nearest(run.history, self.epoch)
+        untraced = row.seconds / len(built.train) if row else None
+        text = describe(found, untraced=untraced, epoch=row.epoch if row else None)
+        numbers = {
+            "trace": self.written[-1].name,
+            "untraced_step_seconds": untraced,
+            "untraced_epoch": row.epoch if row else None,
+        }
         self.folder.write_json("profile.json", {**numbers, **found.as_dict()})
         files.write_atomically(self.folder.path / "profile.txt", encode(text + "\n"))
         self.display.say(text)
         self.display.say(f"  trace: {self.written[-1]}")
+
+
+def nearest(history: Sequence[Epoch], epoch: int) -> Epoch | None:
+    """The row of the epoch that lies next to `epoch`, the later of two; None if it is alone.
+
+    Machines get slower and faster while they train: an epoch that is far away shows that, too.
+    """
+    others = [row for row in history if row.epoch != epoch]
+    return min(others, key=lambda row: (abs(row.epoch - epoch), -row.epoch), default=None)

@@ -6,7 +6,7 @@ evaluations and checkpoints are in it, importing and fetching are not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,20 @@ import torch
 from .build import Built
 from .eta import duration
 from .group import Group
-from .ledger import Ledger, gemm_rate
+from .ledger import Ledger
 from .loop import Epoch, evaluate
 from .recipe import Recipe
+
+
+def measure_rates(
+    recipe: Recipe, built: Built, ledger: Ledger, *, say: Callable[[str], None]
+) -> None:
+    """Measure the matrix products that the summary compares with, before training and after it;
+    say when the two differ."""
+    compared = {torch.float32} if recipe.target_accuracy else set()
+    ledger.measure_rates(built.device, {built.step.amp or torch.float32} | compared)
+    for note in ledger.notes():
+        say(note)
 
 
 def reckon(
@@ -25,13 +36,14 @@ def reckon(
 ) -> dict[str, float]:
     """For summary.json, to be called when training ends: the time to the target, if it was reached,
     and the final accuracy with test-time flips, if the recipe wants it."""
-    seconds = ledger.total - ledger.parts["import"] - ledger.parts["data"]
+    # Measuring the machine, all of the analysis so far, is no part of training.
+    seconds = ledger.total - sum(ledger.parts[name] for name in ("import", "data", "analysis"))
     found: dict[str, float] = {}
     with ledger.part("analysis"):
         target = recipe.target_accuracy
         if target and max(row.test_accuracy for row in history) >= target:
             # As float32 operations at this machine's own rate, machines can be compared.
-            rate = gemm_rate(built.device, torch.float32)
+            rate = ledger.rate(torch.float32)
             found |= {
                 "seconds_to_target": seconds,
                 "seconds_to_target_without_compile": seconds - ledger.parts["compile"],

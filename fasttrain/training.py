@@ -11,6 +11,7 @@ import torch
 from . import resume
 from .build import build, schedule, splits
 from .bystander import Bystander
+from .contention import Contention
 from .display import Display
 from .errors import Stopped
 from .eta import Plan
@@ -22,7 +23,7 @@ from .named import faster
 from .profiling import Profiling
 from .range_test import range_test
 from .recipe import Recipe
-from .reckoning import reckon
+from .reckoning import measure_rates, reckon
 from .rundir import RunDir
 from .saving import Saver, settle
 from .scalars import scalars
@@ -58,6 +59,7 @@ class Training:
             self.halves = splits(recipe, say=self.display.say, bar=self.display.bar)
         built = self.built = build(recipe, *self.halves, self.group)
         self._introduce()
+        measure_rates(recipe, built, self.ledger, say=self.display.say)
         over = state is not None and resume.is_over(state, recipe)
         self.changed = state is not None and not over and state["recipe"] != recipe.as_dict()
         # DDP lays its buckets anew after its first backward and then sums in another order: that
@@ -101,6 +103,8 @@ class Training:
             if self.changed:  # or, killed now, its checkpoint would not be of its recipe
                 saver.now(self.position)
             stop = stop_together(self.group, self.signals)
+            images = self.halves[0].images[: plan.batch_size]
+            slowed = Contention(built.step, images, ledger=self.ledger, say=self.display.say)
             together = partial(now_and_then, self.group, built.device)
             on_step: list[Hook] = [shown.step, together(saver.step, stop)]
             if self.profiling:
@@ -114,7 +118,7 @@ class Training:
                     self.recipe.epochs,
                     run=self.position,
                     on_step=on_step,
-                    on_epoch=[saver.epoch, shown.epoch, write, stop],
+                    on_epoch=[saver.epoch, shown.epoch, write, stop, slowed.epoch],
                     until=self._enough,
                     total=self.group.sum,
                     align=self.group.align,
@@ -124,6 +128,7 @@ class Training:
                 self.group.highest(0)  # none leaves before rank 0 has saved
                 raise
         self.best = saver.best
+        measure_rates(self.recipe, built, self.ledger, say=self.display.say)
         self.reckoning = reckon(self.recipe, built, self.position.history, self.ledger, self.group)
 
     def sum_up(self, *, finished: bool = False) -> dict[str, Any]:
@@ -134,8 +139,7 @@ class Training:
             summary = summarise(
                 [row._asdict() for row in rows],
                 built.step.model,
-                device=built.device,
-                dtype=built.step.amp or torch.float32,
+                gemm_rates=self.ledger.rates[built.step.amp or torch.float32],
                 best_epoch=self.best and self.best.epoch,
             )
         parts = self.ledger.parts

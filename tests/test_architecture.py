@@ -49,7 +49,18 @@ MAY_IMPORT = {
     "timeline": {"intervals"},
     "bottleneck": set(),
     "probe": {"data", "step", "timeline", "trace"},
-    "measure": {"bottleneck", "build", "choices", "data", "errors", "ledger", "probe", "recipe"},
+    "contention": {"ledger", "loop", "step"},
+    "measure": {
+        "bottleneck",
+        "build",
+        "choices",
+        "contention",
+        "data",
+        "errors",
+        "ledger",
+        "probe",
+        "recipe",
+    },
     "inventory": {"", "data", "environment", "optim"},
     "largest": {"allocator", "lr_finder", "memory", "step"},
     "doctor": {"bottleneck", "build", "data", "display", "inventory", "largest", "measure"}
@@ -86,8 +97,9 @@ MAY_IMPORT = {
     "reckoning": {"build", "eta", "group", "ledger", "loop", "recipe"},
     "series": {"claim", "commands", "display", "environment", "errors", "files", "recipe"}
     | {"resume", "runs"},
-    "training": {"build", "bystander", "data", "display", "errors", "eta", "group", "ledger"}
-    | {"loop", "lr_finder", "named", "profiling", "range_test", "reckoning", "recipe", "resume"}
+    "training": {"build", "bystander", "contention", "data", "display", "errors", "eta", "group"}
+    | {"ledger", "loop", "lr_finder", "named", "profiling", "range_test", "reckoning", "recipe"}
+    | {"resume"}
     | {"rundir", "saving", "scalars", "signals", "together"},
     "explain": {"analysis", "build", "checkpoint", "choices", "data", "errors", "files"}
     | {"gradcam", "loaders", "network", "recipe"},

@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import conftest, scaling, sprints, switches, table
+from benchmarks import (
+    bench_checkpoint,
+    bench_lr_finder,
+    bench_sgd,
+    bench_step,
+    bench_tally,
+    conftest,
+    scaling,
+    sprints,
+    switches,
+    table,
+)
 from benchmarks.peers import amp_loop
 from fasttrain.build import build, splits
 from fasttrain.data import synthetic
@@ -165,9 +176,13 @@ def test_the_table_of_scaling_on_paper_is_what_its_script_computes():
     assert scaling.all_reduce(8) < scaling.all_reduce(64) < scaling.all_reduce(512)
 
 
+@pytest.fixture(scope="module")
+def before():
+    return _learned(switches.SWITCHES[switches.AS_IT_IS])
+
+
 @pytest.mark.parametrize("name", [name for name in switches.SWITCHES if name != switches.AS_IT_IS])
-def test_a_switch_changes_what_is_learned_and_leaves_nothing_behind(name):
-    before = _learned(switches.SWITCHES[switches.AS_IT_IS])
+def test_a_switch_changes_what_is_learned_and_leaves_nothing_behind(name, before):
     changed = _learned(switches.SWITCHES[name])
     assert changed.isfinite().all()
     assert not torch.equal(changed, before)
@@ -211,3 +226,50 @@ def test_the_readmes_switches_are_the_kept_runs():
     text = (table.ROOT / "README.md").read_text(encoding="utf-8")
     inside = text.split(switches.BEGIN)[1].split(switches.END)[0]
     assert inside.strip() == switches.table(table.results("switches")).strip()
+
+
+class Once:
+    """pytest-benchmark's fixture under --benchmark-disable: all runs once, without statistics."""
+
+    stats = None
+
+    def __init__(self):
+        self.extra_info = {}
+
+    def pedantic(self, target, args=(), kwargs=None, **rounds):
+        return target(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("measure", "arguments"),
+    [
+        (bench_checkpoint.test_a_save, ["loop"]),
+        (bench_checkpoint.test_a_save, ["save"]),
+        (bench_lr_finder.test_a_range_test, []),
+        (bench_sgd.test_an_update, ["torch"]),
+        (bench_step.test_a_training_step, [32]),
+        (bench_tally.test_what_noticing_costs, []),
+    ],
+    ids=lambda value: getattr(value, "__module__", None),
+)
+def test_a_benchmark_that_runs_once_has_its_numbers_too(
+    measure, arguments, monkeypatch, tmp_path, tiny
+):
+    for home in (bench_checkpoint, bench_step):
+        monkeypatch.setattr(home, "ResNet18", tiny_model)
+    eager = {"source", "channels_last, fused SGD", "with AMP"}
+    providers = {name: make for name, make in bench_step.PROVIDERS.items() if name in eager}
+    providers["source"] = providers["channels_last, fused SGD"]
+    monkeypatch.setattr(bench_step, "PROVIDERS", providers)
+    # A step of the real network takes seconds, of which the watch is next to nothing.
+    monkeypatch.setattr(bench_tally, "LARGEST_SHARE", 1.0)
+    benchmark = Once()
+    given = [tmp_path] if measure is bench_checkpoint.test_a_save else []
+    measure(benchmark, *arguments, *given)
+    assert benchmark.group
+    assert benchmark.extra_info or benchmark.stats is None
+
+
+def test_pytest_benchmarks_measures_without_another_flag(pytestconfig):
+    assert pytestconfig.pluginmanager.hasplugin("benchmark")
+    assert not [word for word in pytestconfig.getini("addopts") if "benchmark" in word]

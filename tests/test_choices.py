@@ -1,9 +1,14 @@
+import io
 from pathlib import Path
 
 import pytest
+import tiny_runs
 import torch
+from rich.console import Console
 
+import fasttrain
 from fasttrain import choices
+from fasttrain.display import Display
 from fasttrain.errors import EnvironmentProblem
 
 CPU = torch.device("cpu")
@@ -27,6 +32,42 @@ def test_a_cpu_gets_bf16_only_where_it_multiplies_it():
     native = "avx512_bf16" in flags or "amx_bf16" in flags or "amx_tile" in flags
     assert choices.amp("auto", CPU).value == ("bf16" if native else "off")
     assert choices.amp("fp16", CPU).value == "fp16"
+
+
+@pytest.mark.parametrize("asked", ["fp16", "bf16"])
+@pytest.mark.parametrize(
+    ("has", "native", "better"),
+    [
+        ({}, (), "off"),
+        ({"avx512_bf16": True}, ("bf16",), "bf16"),
+        ({"amx_tile": True, "amx_bf16": True}, ("bf16",), "bf16"),
+        ({"avx512_fp16": True}, ("fp16",), "off"),
+        ({"avx512_fp16": True, "amx_bf16": True}, ("fp16", "bf16"), ""),
+    ],
+)
+def test_what_a_cpu_emulates_is_said_to_be_slow_with_what_to_use(
+    asked, has, native, better, monkeypatch
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    choice = choices.amp(asked, CPU)
+    assert choice.value == asked
+    if asked in native:
+        assert choice.why == "asked for"
+    else:
+        assert f"no {asked} instructions and is many times slower" in choice.why
+        assert choice.why.endswith(f"Use --amp {better}")
+    assert choices.amp("off", CPU).why == "asked for"
+
+
+@pytest.mark.parametrize(("amp", "said"), [("fp16", True), ("off", False)])
+def test_a_run_in_an_emulated_precision_says_what_to_use(amp, said, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    text = io.StringIO()
+    recipe = tiny_runs.small(amp=amp, epochs=1)
+    display = Display(Console(file=text, width=200))
+    fasttrain.train(recipe, out=tmp_path / "a", display=display)
+    line = "  amp fp16 (asked for, but this CPU has no fp16 instructions and is many times slower "
+    assert (line + "with it. Use --amp off)\n" in text.getvalue()) == said
 
 
 def test_auto_does_not_compile_on_a_cpu_and_says_why():

@@ -20,7 +20,7 @@ from processes import flags, one_line
 from ranks import DEATHS, Ranks
 from tiny_runs import end, same
 
-from fasttrain import checkpoint, cli, distributed, meeting
+from fasttrain import checkpoint, cli, distributed, meeting, watch
 from fasttrain.errors import EnvironmentProblem, UsageError
 from fasttrain.launch import Place
 
@@ -181,9 +181,14 @@ def test_any_death_at_any_moment_takes_all_down(tmp_path, kind, place, world, re
     record_property("deaths of a process that took all down", 1)
 
 
-@pytest.mark.parametrize(
-    "kind", [*(pytest.param(kind, marks=pytest.mark.soak) for kind in DEATHS[:4]), "hang"]
-)
+def test_the_real_limits_leave_half_a_minute():
+    """What a death or a hang may take to be noticed, and then to end every process."""
+    noticed = max(watch.LOST + watch.BEAT, watch.STILL + watch.BEAT)
+    assert noticed + watch.GRACE < 30
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", DEATHS)
 def test_with_the_real_limits_too_all_are_down_in_half_a_minute(tmp_path, kind, record_property):
     ended = Ranks(
         tmp_path / "log", flags(tmp_path / "a"), faults={1: f"{kind}@step:3"}, patient=True
@@ -306,6 +311,17 @@ def torchrun(tmp_path, *lines, options=()):
     )
 
 
+def test_a_start_after_a_death_ends_bitwise_as_a_run_that_nothing_befell(whole, tmp_path):
+    """As torchrun starts all anew; rank 1 kills itself in the second epoch of its first life."""
+    ended = Ranks(tmp_path / "log", flags(tmp_path / "a"), faults={1: "SIGKILL@step:6"}).ended()
+    dead_is_named(ended, "SIGKILL", dead=1)
+    ended = Ranks(tmp_path / "log", flags(tmp_path / "a")).ended()
+    assert statuses(ended) == [0, 0]
+    assert "resuming" in ended[0].out
+    assert same(end(tmp_path / "a"), end(whole))
+
+
+@pytest.mark.soak
 def test_after_torchrun_restarts_it_a_run_ends_bitwise_as_one_that_nothing_befell(whole, tmp_path):
     """The real torchrun; rank 1 kills itself in the second epoch of its first life."""
     started = torchrun(

@@ -12,11 +12,13 @@ from urllib.request import urlopen
 
 import pytest
 import test_browser
+import tiny_runs
 from rich.console import Console
 
-from fasttrain import cli
+import fasttrain
+from fasttrain import cli, profiling
 from fasttrain.display import Display
-from fasttrain.loop import Run
+from fasttrain.loop import Epoch, Run
 from fasttrain.profiling import Profiling
 from fasttrain.rundir import RunDir
 
@@ -87,6 +89,30 @@ def test_a_profiled_run_says_and_keeps_where_its_time_goes(profiled):
     assert found["untraced_step_seconds"] == pytest.approx(rows[1]["seconds"] / 5)
     assert (path / "profile.txt").read_text() in said
     assert "device busy" in said
+
+
+def test_the_profile_is_compared_with_the_epoch_next_to_it(tmp_path, tiny):
+    """The machine may have become slower or faster until the last one."""
+    path = tmp_path / "a"
+    recipe = tiny_runs.small(epochs=4)
+    fasttrain.train(recipe, out=path, profile=True)
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    found = json.loads((path / "profile.json").read_text())
+    assert found["untraced_epoch"] == 2
+    assert found["untraced_step_seconds"] == pytest.approx(rows[1]["seconds"] / 3)
+    assert "without the profiler in epoch 2" in (path / "profile.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("profiled", "epochs", "nearest"),
+    [(1, [1], None), (1, [1, 2, 3, 9], 2), (3, [1, 2, 3], 2), (3, [1, 2, 3, 4], 4), (9, [], None)],
+)
+def test_the_nearest_epoch_without_the_profiler_is_the_next_or_else_the_last_before(
+    profiled, epochs, nearest
+):
+    history = [Epoch(epoch, *[0.0] * 8) for epoch in epochs]
+    found = profiling.nearest(history, profiled)
+    assert (found and found.epoch) == nearest
 
 
 def test_a_run_without_a_recorded_step_says_so(tmp_path):

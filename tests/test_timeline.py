@@ -105,9 +105,10 @@ def test_one_step_is_counted_from_its_wait_for_data_and_none_is_no_profile(tmp_p
 
 
 def test_the_summary_reads_as_lines_with_its_numbers(tmp_path):
-    lines = timeline.describe(summarised(tmp_path, gpu_trace()), untraced=0.9e-3).splitlines()
+    found = summarised(tmp_path, gpu_trace())
+    lines = timeline.describe(found, untraced=0.9e-3, epoch=2).splitlines()
     assert lines[0].endswith(
-        "3 training steps on cuda, 1.000 ms each, 0.900 ms without the profiler"
+        "3 training steps on cuda, 1.000 ms each, 0.900 ms without the profiler in epoch 2"
     )
     assert lines[1] == "  device busy 55.0%, data wait 20.0%, host gap 25.0%"
     assert lines[4].split() == ["0.500", "50.0%", "1", "gemm<float>"]

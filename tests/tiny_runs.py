@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import fasttrain
-from fasttrain import build, checkpoint, commands, files, ledger, network, reckoning
+from fasttrain import build, checkpoint, commands, files, ledger, network
 from fasttrain.data import synthetic
 from fasttrain.recipe import Recipe
 
@@ -65,8 +65,7 @@ class Patches:
 def shrink(patches: Any, *, report: bool = False) -> None:
     """Make runs tiny, with pytest's monkeypatch or anything that has its setattr."""
     patches.setattr(network, "ResNet18", TinyNet)
-    for home in (ledger, reckoning):
-        patches.setattr(home, "gemm_rate", lambda device, dtype: 1e11)
+    patches.setattr(ledger, "gemm_rate", lambda device, dtype: 1e11)
     patches.setattr(ledger, "training_flops", lambda model: 1)
     patches.setattr(build.synthetic, "load", images)
     patches.setattr(commands.environment, "describe", dict)
