@@ -21,10 +21,10 @@ PARTS = {
 MAY_IMPORT = {
     **{
         name: set()
-        for name in ("errors", "draws", "models", "schedule", "ledger", "analysis", "intervals")
+        for name in ("errors", "draws", "models", "ledger", "analysis", "intervals")
     },
     **{name: {"errors"} for name in ("lr_finder", "gradcam", "report", "choices", "fields")},
-    **{name: {"errors"} for name in ("memory", "values")},
+    **{name: {"errors"} for name in ("memory", "values", "schedule", "muon")},
     **{name: {"errors"} for name in ("launch", "tally")},
     "texts": set(),
     "files": {"errors", "texts"},
@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "optim": {"errors", "kernels", "kernel_sgd", "muon"},
     "kernel_sgd": {"kernels"},
     "kernels": set(),
-    "step": {"trace"},
+    "step": {"errors", "schedule", "trace"},
     "side_by_side": set(),
     "graphs": {"lr_finder", "step"},
     "loop": {"data", "errors", "step", "tally", "trace"},
@@ -75,7 +75,6 @@ MAY_IMPORT = {
     "loaders": {"data", "draws", "errors", "group", "launch", "recipe"},
     "range_test": {"build", "display", "group", "lr_finder", "recipe"},
     "allocator": set(),
-    "muon": set(),
     "reckoning": {"build", "eta", "group", "ledger", "loop", "recipe"},
     "series": {"", "claim", "commands", "display", "environment", "files", "recipe", "rundir"},
     "training": {"build", "bystander", "data", "display", "errors", "eta", "group", "ledger"}
