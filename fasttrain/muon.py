@@ -92,7 +92,9 @@ class Muon(torch.optim.Optimizer):
 def _refuse_others(model: nn.Module) -> None:
     learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not learning:
-        raise UsageError("Muon (0 parameters): none of the model learns. Set requires_grad of some.")
+        raise UsageError(
+            "Muon (0 parameters): none of the model learns. Set requires_grad of some."
+        )
     for name, p in learning.items():
         if p.ndim not in (0, 1, 2, 4):
             raise UsageError(

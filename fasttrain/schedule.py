@@ -38,8 +38,10 @@ def _multiple(group: dict[str, Any], first: dict[str, Any]) -> float:
     for name in ("lr", "initial_lr"):
         if name in group and name in first:
             rate, base = float(group[name]), float(first[name])
-            if base > 0 or rate == base:
-                return rate / base if base > 0 else 1.0
+            if base > 0:
+                return rate / base
+    if group["lr"] == first["lr"]:
+        return 1.0
     raise UsageError(
         f"optimizer (lr {float(first['lr']):g} in its first group, {float(group['lr']):g} in "
         "another): there is no ratio to keep. Put a group first whose rate is above 0."

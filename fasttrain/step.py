@@ -59,7 +59,7 @@ class Step:
         try:
             loss, logits = self._train(images, labels)
         except IndexError as error:
-            raise out_of_range(error) from error
+            raise _out_of_range(error) from error
         self.scaler.scale(loss).backward()
         with span("optimizer"):
             self._update()
@@ -140,7 +140,15 @@ class Step:
         return loss, logits
 
 
-def out_of_range(error: IndexError) -> Exception:
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean loss (); UsageError for a label beyond the logits, where labels are on a CPU."""
+    try:
+        return F.cross_entropy(logits, labels)
+    except IndexError as error:
+        raise _out_of_range(error) from error
+
+
+def _out_of_range(error: IndexError) -> Exception:
     """What to raise for torch's complaint about a label beyond the logits; else `error` itself."""
     if not (found := re.match(r"Target (-?\d+) is out of bounds", str(error))):
         return error

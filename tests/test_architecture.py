@@ -19,11 +19,9 @@ PARTS = {
     "side_by_side",
 }
 MAY_IMPORT = {
-    **{
-        name: set()
-        for name in ("errors", "draws", "models", "ledger", "analysis", "intervals")
-    },
-    **{name: {"errors"} for name in ("lr_finder", "gradcam", "report", "choices", "fields")},
+    **{name: set() for name in ("errors", "draws", "models", "ledger", "analysis", "intervals")},
+    **{name: {"errors"} for name in ("gradcam", "report", "choices", "fields")},
+    "lr_finder": {"data", "errors"},
     **{name: {"errors"} for name in ("memory", "values", "schedule", "muon")},
     **{name: {"errors"} for name in ("launch", "tally")},
     "texts": set(),
@@ -38,7 +36,7 @@ MAY_IMPORT = {
     "together": {"group", "loop", "signals"},
     "recipe": {"fields", "named"},
     "named": {"fields"},
-    "data": {"errors", "draws", "kernels"},
+    "data": {"choices", "errors", "draws", "kernels"},
     "trace": {"files"},
     "timeline": {"intervals"},
     "bottleneck": set(),
