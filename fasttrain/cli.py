@@ -145,7 +145,7 @@ def _saved_recipe(continued: Path) -> dict[str, Scalar]:
 
     try:
         saved = json.loads((claim.folder_of(continued) / "recipe.json").read_text(encoding="utf-8"))
-        Recipe(**saved)
+        return Recipe.saved(saved).as_dict()
     except FileNotFoundError:
         what = (
             "not a run directory" if continued.is_dir() else "not a checkpoint in a run directory"
@@ -156,7 +156,6 @@ def _saved_recipe(continued: Path) -> dict[str, Scalar]:
         raise CheckpointError(
             f"--resume ({continued}): its recipe.json is damaged ({error}). Start a new run."
         ) from None
-    return saved
 
 
 def _data(recipe: Recipe, display: Any) -> int:

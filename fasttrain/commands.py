@@ -5,11 +5,13 @@ Here it is decided which run directory is meant; what happens in it is training.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from time import perf_counter
 
-from . import choices, environment, explain, memory, opening, resume
+from . import choices, environment, explain, memory, opening, resume, values
 from .build import build, splits
 from .data import CLASSES, Split
 from .display import Display
@@ -32,9 +34,9 @@ from .training import Training
 def train(
     recipe: Recipe,
     *,
-    out: Path | None = None,
+    out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
-    continued: Path | None = None,
+    continued: str | os.PathLike[str] | None = None,
     override: bool = False,
     profile: bool = False,
     display: Display | None = None,
@@ -49,6 +51,7 @@ def train(
     Under torchrun it is joined with the other processes, unless they have joined `group` before.
     Raises what fasttrain.errors lists; Stopped after a signal, once the checkpoint is saved.
     """
+    out, continued = values.some_path(out), values.some_path(continued)
     display = display or Display()
     ledger = Ledger(perf_counter() if began is None else began)
     ledger.parts["import"] = ledger.total
@@ -90,7 +93,7 @@ def train(
 
 
 def look_at(
-    run: Path,
+    run: str | os.PathLike[str],
     *,
     sample: str = "confident",
     image: int | None = None,
@@ -102,7 +105,7 @@ def look_at(
 
     With `image`, the index of a test image, only that one is drawn, through all four stages.
     """
-    display = display or Display()
+    run, display = values.path(run), display or Display()
     read(run)  # a wrong path is said before a checkpoint is looked for
     subject = explain.open_run(run, device=device, splits=halves, say=display.say)
     if image is not None:
@@ -112,19 +115,26 @@ def look_at(
     rebuild(run, display=display)
 
 
-def rebuild(run: Path, *, display: Display | None = None) -> Path:
+def rebuild(run: str | os.PathLike[str], *, display: Display | None = None) -> Path:
     """Draw a run's figures and its report.html anew, from the run directory alone."""
+    run = values.path(run)
     figures.draw_all(run)
     page = html.write(run)
     (display or Display()).say(f"report: {page}")
     return page
 
 
-def compare_runs(runs: list[Path], *, page: Path, display: Display | None = None) -> None:
+def compare_runs(
+    runs: Sequence[str | os.PathLike[str]],
+    *,
+    page: str | os.PathLike[str],
+    display: Display | None = None,
+) -> None:
     """Say how several runs differ, in a table and as a page of curves."""
+    found, page = [values.path(run) for run in runs], values.path(page)
     display = display or Display()
-    display.say(compare.compare(runs))
-    display.say(f"page: {compare.write_page(runs, page)}")
+    display.say(compare.compare(found))
+    display.say(f"page: {compare.write_page(found, page)}")
 
 
 def _one_image(run: Path, subject: explain.Subject, index: int) -> Path:

@@ -6,15 +6,15 @@ One run's accuracy is a draw from a distribution; a claim about a recipe needs i
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from statistics import mean, stdev
 from time import perf_counter
 from typing import Any
 
-from . import environment, files
+from . import environment, files, values
 from .claim import RUNS, fresh
 from .commands import train
 from .display import Display
@@ -31,7 +31,7 @@ def train_runs(
     recipe: Recipe,
     runs: int,
     *,
-    out: Path | None = None,
+    out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     go_on: bool = False,
     display: Display | None = None,
@@ -43,7 +43,7 @@ def train_runs(
     With `go_on`, runs that are there are continued, and finished ones left alone.
     """
     display = display or Display()
-    folder = out or fresh(RUNS, f"{recipe.recipe}-{runs}-runs", datetime.now())
+    folder = values.some_path(out) or fresh(RUNS, f"{recipe.recipe}-{runs}-runs", datetime.now())
     rows: list[dict[str, Any]] = []
     for seed in range(recipe.seed, recipe.seed + runs):
         path = folder / f"seed-{seed}"
@@ -75,7 +75,7 @@ def sum_up(rows: Sequence[dict[str, Any]], *, target: float | None) -> dict[str,
         "target": target,
         **_spread("accuracy", accuracies),
     }
-    if target:
+    if target is not None:
         times = [row["seconds_to_target"] for row in rows if "seconds_to_target" in row]
         found |= {"reached": len(times), **_spread("seconds", times)}
     return found
@@ -87,7 +87,7 @@ def describe(found: dict[str, Any]) -> str:
         f"{found['count']} runs: final test accuracy {found['accuracy_mean']:.2%} "
         f"(standard deviation {found['accuracy_deviation']:.2%})"
     )
-    if not found["target"]:
+    if found["target"] is None:
         return line
     line += f"; {found['reached']} of {found['count']} reached {found['target']:.2%}"
     mean_seconds, spread = found["seconds_mean"], found["seconds_deviation"]

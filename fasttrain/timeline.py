@@ -103,7 +103,7 @@ def summarise(events: Sequence[Event], *, top: int = 10) -> Profile | None:
 def describe(profile: Profile, *, untraced: float | None = None) -> str:
     """The summary as lines of text; `untraced` is a step's seconds without the profiler."""
     spans = ", ".join(f"{name} {_ms(took)}" for name, took in profile.spans.items())
-    aside = f", {_ms(untraced)} without the profiler" if untraced else ""
+    aside = f", {_ms(untraced)} without the profiler" if untraced is not None else ""
     kind = "kernel" if profile.device == "cuda" else "operator, its own time"
     rows = [
         f"  {1e3 * op.seconds:9.3f}  {op.seconds / profile.step_seconds:6.1%}  {op.calls:6.0f}  "

@@ -93,6 +93,7 @@ class Training:
             shown = stack.enter_context(self.display.follow(plan))
             stack.enter_context(self.signals.polled())
             saver = stack.enter_context(self._saver())
+            saver.check(self.position)
             stop = stop_together(self.group, self.signals)
             together = partial(now_and_then, self.group, built.device)
             on_step: list[Hook] = [shown.step, together(saver.step, stop)]

@@ -59,13 +59,14 @@ MAY_IMPORT = {
     "progress": {"eta", "loop"},
     "display": {"eta", "progress"},
     "scalars": {"files", "loop"},
-    "checkpoint": {"errors", "files"},
+    "contents": set(),
+    "checkpoint": {"contents", "errors", "files"},
     "claim": {"errors", "files"},
     "streams": set(),
     "rundir": {"claim", "errors", "files", "checkpoint", "texts"},
     "environment": {""},
     "resume": {"errors", "group", "loop", "recipe", "schedule", "step", "tally"},
-    "saving": {"bystander", "ledger", "loop", "resume", "rundir"},
+    "saving": {"bystander", "checkpoint", "ledger", "loop", "resume", "rundir"},
     "build": PARTS - {"optim"}
     | {"allocator", "choices", "group", "loaders", "network"}
     | {"graphs", "side_by_side"},
@@ -74,7 +75,8 @@ MAY_IMPORT = {
     "range_test": {"build", "display", "group", "lr_finder", "recipe"},
     "allocator": set(),
     "reckoning": {"build", "eta", "group", "ledger", "loop", "recipe"},
-    "series": {"", "claim", "commands", "display", "environment", "files", "recipe", "rundir"},
+    "series": {"", "claim", "commands", "display", "environment", "files", "recipe", "rundir"}
+    | {"values"},
     "training": {"build", "bystander", "data", "display", "errors", "eta", "group", "ledger"}
     | {"loop", "lr_finder", "profiling", "range_test", "reckoning", "recipe", "resume"}
     | {"rundir", "saving", "scalars", "signals", "together"},
@@ -85,8 +87,8 @@ MAY_IMPORT = {
     "commands": {"build", "choices", "data", "display", "memory"}
     | {"environment", "errors", "explain", "ledger"}
     | {"loop", "lr_finder", "opening", "reckoning", "recipe", "report", "resume", "signals"}
-    | {"distributed", "group", "launch", "range_test", "training"},
-    "flags": {"", "errors", "recipe", "values"},
+    | {"distributed", "group", "launch", "range_test", "training", "values"},
+    "flags": {"", "errors", "fields", "recipe", "values"},
     "cli": {"claim", "commands", "series", "data", "doctor", "errors", "flags", "display"}
     | {"choices", "distributed", "launch", "memory", "recipe", "streams"},
     "__main__": {"cli", "signals", "streams"},
