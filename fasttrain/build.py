@@ -43,7 +43,8 @@ class Built(NamedTuple):
 def splits(recipe: Recipe, **options: Any) -> tuple[Split, Split]:
     """The train and test halves, cut to the Recipe's limits; no copy is made."""
     if recipe.dataset == "synthetic":
-        train, test = synthetic.load(recipe.train_limit or 50_000, recipe.test_limit or 10_000)
+        limits = (recipe.train_limit, 50_000), (recipe.test_limit, 10_000)
+        train, test = synthetic.load(*(most if limit is None else limit for limit, most in limits))
     else:
         folder = Path(recipe.data_dir) if recipe.data_dir else None
         train, test = cifar10.load(folder, **options)

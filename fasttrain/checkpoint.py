@@ -14,22 +14,17 @@ import re
 import stat
 import warnings
 import zipfile
-from collections import OrderedDict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from . import files
+from . import contents, files
 from .errors import CheckpointError, Diverged
 
 FORMAT = 1
 _MARK = b"\nfasttrain sha256 "
 _TRAILER = len(_MARK) + 64 + 1
-_NOT_FINITE = "numbers that are not finite"
-_PLAIN = (str, int, float, bool, type(None))
 
 
 class Checkpoints:
@@ -94,12 +89,7 @@ def save(path: Path, state: dict[str, Any], *, keep: Path | None = None) -> int:
     Tensors, numbers, text, lists and dicts; TypeError for anything else, which could not be loaded
     later. Raises Diverged, before writing, for a tensor that is not finite, and OutputError.
     """
-    flaw = _flaw(state)
-    if flaw == _NOT_FINITE:
-        why = f"not written, it would hold {flaw}. Try a lower --lr"
-        raise Diverged(f"checkpoint ({path}): {why}; the checkpoint before is kept.")
-    if flaw:
-        raise TypeError(f"a checkpoint holds tensors and plain values only, not {flaw}")
+    check(state, path)
     buffer = io.BytesIO()
     torch.save({**state, "format": FORMAT}, buffer)
     buffer.write(_trailer(buffer.getbuffer()))
@@ -107,10 +97,20 @@ def save(path: Path, state: dict[str, Any], *, keep: Path | None = None) -> int:
     return buffer.tell()
 
 
+def check(state: dict[str, Any], path: Path) -> None:
+    """Raise what `save` would for what `state` holds."""
+    flaw = contents.flaw(state)
+    if flaw == contents.NOT_FINITE:
+        why = f"not written, it would hold {flaw}. Try a lower --lr"
+        raise Diverged(f"checkpoint ({path}): {why}; the checkpoint before is kept.")
+    if flaw:
+        raise TypeError(f"a checkpoint holds tensors and plain values only, not {flaw}")
+
+
 def load(path: Path) -> dict[str, Any]:
     """The state that `save` wrote, its tensors on the CPU; CheckpointError says what is wrong."""
     state = _unpack(_verified(_read(path), path), path)
-    flaw = _flaw(state)
+    flaw = contents.flaw(state)
     if flaw:
         raise _bad(path, f"refused: it contains {flaw}")
     version = state.get("format") if isinstance(state, dict) else None
@@ -168,33 +168,3 @@ def _unpack(payload: bytes, path: Path) -> Any:
 
 def _bad(path: Path, why: str, what: str = "Use another one") -> CheckpointError:
     return CheckpointError(f"checkpoint ({path}): {why}. {what}.")
-
-
-def _leaves(tree: object) -> Iterator[object]:
-    """Every key and value in nested dicts, lists and tuples; each container once, so no cycle."""
-    stack, seen = [tree], set()
-    while stack:
-        if type(item := stack.pop()) not in (dict, OrderedDict, list, tuple):
-            yield item
-        elif id(item) not in seen:
-            seen.add(id(item))
-            stack += [*item, *item.values()] if isinstance(item, dict) else item  # type: ignore
-
-
-def _flaw(tree: object) -> str | None:
-    """What in `tree` has no place in a checkpoint."""
-    for leaf in _leaves(tree):
-        if isinstance(leaf, Tensor):
-            if not _is_dense(leaf):
-                return f"a tensor that is not dense ({leaf.layout}, {leaf.dtype})"
-            if leaf.is_floating_point() and not torch.isfinite(leaf).all():
-                return _NOT_FINITE
-        elif type(leaf) not in _PLAIN:
-            return f"an object of {type(leaf).__module__}.{type(leaf).__qualname__}"
-    return None
-
-
-def _is_dense(tensor: Tensor) -> bool:
-    plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
-    odd = tensor.is_quantized or tensor.is_nested or tensor.is_meta
-    return plain and not odd and tensor.nbytes <= tensor.untyped_storage().nbytes()

@@ -168,7 +168,7 @@ def _saved_recipe(continued: Path, series: dict[str, Any]) -> dict[str, Scalar]:
     try:
         file = claim.folder_of(continued) / "recipe.json"
         saved = series["recipe"] if series else json.loads(file.read_text(encoding="utf-8"))
-        Recipe(**saved)
+        return Recipe.saved(saved).as_dict()
     except FileNotFoundError:
         what = (
             "not a run directory" if continued.is_dir() else "not a checkpoint in a run directory"
@@ -179,7 +179,6 @@ def _saved_recipe(continued: Path, series: dict[str, Any]) -> dict[str, Scalar]:
         raise CheckpointError(
             f"--resume ({continued}): its recipe is damaged ({error}). Start a new run."
         ) from None
-    return saved
 
 
 def _data(recipe: Recipe, display: Any) -> int:

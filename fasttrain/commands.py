@@ -5,14 +5,15 @@ Here it is decided which run directory is meant; what happens in it is training.
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 
-from . import choices, environment, explain, memory, opening, resume
+from . import choices, environment, explain, memory, opening, resume, values
 from .build import build, splits
 from .bystander import Bystander
 from .data import CLASSES, Split
@@ -38,9 +39,9 @@ from .training import Training
 def train(
     recipe: Recipe,
     *,
-    out: Path | None = None,
+    out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
-    continued: Path | None = None,
+    continued: str | os.PathLike[str] | None = None,
     override: bool = False,
     profile: bool = False,
     display: Display | None = None,
@@ -63,6 +64,7 @@ def train(
         raise UsageError("--override: goes with --resume. Add it, or leave --override out.")
     if continued is not None and overwrite:
         raise UsageError("--overwrite: a run is resumed or replaced. Leave one of them out.")
+    out, continued = values.some_path(out), values.some_path(continued)
     display = display or Display()
     ledger = Ledger(perf_counter() if began is None else began)
     ledger.parts["import"] = ledger.total
@@ -114,7 +116,7 @@ def train(
 
 
 def look_at(
-    run: Path,
+    run: str | os.PathLike[str],
     *,
     sample: str = "confident",
     image: int | None = None,
@@ -128,7 +130,7 @@ def look_at(
     With `image`, the index of a test image, only that one is drawn, through all four stages. A
     training leaves out the `page` until it has its last summary.
     """
-    display = display or Display()
+    run, display = values.path(run), display or Display()
     read(run)  # a wrong path is said before a checkpoint is looked for
     html.refuse(run)
     subject = explain.open_run(run, device=device, splits=halves, say=display.say)
@@ -148,12 +150,13 @@ def draw_end(run: Path, *, whole: bool, display: Display) -> None:
 
 
 def rebuild(
-    run: Path,
+    run: str | os.PathLike[str],
     *,
     names: Collection[str] = tuple(figures.FIGURES),
     display: Display | None = None,
 ) -> Path:
     """Draw a run's figures and its report.html anew, from the run directory alone."""
+    run = values.path(run)
     html.refuse(run)
     figures.draw_all(run, names=names)
     page = html.write(run)
@@ -161,12 +164,18 @@ def rebuild(
     return page
 
 
-def compare_runs(runs: list[Path], *, page: Path, display: Display | None = None) -> None:
+def compare_runs(
+    runs: Sequence[str | os.PathLike[str]],
+    *,
+    page: str | os.PathLike[str],
+    display: Display | None = None,
+) -> None:
     """Say how several runs differ, in a table and as a page of curves."""
+    found, page = [values.path(run) for run in runs], values.path(page)
     display = display or Display()
     compare.refuse(page)
-    display.say(compare.compare(runs))
-    display.say(f"page: {compare.write_page(runs, page)}")
+    display.say(compare.compare(found))
+    display.say(f"page: {compare.write_page(found, page)}")
 
 
 def _one_image(run: Path, subject: explain.Subject, index: int) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 def shown(value: object, most: int = 40) -> str:
     """A value as a line can hold it: what a terminal would obey escaped, what is long cut."""
     text = str(value) if str(value).isprintable() else repr(value)
+    text = text if text.isprintable() else " ".join(text.split())
     return text if len(text) <= most else text[: most - 3] + "..."
 
 

@@ -53,7 +53,7 @@ def open_run(
     """The best network of a run and its data; CheckpointError if it is missing or foreign."""
     state = checkpoint.load(run / "checkpoints" / "best.pt")
     try:
-        recipe = Recipe(**{**state["recipe"], "device": device})
+        recipe = Recipe.saved({**state["recipe"], "device": device})
         model = network(recipe)
         model.load_state_dict(state["model"])
     except (KeyError, TypeError, RuntimeError) as error:

@@ -6,9 +6,8 @@ Standard library only, like recipe.py.
 from __future__ import annotations
 
 import dataclasses
-import math
+import os
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from .errors import UsageError, shown
@@ -48,21 +47,36 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def plain(field: dataclasses.Field[Any], value: Any) -> Any:
+    """`value` as a recipe.json holds it: a scalar of numpy or torch, or a subclass, as the bool,
+    int, float or str that it is; a path, where `field` is text, as that; anything else as it is."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, os.PathLike) and "form" in field.metadata:
+        value = os.fspath(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, bool):
+        return value
+    kind = next((kind for kind in (int, float) if isinstance(value, kind)), None)
+    return kind(value) if kind else value
+
+
 def check(field: dataclasses.Field[Any], value: object) -> None:
     """Raise UsageError unless `value` is one that `field` may hold."""
     facts = field.metadata
     if value is None and field.default is None:
         return
     if "choices" in facts:
-        if value not in facts["choices"]:
+        if not isinstance(value, str) or value not in facts["choices"]:
             raise complaint(field.name, value, f"must be one of {', '.join(facts['choices'])}")
     elif "low" in facts:
-        if value in facts["also"]:
+        if isinstance(value, str) and value in facts["also"]:
             return
         kinds = (int,) if isinstance(facts["low"], int) else (int, float)
-        fits = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
-        if not (fits and facts["low"] <= value <= facts["high"]):
-            raise complaint(field.name, value, bounds(facts))
+        is_number = isinstance(value, kinds) and not isinstance(value, bool)
+        if not is_number or not facts["low"] <= value <= facts["high"]:  # so of no nan
+            raise complaint(field.name, value, bounds(field))
     elif isinstance(field.default, bool):
         if not isinstance(value, bool):
             raise complaint(field.name, value, "must be true or false")
@@ -72,11 +86,17 @@ def check(field: dataclasses.Field[Any], value: object) -> None:
         raise complaint(field.name, value, f"must look like {facts['metavar']}")
 
 
-def bounds(facts: Mapping[str, Any]) -> str:
+def words(field: dataclasses.Field[Any]) -> tuple[str, ...]:
+    """What may be written for a number besides one: `none` is None, where a field may be that."""
+    return (*field.metadata["also"], *(["none"] if field.default is None else []))
+
+
+def bounds(field: dataclasses.Field[Any]) -> str:
     """What a number's bounds are, in words."""
+    facts = field.metadata
     kind = "a whole number" if isinstance(facts["low"], int) else "a finite number"
-    words = "".join(f", or {word}" for word in facts["also"])
-    return f"must be {kind} from {facts['low']:g} to {facts['high']:.10g}{words}"
+    others = "".join(f", or {word}" for word in words(field))
+    return f"must be {kind} from {facts['low']:g} to {facts['high']:.10g}{others}"
 
 
 def complaint(name: str, value: object, why: str) -> UsageError:

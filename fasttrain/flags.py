@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from . import __version__, values
 from .errors import UsageError, shown
+from .fields import words
 from .recipe import FIELDS, Scalar, flag, make, parse
 
 COMMANDS = {
@@ -171,7 +171,7 @@ def _add_field(group: Any, field: Any) -> None:
     limits = f", {facts['low']:g} to {facts['high']:.10g}" if "low" in facts else ""
     group.add_argument(
         flag(field.name),
-        metavar=_metavar(facts),
+        metavar=_metavar(field),
         help=f"{facts['help']} (default: {default}{limits})".replace("%", "%%"),
     )
 
@@ -181,13 +181,15 @@ def _is_of_the_machine(field: Any) -> bool:
     return field.metadata["group"] == "machine" or field.name in ("epochs", "batch_size", "loader")
 
 
-def _metavar(facts: Mapping[str, Any]) -> str:
+def _metavar(field: Any) -> str:
+    facts = field.metadata
     if "choices" in facts:
         return "{" + ",".join(facts["choices"]) + "}"
     if "low" not in facts:
         return facts["metavar"]
     kind = "INT" if isinstance(facts["low"], int) else "FLOAT"
-    return "{" + ",".join([kind, *facts["also"]]) + "}" if facts["also"] else kind
+    others = words(field)
+    return "{" + ",".join([kind, *others]) + "}" if others else kind
 
 
 def _refuse(word: str, name: str) -> NoReturn:

@@ -80,7 +80,7 @@ def loader(
     mean, std = statistics(recipe)
     count = len(split.labels)
     if training:
-        whole = batch_size or recipe.batch_size
+        whole = recipe.batch_size if batch_size is None else batch_size
         shown = draws.sharded(training_draws(recipe, count), group.rank, group.world, whole)
         size = local_batch(whole, group.world)
     else:

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from . import tally
-from .data import Batch, Loader
+from .data import Batch, Loader, contract
 from .errors import Diverged
-from .step import Step
+from .step import Step, cross_entropy
 from .trace import span
 
 
@@ -90,14 +89,18 @@ def fit(
     `on_step` hooks run after each training step and each test batch (`run.phase` tells them apart),
     `on_epoch` hooks after each epoch. A `run` given continues where it stands; seek `train` there
     first. Of several processes `total` makes the sum of a tensor, and `align` the model's buffers
-    equal. Raises Diverged at the end of an epoch whose numbers were not finite, before it counts.
+    equal. Raises Diverged at the end of an epoch whose numbers were not finite, DataError after one
+    of no images, both before it counts; UsageError if its first batch is none that `step` takes.
     """
     run = run or Run()
     while run.epoch < epochs and not until(run):
         sums = run.sums = tally.zeros(step.device) if run.sums is None else run.sums
         run.phase, began = "train", perf_counter() - run.seconds
         step.model.train()
-        for images, labels in _waiting(train, run):
+        batches = contract.batches(
+            train, step, f"epoch {run.epoch + 1}, training", begun=run.step > 0
+        )
+        for images, labels in _waiting(batches, run):
             with span("step"):
                 run.loss, logits = step(images, labels)
                 if run.step == 0:
@@ -149,15 +152,17 @@ def evaluate(
     total: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> tuple[float, float]:
     """Mean loss and accuracy (a fraction) over every image of `loader`, by `step.predict` or
-    another way to logits, `total` being as for `fit`; the model is left in eval mode."""
+    another way to logits, `total` being as for `fit`; the model is left in eval mode. Raises
+    DataError where there is no image, UsageError if the first batch is none that `step` takes."""
+    where = "evaluation" if run is None else f"epoch {run.epoch + 1}, evaluation"
     run, predict = run or Run(phase="test"), predict or step.predict
     sums = tally.zeros(step.device)
     step.model.eval()
     with torch.no_grad():
-        for images, labels in loader:
+        for images, labels in contract.batches(loader, step, where):
             with span("eval"):
                 logits = predict(images)
-                tally.add(sums, F.cross_entropy(logits, labels), logits, labels)
+                tally.add(sums, cross_entropy(logits, labels), logits, labels)
             for hook in on_batch:
                 hook(run)
     found = tally.read(total(sums))
@@ -172,7 +177,7 @@ def _refuse(test_loss: float, run: Run) -> None:
         )
 
 
-def _waiting(loader: Loader, run: Run) -> Iterator[Batch]:
+def _waiting(loader: Iterable[Batch], run: Run) -> Iterator[Batch]:
     """The loader's batches; what the host waited for them is added to `run.data_wait_seconds`."""
     batches = iter(loader)
     while True:

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .errors import DataError, Diverged, UsageError
+from .data import contract
+from .errors import Diverged, UsageError
 from .lr_rules import RULES, TRIM, suggest
 
 GRACE = 5  # steps before the loss may be called diverged: the first ones are all noise
@@ -68,7 +69,8 @@ def find_lr(
     Stops early when the loss, averaged over some last `smoothing` of the steps, exceeds `diverge`
     times its best or is not finite; raises Diverged if that is the first. The device is waited for
     every `read_every` steps. Hooks get the number of steps done. `agree` makes of the losses those
-    all processes of a group go by. A short loader is cycled, and rewound to epoch 1.
+    all processes of a group go by. A short loader is cycled, and rewound to epoch 1; DataError if
+    it gives nothing. The rates are of the optimizer's first group: others keep their ratios.
     """
     fits = 0 < low < high < np.inf and steps > 1 and 0 <= smoothing < 1 < diverge
     if not fits or rule not in RULES:
@@ -97,17 +99,15 @@ def find_lr(
 def _trained(step: Trainable, loader: Batches, grid: list[float]) -> Iterator[Tensor]:
     """Train a step at each rate of `grid`; yield the losses, which stay on the device."""
     step.model.train()
-    done, epoch_began = 0, -1
-    while done > epoch_began:
-        epoch_began = done
-        for images, labels in loader:
+    done = 0
+    while True:
+        for images, labels in contract.batches(loader, step, "range test"):
             step.lr = grid[done]
             # A copy, since a captured graph writes its next loss over this one.
             yield step(images, labels)[0].to(torch.float64, copy=True)
             done += 1
             if done == len(grid):
                 return
-    raise DataError("loader (0 batches): an epoch without images. Give it more of them.")
 
 
 def _judged(grid: list[float], raw: list[float], factor: float, diverge: float) -> tuple[int, str]:

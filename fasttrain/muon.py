@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .errors import UsageError
+
 # Newton-Schulz coefficients that bring singular values in (0, 1] near 1 in three iterations.
 A, B, C = 3.4445, -4.7750, 2.0315
 ITERATIONS = 3
@@ -25,7 +27,9 @@ class Muon(torch.optim.Optimizer):
 
     A filter bank is held at the norm sqrt(filters), so that `lr` is the size of an update relative
     to the weights; `filter_momentum` is its own, `momentum` and `weight_decay` (L2) are of the
-    rest. Rates of all groups keep their ratio to the first group's.
+    rest. Rates of all groups keep their ratio to the first group's, the filters', which is there
+    also where they are frozen. UsageError where no parameter learns, or one is of a kind that no
+    group is for.
     """
 
     def __init__(
@@ -38,14 +42,16 @@ class Muon(torch.optim.Optimizer):
         filter_momentum: float = 0.6,
     ) -> None:
         learning = [p for p in model.parameters() if p.requires_grad]
+        _refuse_others(model)
+        momentum, weight_decay = float(momentum), float(weight_decay)
         kinds = (
-            (4, 1.0, filter_momentum, 0.0),
-            (1, BIAS_RATE, momentum, weight_decay),
-            (2, HEAD_RATE, momentum, weight_decay),
+            ((4,), 1.0, float(filter_momentum), 0.0),
+            ((0, 1), BIAS_RATE, momentum, weight_decay),
+            ((2,), HEAD_RATE, momentum, weight_decay),
         )
         groups: list[dict[str, Any]] = [
             {
-                "params": [p for p in learning if p.ndim == dimensions],
+                "params": [p for p in learning if p.ndim in dimensions],
                 "lr": lr * ratio,
                 "ratio": ratio,
                 "momentum": m,
@@ -53,7 +59,8 @@ class Muon(torch.optim.Optimizer):
             }
             for dimensions, ratio, m, decay in kinds
         ]
-        super().__init__([g for g in groups if g["params"]], {})
+        filters, *rest = groups
+        super().__init__([filters, *(g for g in rest if g["params"])], {})
         for parameter in learning:
             self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
@@ -80,6 +87,20 @@ class Muon(torch.optim.Optimizer):
             whole = orthogonal(flat).view(len(flat), *update.shape[2:], update.shape[1])
             update = whole.permute(0, 3, 1, 2)
         parameter.sub_(update * group["lr"])
+
+
+def _refuse_others(model: nn.Module) -> None:
+    learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not learning:
+        raise UsageError(
+            "Muon (0 parameters): none of the model learns. Set requires_grad of some."
+        )
+    for name, p in learning.items():
+        if p.ndim not in (0, 1, 2, 4):
+            raise UsageError(
+                f"Muon ({name} of shape {tuple(p.shape)}): knows filters of 4 dimensions, matrices "
+                "and biases. Freeze it, or use SGD."
+            )
 
 
 def orthogonal(matrix: Tensor) -> Tensor:

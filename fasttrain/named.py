@@ -5,6 +5,9 @@ Plain data, so that a new recipe is a few lines here and nothing anywhere else.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from .fields import Scalar
 
 RECIPES: dict[str, dict[str, Scalar]] = {
@@ -51,9 +54,19 @@ LEVELS: list[tuple[float, dict[str, Scalar]]] = [
 ]
 
 
+def settings(name: str, given: Mapping[str, Any]) -> dict[str, Scalar]:
+    """What the named recipe sets, for the target that is given or, where that is none, its own."""
+    found = RECIPES[name]
+    if name != "sprint":
+        return found
+    target = given.get("target_accuracy")
+    return {**found, **level(found["target_accuracy"] if target is None else target)}
+
+
 def level(target: Scalar) -> dict[str, Scalar]:
     """The sprint's settings for a target; beyond the last level, the last one's."""
-    enough = (level for reached, level in LEVELS if isinstance(target, float) and target <= reached)
+    number = isinstance(target, (int, float)) and not isinstance(target, bool)
+    enough = (level for reached, level in LEVELS if number and target <= reached)  # type: ignore
     return next(enough, LEVELS[-1][1])
 
 

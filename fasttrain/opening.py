@@ -90,7 +90,7 @@ def _finished(
     if state is None:
         return None
     resume.refuse_foreign(state)
-    resume.refuse_changes(Recipe(**state["recipe"]), recipe, override=override)
+    resume.refuse_changes(Recipe.saved(state["recipe"]), recipe, override=override)
     if not resume.is_over(state, recipe):
         return None
     display.say(f"{continued} is finished: nothing to do.")
@@ -116,7 +116,7 @@ def _saved_state(
         display.say(f"{folder.path} has no checkpoint yet: starting at its beginning")
         return None
     resume.refuse_foreign(state)
-    resume.refuse_changes(Recipe(**state["recipe"]), recipe, override=override)
+    resume.refuse_changes(Recipe.saved(state["recipe"]), recipe, override=override)
     done = state["run"]
     display.say(f"resuming {folder.path} after epoch {done['epoch']}, step {done['step']}")
     before = state.get("processes", 1)

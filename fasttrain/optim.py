@@ -28,6 +28,7 @@ def sgd(
     apex is and is not NVIDIA's, built with its CUDA kernels.
     """
     parameters = list(model.parameters())
+    lr, momentum, weight_decay = float(lr), float(momentum), float(weight_decay)
     if provider == "apex":
         return _apex(parameters, lr, momentum, weight_decay)
     device = parameters[0].device

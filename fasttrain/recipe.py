@@ -7,11 +7,24 @@ imported.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from typing import Any
 
-from .fields import Scalar, bounds, check, choice, complaint, flag, line, number, switch
-from .named import LEVELS, RECIPES, level
+from .fields import (
+    Scalar,
+    bounds,
+    check,
+    choice,
+    complaint,
+    flag,
+    line,
+    number,
+    plain,
+    switch,
+    words,
+)
+from .named import LEVELS, RECIPES, settings
 
 __all__ = ["FIELDS", "LEVELS", "RECIPES", "Recipe", "Scalar", "flag", "make", "parse"]
 
@@ -19,8 +32,10 @@ __all__ = ["FIELDS", "LEVELS", "RECIPES", "Recipe", "Scalar", "flag", "make", "p
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """Everything that decides what a training run computes; `Recipe(epochs=5)` is the mission,
-    shorter.
+    shorter, and `Recipe.named("sprint", epochs=3)` the command line's `--recipe sprint --epochs 3`.
 
+    What is not given is what the recipe of that name has, so that no name stands over another
+    recipe's content: `Recipe(recipe="sprint")` is the sprint. Numbers may be numpy's or torch's.
     Raises UsageError, naming the flag, the value and its range, when a field is impossible.
     """
 
@@ -89,7 +104,7 @@ class Recipe:
     )
 
     dataset: str = choice("cifar10", ("cifar10", "synthetic"), "data", "what to train on")
-    data_dir: str | None = line(
+    data_dir: str | os.PathLike[str] | None = line(  # noqa: RUF009 - kept as text
         None,
         "data",
         "CIFAR-10's archive or folder; without it the cache, then the network",
@@ -127,9 +142,33 @@ class Recipe:
         None, 0.001, 1e9, "stopping", "stop at the first epoch that ends after so many seconds"
     )
 
+    def __new__(cls, *args: Any, **given: Any) -> Recipe:
+        """Note which fields are given: the initialiser of a dataclass cannot tell them."""
+        made = super().__new__(cls)
+        object.__setattr__(made, "_given", {*tuple(FIELDS)[: len(args)], *given})
+        return made
+
     def __post_init__(self) -> None:
+        given = vars(self).pop("_given")
         for field in dataclasses.fields(self):
-            check(field, getattr(self, field.name))
+            object.__setattr__(self, field.name, plain(field, getattr(self, field.name)))
+            if field.name in given:
+                check(field, getattr(self, field.name))
+        target = {"target_accuracy": self.target_accuracy}
+        for name, value in settings(self.recipe, target).items():
+            if name not in given:
+                object.__setattr__(self, name, value)
+
+    @classmethod
+    def named(cls, name: str, **fields: Any) -> Recipe:
+        """The recipe of that name, as `--recipe` has it, with `fields` laid over it."""
+        return cls(recipe=name, **fields)
+
+    @classmethod
+    def saved(cls, fields: Mapping[str, Any]) -> Recipe:
+        """The recipe that a run saved, by an earlier release, too: a field that it did not have
+        is what it was before there was the field, whatever a recipe of its name has today."""
+        return cls(**{**{name: field.default for name, field in FIELDS.items()}, **fields})
 
     def as_dict(self) -> dict[str, Scalar]:
         """The fields as plain values, for recipe.json."""
@@ -141,24 +180,20 @@ FIELDS: dict[str, dataclasses.Field[Any]] = {f.name: f for f in dataclasses.fiel
 
 def make(given: Mapping[str, Scalar]) -> Recipe:
     """The named recipe of `given` with the given fields laid over it."""
-    name = given.get("recipe", "resnet18")
-    if name not in RECIPES:
-        raise complaint("recipe", name, f"must be one of {', '.join(RECIPES)}")
-    named = RECIPES[str(name)]
-    if name == "sprint":
-        named = {**named, **level(given.get("target_accuracy") or named["target_accuracy"])}
-    fields: dict[str, Any] = {**named, **given}
+    fields: dict[str, Any] = dict(given)
     return Recipe(**fields)
 
 
 def parse(name: str, text: str) -> Scalar:
     """The value of field `name` that a person wrote as `text`."""
     facts = FIELDS[name].metadata
-    if "low" not in facts or text in facts["also"]:
+    if "low" not in facts:
         return text
+    if text in words(FIELDS[name]):
+        return None if text == "none" else text
     whole = isinstance(facts["low"], int)
     try:
         value: Scalar = int(text) if whole else float(text)
     except ValueError:
-        raise complaint(name, text, bounds(facts)) from None
+        raise complaint(name, text, bounds(FIELDS[name])) from None
     return value

@@ -41,7 +41,7 @@ def reckon(
     found: dict[str, float] = {}
     with ledger.part("analysis"):
         target = recipe.target_accuracy
-        if target and max(row.test_accuracy for row in history) >= target:
+        if target is not None and max(row.test_accuracy for row in history) >= target:
             # As float32 operations at this machine's own rate, machines can be compared.
             rate = ledger.rate(torch.float32)
             found |= {

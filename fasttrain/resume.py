@@ -102,7 +102,7 @@ def refuse_foreign(state: dict[str, Any]) -> None:
         whole = all(isinstance(part, dict) for part in parts) and all(map(_is_number, numbers))
         if not whole or len(rows) != run["epoch"] or not isinstance(run["step"], int):
             raise ValueError("numbers")
-        Recipe(**state["recipe"])
+        Recipe.saved(state["recipe"])
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
         raise CheckpointError(
             f"checkpoint ({type(error).__name__}: {error}): not one that a run goes on from. "
@@ -141,8 +141,10 @@ def _refuse_odd(optimizer: torch.optim.Optimizer) -> None:
 def enough(recipe: Recipe, history: Sequence[Epoch], seconds: float) -> bool:
     """Whether a run that has just ended an epoch has reached its target or its time limit."""
     target, limit = recipe.target_accuracy, recipe.max_time
-    reached = bool(target and history and history[-1].test_accuracy >= target)
-    return reached or bool(limit and history and seconds > limit)
+    if not history:
+        return False
+    reached = target is not None and history[-1].test_accuracy >= target
+    return reached or (limit is not None and seconds > limit)
 
 
 def is_over(state: dict[str, Any], recipe: Recipe) -> bool:
@@ -155,11 +157,12 @@ def is_over(state: dict[str, Any], recipe: Recipe) -> bool:
 def refuse_changes(saved: Recipe, asked: Recipe, *, override: bool = False) -> None:
     """Raise UsageError, with old and new, if `asked` would train something else than `saved`.
 
-    With `override` it may, but for another scheduler: no rate of one is a place in another.
+    With `override` it may, but for another scheduler, since no rate of one is a place in another,
+    and another name, which would stand over what is not of that recipe.
     """
     for name in FIELDS:
         old, new = getattr(saved, name), getattr(asked, name)
-        never = name == "scheduler"
+        never = name in ("recipe", "scheduler")
         if name not in MAY_CHANGE and old != new and (never or not override):
             ways = "or start a new run with --out"
             ways = ways if never else "start a new run with --out, or add --override"

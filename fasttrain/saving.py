@@ -55,6 +55,10 @@ class Saver(AbstractContextManager["Saver"]):
         self._writing: Future[None] | None = None
         self._saved: list[int] | None = None
 
+    def check(self, run: Run) -> None:
+        """Raise now, before hours of training, what a save of such a state would raise."""
+        checkpoint.check(self._state(run), self._folder.path / "checkpoints" / "last.pt")
+
     def step(self, run: Run) -> None:
         """The `on_step` hook: save by the clock, unless a save is still under way."""
         if self._writing is not None and self._writing.done():
@@ -93,13 +97,16 @@ class Saver(AbstractContextManager["Saver"]):
 
     def _start(self, run: Run, *, row: dict[str, Any] | None = None) -> None:
         with self._ledger.part("checkpoint"):
-            state = on_host({**self._capture(run), "ledger": self._ledger.state_dict()})
+            state = on_host(self._state(run))
         self._began, self._saved = perf_counter(), [run.epoch, run.step]
         best = row is not None and _is_better(run.history[-1], self.best)
         self.best = run.history[-1] if best else self.best
         self._thread = ThreadPoolExecutor(1, "checkpoints")
         self._writing = self._thread.submit(self._write, state, row, best)
         self._thread.shutdown(wait=False)  # it ends with this save
+
+    def _state(self, run: Run) -> State:
+        return {**self._capture(run), "ledger": self._ledger.state_dict()}
 
     def _write(self, state: State, row: dict[str, Any] | None, best: bool) -> None:
         self._folder.checkpoints.save_last(state)

@@ -1,4 +1,7 @@
-"""How the learning rate falls: torch's own schedulers, each stepped at its own moment."""
+"""How the learning rate falls: torch's own schedulers, each stepped at its own moment.
+
+Groups of parameters may have rates of their own; whatever moves the rate keeps their ratios.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,36 @@ from torch.optim.lr_scheduler import (
     ReduceLROnPlateau,
 )
 
+from .errors import UsageError
+
+
+def ratios(optimizer: Optimizer) -> list[float]:
+    """Each group's rate as a multiple of the first group's.
+
+    A group without a `ratio` is given one, from the two rates of now; from those that they began
+    with where the first is 0 now, and UsageError where that was 0, too, and the group's was not.
+    """
+    first, *others = optimizer.param_groups
+    own = first.get("ratio", 1.0)
+    for group in others:
+        if "ratio" not in group:
+            group["ratio"] = own * _multiple(group, first)
+    return [group.get("ratio", 1.0) / own for group in optimizer.param_groups]
+
+
+def _multiple(group: dict[str, Any], first: dict[str, Any]) -> float:
+    for name in ("lr", "initial_lr"):
+        if name in group and name in first:
+            rate, base = float(group[name]), float(first[name])
+            if base > 0:
+                return rate / base
+    if group["lr"] == first["lr"]:
+        return 1.0
+    raise UsageError(
+        f"optimizer (lr {float(first['lr']):g} in its first group, {float(group['lr']):g} in "
+        "another): there is no ratio to keep. Put a group first whose rate is above 0."
+    )
+
 
 class Plateau:
     """ReduceLROnPlateau on the test accuracy, a fraction; progress is a gain of more than
@@ -27,9 +60,9 @@ class Plateau:
         self.scheduler = ReduceLROnPlateau(
             optimizer,
             mode="max",
-            patience=patience,
-            factor=factor,
-            threshold=threshold,
+            patience=int(patience),
+            factor=float(factor),
+            threshold=float(threshold),
             threshold_mode="abs",
         )
 
@@ -62,14 +95,15 @@ class EveryStep:
 
     def __init__(self, optimizer: Optimizer, *, kind: str, lr: float, steps: int) -> None:
         self.scheduler: LRScheduler
-        self._steps, self._moved = steps, False
+        self._steps, self._moved = int(steps), False
+        steps = self._steps
         if kind == "cosine":
             self.scheduler = CosineAnnealingLR(optimizer, steps)
         elif kind == "linear":
             self.scheduler = PolynomialLR(optimizer, total_iters=steps, power=1.0)
         else:
             # cycle_momentum would make momentum a number that changes inside a captured step.
-            peaks = [lr * group.get("ratio", 1.0) for group in optimizer.param_groups]
+            peaks = [float(lr) * ratio for ratio in ratios(optimizer)]
             self.scheduler = OneCycleLR(
                 optimizer, max_lr=peaks, total_steps=steps + 1, cycle_momentum=False
             )
@@ -92,11 +126,12 @@ class EveryStep:
 
     def aim(self, lr: float) -> None:
         """Go on, from the next `seek`, on the curve of another rate."""
-        for group in self.scheduler.optimizer.param_groups:
+        optimizer = self.scheduler.optimizer
+        for group, ratio in zip(optimizer.param_groups, ratios(optimizer), strict=True):
             peak = group.get("max_lr", group["initial_lr"])
             for name in {"initial_lr", "max_lr", "min_lr"} & group.keys():
-                group[name] *= lr * group.get("ratio", 1.0) / peak
-        rates = [group["initial_lr"] for group in self.scheduler.optimizer.param_groups]
+                group[name] *= lr * ratio / peak
+        rates = [group["initial_lr"] for group in optimizer.param_groups]
         self.scheduler.base_lrs, self._moved = rates, True
 
     def seek(self, done: int) -> None:

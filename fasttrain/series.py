@@ -6,6 +6,7 @@ One run's accuracy is a draw from a distribution; a claim about a recipe needs i
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +16,7 @@ from statistics import mean, stdev
 from time import perf_counter
 from typing import Any
 
-from . import claim, environment, files, resume
+from . import claim, environment, files, resume, values
 from .commands import train
 from .display import Display
 from .errors import CheckpointError, UsageError
@@ -33,7 +34,7 @@ def train_runs(
     recipe: Recipe,
     runs: int,
     *,
-    out: Path | None = None,
+    out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     continued: Path | None = None,
     override: bool = False,
@@ -48,6 +49,7 @@ def train_runs(
     alone. The other arguments are those of `train`, which raises what is raised here.
     """
     display = display or Display()
+    out, continued = values.some_path(out), values.some_path(continued)
     before = _to_go_on_with(continued, recipe, runs, override=override) if continued else {}
     if continued and _is_done(before, recipe, runs):
         display.say(f"{continued} is finished: nothing to do.")
@@ -105,7 +107,7 @@ def _to_go_on_with(continued: Path, recipe: Recipe, runs: int, *, override: bool
             f"--runs ({runs}): the series to be resumed has {found['asked']}. Leave it out, or "
             "ask for more."
         )
-    saved = Recipe(**found["recipe"])
+    saved = Recipe.saved(found["recipe"])
     resume.refuse_changes(saved, recipe, override=override)
     return found
 
@@ -155,7 +157,7 @@ def sum_up(rows: Sequence[dict[str, Any]], *, target: float | None) -> dict[str,
         "target": target,
         **_spread("accuracy", accuracies),
     }
-    if target:
+    if target is not None:
         times = [row["seconds_to_target"] for row in rows if "seconds_to_target" in row]
         found |= {"reached": len(times), **_spread("seconds", times)}
     return found
@@ -167,7 +169,7 @@ def describe(found: dict[str, Any]) -> str:
         f"{found['count']} runs: final test accuracy {found['accuracy_mean']:.2%} "
         f"(standard deviation {found['accuracy_deviation']:.2%})"
     )
-    if not found["target"]:
+    if found["target"] is None:
         return line
     line += f"; {found['reached']} of {found['count']} reached {found['target']:.2%}"
     mean_seconds, spread = found["seconds_mean"], found["seconds_deviation"]

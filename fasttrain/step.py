@@ -5,6 +5,7 @@ It owns precision, the compile boundary and the learning rate; nothing in it wai
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .errors import UsageError
+from .schedule import ratios
 from .trace import span
 
 # Of an optimizer's group: what moves in a run, or is found in one.
@@ -43,7 +46,7 @@ class Step:
         self.optimizer = optimizer
         self.device = next(model.parameters()).device
         self.amp = amp
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = float(label_smoothing)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp is torch.float16)
         self.scale: Tensor | None = None
         self.skipped: Tensor | None = None
@@ -53,7 +56,10 @@ class Step:
         self._infer_shape: torch.Size | None = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        loss, logits = self._train(images, labels)
+        try:
+            loss, logits = self._train(images, labels)
+        except IndexError as error:
+            raise _out_of_range(error) from error
         self.scaler.scale(loss).backward()
         with span("optimizer"):
             self._update()
@@ -77,17 +83,19 @@ class Step:
     @property
     def lr(self) -> Tensor | float:
         """The learning rate: a 0-d tensor (a float under apex); assigning a float fills it in
-        place. Groups with a `ratio` keep theirs to the first group's rate."""
+        place. It is the first group's; other groups keep the ratios to it that they had when a rate
+        was first assigned, or their `ratio`."""
         return self.optimizer.param_groups[0]["lr"]
 
     @lr.setter
     def lr(self, value: float) -> None:
-        for group in self.optimizer.param_groups:
-            rate = value * group.get("ratio", 1.0)
+        value = value if isinstance(value, Tensor) else float(value)
+        groups = self.optimizer.param_groups
+        for group, ratio in zip(groups, ratios(self.optimizer), strict=True):
             if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
+                group["lr"].fill_(value * ratio)
             else:
-                group["lr"] = rate
+                group["lr"] = float(value * ratio)
 
     def state_dict(self) -> dict[str, Any]:
         """Model, optimizer and scaler, under the eager model's own parameter names."""
@@ -130,3 +138,21 @@ class Step:
         logits = self._logits(self._wrapped, images)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
         return loss, logits
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean loss (); UsageError for a label beyond the logits, where labels are on a CPU."""
+    try:
+        return F.cross_entropy(logits, labels)
+    except IndexError as error:
+        raise _out_of_range(error) from error
+
+
+def _out_of_range(error: IndexError) -> Exception:
+    """What to raise for torch's complaint about a label beyond the logits; else `error` itself."""
+    if not (found := re.match(r"Target (-?\d+) is out of bounds", str(error))):
+        return error
+    return UsageError(
+        f"label ({found[1]}): the model has no such class. Labels are 0 to the number of its "
+        "outputs - 1: give it more outputs, or number the classes anew."
+    )

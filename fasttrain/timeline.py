@@ -104,8 +104,8 @@ def describe(profile: Profile, *, untraced: float | None = None, epoch: int | No
     """The summary as lines of text; `untraced` is a step's seconds without the profiler, in
     `epoch`."""
     spans = ", ".join(f"{name} {_ms(took)}" for name, took in profile.spans.items())
-    where = f" in epoch {epoch}" if epoch else ""
-    aside = f", {_ms(untraced)} without the profiler{where}" if untraced else ""
+    where = f" in epoch {epoch}" if epoch is not None else ""
+    aside = f", {_ms(untraced)} without the profiler{where}" if untraced is not None else ""
     kind = "kernel" if profile.device == "cuda" else "operator, its own time"
     rows = [
         f"  {1e3 * op.seconds:9.3f}  {op.seconds / profile.step_seconds:6.1%}  {op.calls:6.0f}  "

@@ -100,6 +100,7 @@ class Training:
             shown = stack.enter_context(self.display.follow(plan))
             stack.enter_context(self.signals.polled())
             saver = stack.enter_context(self._saver())
+            saver.check(self.position)
             if self.changed:  # or, killed now, its checkpoint would not be of its recipe
                 saver.now(self.position)
             stop = stop_together(self.group, self.signals)

@@ -1,10 +1,11 @@
-"""What a word on the command line may be where it is no field of a Recipe: paths and counts.
+"""What may be given where it is no field of a Recipe: paths, also from Python, and counts.
 
 Whatever is refused here is refused in a line, before anything is imported or opened.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from .errors import UsageError, shown
@@ -12,8 +13,11 @@ from .errors import UsageError, shown
 LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes, as file systems have it
 
 
-def path(text: str) -> Path:
+def path(given: str | os.PathLike[str]) -> Path:
     """A path whose names a file system can have."""
+    text = os.fspath(given) if isinstance(given, os.PathLike) else given
+    if not isinstance(text, str):
+        raise UsageError(f"path ({shown(repr(given))}): must be a str or a path. Give one.")
     why = ""
     if not text or not _is_printable(text):
         why = "must be a non-empty line of text"
@@ -24,6 +28,11 @@ def path(text: str) -> Path:
     if why:
         raise UsageError(f"path ({shown(repr(text))}): {why}. See --help.")
     return Path(text)
+
+
+def some_path(given: str | os.PathLike[str] | None) -> Path | None:
+    """The same, or None."""
+    return None if given is None else path(given)
 
 
 def runs(text: str) -> int:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from fasttrain.errors import UsageError
 from fasttrain.muon import BIAS_RATE, HEAD_RATE, Muon, orthogonal
 from fasttrain.schedule import EveryStep
 from fasttrain.step import Step
@@ -103,6 +104,54 @@ def test_rates_keep_their_ratio_however_the_rate_is_set():
         step.optimizer.step()
         schedule.after_step()
     assert rates(step) == pytest.approx([0.15 * ratio for ratio in ratios])
+
+
+def test_with_frozen_filters_the_rate_is_still_that_of_filters():
+    model = tiny_model()
+    for layer in (model[0], model[3]):
+        layer.weight.requires_grad_(False)
+    step = Step(model, optimizer(model, lr=0.1))
+    assert float(step.lr) == pytest.approx(0.1)
+    step.lr = 0.3
+    assert rates(step) == pytest.approx([0.3, 0.3 * BIAS_RATE, 0.3 * HEAD_RATE])
+    schedule = EveryStep(step.optimizer, kind="onecycle", lr=float(step.lr), steps=9)
+    for _ in range(2):
+        step.optimizer.step()
+        schedule.after_step()
+    assert float(step.lr) == pytest.approx(0.3)  # the peak, after 30 % of the steps
+
+
+class Gain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(1.0))
+
+
+def test_every_parameter_that_learns_is_in_a_group():
+    model = nn.Sequential(tiny_model(), Gain())
+    muon = optimizer(model)
+    held = {p for group in muon.param_groups for p in group["params"]}
+    assert held == set(model.parameters())
+    give_gradients(model, 0)
+    before = [p.detach().clone() for p in model.parameters()]
+    muon.step()
+    assert not any(map(torch.equal, before, model.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        (nn.Conv1d(3, 4, 3), r"Muon \(weight of shape \(4, 3, 3\)\): knows filters"),
+        (nn.Conv3d(3, 4, 3), r"Muon \(weight of shape \(4, 3, 3, 3, 3\)\)"),
+        (nn.Conv2d(3, 4, 3).requires_grad_(False), r"Muon \(0 parameters\): none of the model"),
+    ],
+)
+def test_a_parameter_of_no_group_is_refused_by_name(layer, said):
+    with pytest.raises(UsageError, match=said):
+        optimizer(layer)
+    if layer.weight.requires_grad:  # the control: it may stand still
+        layer.weight.requires_grad_(False)
+        optimizer(layer)
 
 
 def rates(step):

@@ -4,6 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from fasttrain.errors import UsageError
+from fasttrain.lr_finder import find_lr
+from fasttrain.schedule import EveryStep
+from fasttrain.step import Step
 from tests.conftest import tiny_model, tiny_step
 
 
@@ -106,3 +110,74 @@ def test_prediction_is_float32_and_serves_a_shorter_last_batch():
         whole, part = step.predict(images), step.predict(images[:5])
     assert whole.dtype is torch.float32
     torch.testing.assert_close(whole[:5], part, atol=1e-2, rtol=1e-2)
+
+
+def of_two_rates(first, second, *, tensors=True, **more):
+    """A Step whose head learns at a rate of its own."""
+    model = tiny_model()
+    body, head = model[:-1].parameters(), model[-1].parameters()
+    rates = [torch.tensor(rate) if tensors else rate for rate in (first, second)]
+    groups = [{"params": list(part)} for part in (body, head)]
+    for group, rate in zip(groups, rates, strict=True):
+        group["lr"] = rate
+    return Step(model, torch.optim.SGD(groups, momentum=0.9, **more))
+
+
+def rates(step):
+    return [float(group["lr"]) for group in step.optimizer.param_groups]
+
+
+@pytest.mark.parametrize("tensors", [True, False])
+def test_groups_keep_the_ratio_of_whatever_rates_they_had(tensors):
+    step = of_two_rates(0.1, 0.01, tensors=tensors)
+    for rate in (0.5, 0.0, 2e-3):  # a rate of zero has no ratio, and takes none away
+        step.lr = rate
+        assert rates(step) == pytest.approx([rate, rate / 10])
+    assert float(step.lr) == pytest.approx(2e-3)
+
+
+def test_the_range_test_trains_every_group_at_its_own_rate_and_gives_it_back():
+    step, seen = of_two_rates(0.1, 0.02), []
+    find_lr(step, [batch()], steps=10, on_step=[lambda done: seen.append(rates(step))])
+    assert [head / body for body, head in seen] == pytest.approx([0.2] * 10)
+    assert rates(step) == pytest.approx([0.1, 0.02])
+    step.optimizer.param_groups[1]["lr"].fill_(0.05)  # nobody has assigned a rate yet
+    step.lr = 1.0
+    assert rates(step) == pytest.approx([1.0, 0.5])
+
+
+@pytest.mark.parametrize("kind", ["onecycle", "cosine", "linear"])
+def test_a_schedule_and_its_new_aim_keep_the_ratios(kind):
+    step = of_two_rates(0.1, 0.02)
+    schedule = EveryStep(step.optimizer, kind=kind, lr=0.1, steps=8)
+    for rate in (None, 0.5):
+        if rate:
+            schedule.aim(rate)
+            schedule.seek(2)
+        for _ in range(2):
+            step.optimizer.step()
+            schedule.after_step()
+            body, head = rates(step)
+            assert head / body == pytest.approx(0.2)
+
+
+def test_a_group_that_comes_later_keeps_its_ratio_too():
+    model = tiny_model()
+    step = Step(model, torch.optim.SGD(model[:-1].parameters(), lr=0.1))
+    step.lr = 0.2
+    step.optimizer.add_param_group({"params": list(model[-1].parameters()), "lr": 0.05})
+    step.lr = 0.4
+    assert rates(step) == pytest.approx([0.4, 0.1])
+
+
+def test_a_first_rate_of_zero_has_no_ratio_unless_a_schedule_began_with_one():
+    with pytest.raises(UsageError, match=r"optimizer \(lr 0 in its first group, 0.1 in another\)"):
+        of_two_rates(0.0, 0.1).lr = 0.5
+    alike = of_two_rates(0.0, 0.0)
+    alike.lr = 0.5
+    assert rates(alike) == [0.5, 0.5]
+    warmed = of_two_rates(0.1, 0.02, tensors=False)
+    torch.optim.lr_scheduler.LambdaLR(warmed.optimizer, lambda step: step / 10)
+    assert rates(warmed) == [0.0, 0.0]
+    warmed.lr = 0.5
+    assert rates(warmed) == pytest.approx([0.5, 0.1])

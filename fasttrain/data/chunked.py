@@ -6,20 +6,22 @@ steps in one place lets a run go on from any step with either loader.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..draws import Draws
+from ..draws import SIDE, Draws
 from ..errors import UsageError
-from . import Batch, Split
+from . import Batch, Split, contract
 
 Chunk = Callable[[int, int], Tensor]
 """(start, stop) of an epoch's images -> their pixels (stop - start, 32, 32, 3), normalised."""
-
+Channels = Sequence[float] | np.ndarray | Tensor
+"""Three numbers, of red, green and blue."""
+MOST = 2**31 - 1  # images a batch or a chunk
 
 # Images augmented in one call. On 2 cores DALI gave 71,000 images/s with 256 and 52,000 with 1,024,
 # whose 12 MB of floats leave the L2 cache between its operators (AMD EPYC, n = 4, noisy).
@@ -30,7 +32,8 @@ class Chunked:
     """A Loader whose subclass makes the pixels of one chunk, several whole batches, at a time.
 
     `draws` maps an epoch (from 1) to its Draw; an epoch is as long as the order of the first. The
-    last, shorter batch is left out with `drop_last`. Raises UsageError where that leaves no batch.
+    last, shorter batch is left out with `drop_last`. Raises UsageError where that leaves no batch,
+    or for arrays, draws or settings that are not what contract.py says.
     """
 
     def __init__(
@@ -40,13 +43,23 @@ class Chunked:
         *,
         batch_size: int,
         device: torch.device | str,
+        mean: Channels,
+        std: Channels,
+        hole: int,
         drop_last: bool,
+        reflect: bool,
+        dtype: torch.dtype,
         chunk: int | None,
     ) -> None:
-        self.device = torch.device(device)
+        self.device = contract.device(device)
+        self._split = contract.split(split)
+        self._mean, self._std = contract.channels(mean, std)
+        self._hole = contract.count("hole", hole, low=0, high=SIDE)
+        self._reflect, self._dtype = bool(reflect), contract.floats(dtype)
+        batch_size = contract.count("batch size", batch_size, low=1, high=MOST)
         # The epoch being read, and those that a prefetching loader already reaches into.
-        self._draws: Draws = lru_cache(maxsize=4)(draws)
-        self._labels = np.asarray(split.labels, np.int64)
+        checked = partial(contract.drawn, draws, len(self._split.labels), self._reflect)
+        self._draws: Draws = lru_cache(maxsize=4)(checked)
         self._batch_size = batch_size
         count = len(self._draws(1).order)
         self._length = (count if drop_last else count + batch_size - 1) // batch_size
@@ -56,7 +69,8 @@ class Chunked:
                 "Choose a smaller --batch-size or more images."
             )
         self._shown = min(count, self._length * batch_size)
-        chunk = CHUNK[self.device.type] if chunk is None else chunk
+        most = CHUNK[self.device.type] if chunk is None else chunk
+        chunk = contract.count("chunk", most, low=1, high=MOST)
         self._stride = max(1, chunk // batch_size) * batch_size
         self._place = (1, 0)
 
@@ -80,7 +94,13 @@ class Chunked:
         first = step * self._batch_size
         if first >= self._shown:
             return
-        labels = upload(self._labels[self._draws(epoch).order[: self._shown]], self.device)
+        order = self._draws(epoch).order[: self._shown]
+        if len(order) < self._shown:
+            raise UsageError(
+                f"draws (epoch {epoch}): an epoch of {len(order)} images after a first one of "
+                f"{self._shown} or more. Let all be as long."
+            )
+        labels = upload(self._split.labels[order], self.device)
         pixels = self._begin(epoch)
         for start in range(first - first % self._stride, self._shown, self._stride):
             stop = min(start + self._stride, self._shown)

@@ -6,7 +6,6 @@ arrays, so its pixels are those of every other loader, and it can start at any s
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,9 +16,9 @@ from torch.utils.dlpack import from_dlpack
 
 from ..draws import SIDE, Draws
 from ..errors import EnvironmentProblem
-from . import Split
-from .chunked import Chunk, Chunked
-from .feed import Feed
+from . import Split, contract
+from .chunked import Channels, Chunk, Chunked
+from .feed import Feed, Lane
 
 INSTALL = "pip install nvidia-dali-cuda130 (nvidia-dali-cuda120 for CUDA 12; Linux only)"
 
@@ -40,8 +39,8 @@ class DaliLoader(Chunked):
     outside an image all is black, or with `reflect` the image mirrored at its edge pixels.
     One DALI batch is about `chunk` images; `threads` are DALI's own: on a CPU, pipelines of one
     thread that take chunks in turn. DALI has no bfloat16: images are float32 unless `dtype` is
-    float16. Raises EnvironmentProblem where DALI is missing or cannot use the device, UsageError if
-    an epoch has no whole batch.
+    float16. Raises EnvironmentProblem where DALI is missing or cannot use the device, UsageError
+    for arrays, draws or settings that are not so, and if an epoch has no whole batch.
     """
 
     def __init__(
@@ -51,8 +50,8 @@ class DaliLoader(Chunked):
         *,
         batch_size: int,
         device: torch.device | str,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
+        mean: Channels,
+        std: Channels,
         hole: int,
         drop_last: bool,
         reflect: bool = False,
@@ -61,8 +60,19 @@ class DaliLoader(Chunked):
         threads: int = 2,
     ) -> None:
         super().__init__(
-            split, draws, batch_size=batch_size, device=device, drop_last=drop_last, chunk=chunk
+            split,
+            draws,
+            batch_size=batch_size,
+            device=device,
+            mean=mean,
+            std=std,
+            hole=hole,
+            drop_last=drop_last,
+            reflect=reflect,
+            dtype=dtype,
+            chunk=chunk,
         )
+        threads = contract.count("threads", threads, low=1, high=1024)
         problem = available()
         if problem:
             raise EnvironmentProblem(
@@ -76,21 +86,21 @@ class DaliLoader(Chunked):
             _pipeline,
             size=min(self._stride, self._shown),
             device=self.device,
-            mean=mean,
-            std=std,
-            hole=hole,
+            mean=self._mean,
+            std=self._std,
+            hole=self._hole,
             half=dtype == torch.float16,
             threads=threads // lanes,
         )
         feed = partial(
             Feed,
-            np.ascontiguousarray(split.images),
+            np.ascontiguousarray(self._split.images),
             self._draws,
             self._shown,
             self._stride,
-            fields=_fields(hole),
+            fields=_fields(self._hole),
             lanes=lanes,
-            reflect=reflect,
+            reflect=self._reflect,
         )
         self._lanes = [Lane(feed(first=lane), build) for lane in range(lanes)]
 
@@ -106,41 +116,13 @@ class DaliLoader(Chunked):
         return from_dlpack(images.as_tensor())
 
 
-class Lane:
-    """A pipeline and what it is fed; `build` makes the pipeline, anew after an interruption."""
-
-    def __init__(self, feed: Feed, build: Callable[[Feed], Any]) -> None:
-        self.feed, self._build = feed, build
-        self.pipeline = build(feed)
-
-    def read(self, chunk: int, stream: Any) -> Any:
-        """The pixels of one chunk; what was prefetched for a place no longer wanted is dropped."""
-        if chunk not in self.feed.fed:
-            self.feed.next = chunk
-        while True:
-            got, images = self._run(stream)
-            if got == chunk:
-                return images
-
-    def _run(self, stream: Any) -> tuple[int, Any]:
-        """The oldest chunk that DALI was fed and its pixels; one more is fed in its place."""
-        try:
-            (images,) = self.pipeline.run(stream)
-            return self.feed.fed.popleft(), images
-        except BaseException:
-            # Interrupted half way, the account of what is in flight may be one off: start over.
-            self.feed.fed.clear()
-            self.pipeline = self._build(self.feed)
-            raise
-
-
 def _pipeline(
     feed: Feed,
     *,
     size: int,
     device: torch.device,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
     hole: int,
     half: bool,
     threads: int,

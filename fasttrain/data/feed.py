@@ -1,4 +1,4 @@
-"""The arrays that DALI is fed: bytes in a border, and the draw that goes with them.
+"""The arrays that DALI is fed, bytes in a border and the draw that goes with them, and by whom.
 
 Apart from the loader, since a pipeline holds on to it: a loader that is left is freed at once.
 """
@@ -6,6 +6,8 @@ Apart from the loader, since a pipeline holds on to it: a loader that is left is
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -77,3 +79,31 @@ class Feed:
             side = SIDE + 2 * border
             self._border, shape = border, (min(self._stride, self._shown), side, side, 3)
             self._bordered = np.zeros(shape, np.uint8)
+
+
+class Lane:
+    """A pipeline and what it is fed; `build` makes the pipeline, anew after an interruption."""
+
+    def __init__(self, feed: Feed, build: Callable[[Feed], Any]) -> None:
+        self.feed, self._build = feed, build
+        self.pipeline = build(feed)
+
+    def read(self, chunk: int, stream: Any) -> Any:
+        """The pixels of one chunk; what was prefetched for a place no longer wanted is dropped."""
+        if chunk not in self.feed.fed:
+            self.feed.next = chunk
+        while True:
+            got, images = self._run(stream)
+            if got == chunk:
+                return images
+
+    def _run(self, stream: Any) -> tuple[int, Any]:
+        """The oldest chunk that DALI was fed and its pixels; one more is fed in its place."""
+        try:
+            (images,) = self.pipeline.run(stream)
+            return self.feed.fed.popleft(), images
+        except BaseException:
+            # Interrupted half way, the account of what is in flight may be one off: start over.
+            self.feed.fed.clear()
+            self.pipeline = self._build(self.feed)
+            raise

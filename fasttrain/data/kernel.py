@@ -13,7 +13,8 @@ import kernels
 
 from ..draws import SIDE, Draws
 from ..errors import EnvironmentProblem
-from . import Split
+from . import Split, contract
+from .chunked import Channels
 from .resident import ResidentLoader
 
 
@@ -31,15 +32,15 @@ class KernelLoader(ResidentLoader):
         *,
         batch_size: int,
         device: torch.device | str,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
+        mean: Channels,
+        std: Channels,
         hole: int,
         drop_last: bool,
         reflect: bool = False,
         dtype: torch.dtype = torch.float32,
         chunk: int | None = None,
     ) -> None:
-        found = kernels.problem(torch.device(device))
+        found = kernels.problem(contract.device(device))
         if found:
             raise EnvironmentProblem(f"--loader (kernel): {found}. Use --loader resident.")
         super().__init__(
@@ -55,7 +56,7 @@ class KernelLoader(ResidentLoader):
             dtype=dtype,
             chunk=chunk,
         )
-        self._byte_mean, self._byte_std = _of_bytes(mean), _of_bytes(std)
+        self._byte_mean, self._byte_std = _of_bytes(self._mean), _of_bytes(self._std)
 
     def _pixels(
         self, order: Tensor, crop: Tensor, flip: Tensor, hole: Tensor, *, pad: int
@@ -78,6 +79,6 @@ class KernelLoader(ResidentLoader):
         return out
 
 
-def _of_bytes(channels: tuple[float, float, float]) -> tuple[float, float, float]:
+def _of_bytes(channels: tuple[float, ...]) -> tuple[float, float, float]:
     red, green, blue = (255 * value for value in channels)
     return red, green, blue

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .. import choices
 from ..draws import SIDE, Draws
 from . import Split
-from .chunked import Chunk, Chunked, upload
+from .chunked import Channels, Chunk, Chunked, upload
 
 
 class ResidentLoader(Chunked):
@@ -23,7 +24,8 @@ class ResidentLoader(Chunked):
 
     `mean` and `std` are of pixels in 0..1, `hole` is the CutOut's side in pixels, 0 for none;
     outside an image all is black, or with `reflect` the image mirrored at its edge pixels; about
-    `chunk` images are augmented at a time. Raises UsageError if an epoch has no whole batch.
+    `chunk` images are augmented at a time. Raises UsageError for arrays, draws or settings that are
+    not so, and if an epoch has no whole batch.
     """
 
     def __init__(
@@ -33,8 +35,8 @@ class ResidentLoader(Chunked):
         *,
         batch_size: int,
         device: torch.device | str,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
+        mean: Channels,
+        std: Channels,
         hole: int,
         drop_last: bool,
         reflect: bool = False,
@@ -42,12 +44,21 @@ class ResidentLoader(Chunked):
         chunk: int | None = None,
     ) -> None:
         super().__init__(
-            split, draws, batch_size=batch_size, device=device, drop_last=drop_last, chunk=chunk
+            split,
+            draws,
+            batch_size=batch_size,
+            device=device,
+            mean=mean,
+            std=std,
+            hole=hole,
+            drop_last=drop_last,
+            reflect=reflect,
+            dtype=dtype,
+            chunk=chunk,
         )
-        self._images = _resident(split.images, self.device)
-        self._mean = _row(mean).to(self.device)
-        self._std = _row(std).to(self.device)
-        self._hole, self._reflect, self._dtype = hole, reflect, dtype
+        self._images = _resident(self._split.images, self.device)
+        self._means = _row(self._mean).to(self.device)
+        self._deviations = _row(self._std).to(self.device)
 
     def _begin(self, epoch: int) -> Chunk:
         draw = self._draws(epoch)
@@ -60,7 +71,7 @@ class ResidentLoader(Chunked):
     ) -> Tensor:
         images = windows(self._images[order], crop, flip, pad=pad, reflect=self._reflect)
         images = images.to(torch.float32)
-        images.sub_(self._mean).div_(self._std)
+        images.sub_(self._means).div_(self._deviations)
         if self._hole:
             images.masked_fill_(hole_mask(hole, side=self._hole), 0.0)
         return images.to(self._dtype).view(-1, SIDE, SIDE, 3)
@@ -101,13 +112,14 @@ def hole_mask(hole: Tensor, *, side: int) -> Tensor:
     return inside_rows[:, :, None] & inside_columns[:, None, :]
 
 
-def _row(channels: tuple[float, float, float]) -> Tensor:
+def _row(channels: tuple[float, ...]) -> Tensor:
     """A value a channel, of pixels in 0..1, as the 96 byte values of a row."""
     return torch.tensor(channels, dtype=torch.float64).mul(255).float().repeat(SIDE)
 
 
 def _resident(images: np.ndarray, device: torch.device) -> Tensor:
     """`images` as a tensor on `device`: on a CPU the same memory, a memory-mapped file included."""
+    choices.device(str(device))  # that it is there
     with warnings.catch_warnings():
         # torch knows no read-only tensors; this one is only ever indexed.
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
