@@ -65,6 +65,7 @@ setup(
             "hypothesis>=6",
             "selenium>=4",
             "albumentations==2.0.8",
+            "pyyaml>=6",
         ],
     },
     entry_points={"console_scripts": ["fasttrain=fasttrain.__main__:main"]},
