@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +96,13 @@ def test_the_containers_default_command_is_the_mission():
     assert {"fasttrain", "kernels", "setup.py", "requirements.txt"} <= set(copied)
     assert all((ROOT / name).exists() for name in copied)
     assert "README.md" in copied  # setup.py reads it
+
+
+def test_without_what_is_slow_neither_the_soak_nor_what_needs_linux_is_left():
+    named = ("disk", "fuzzed_arguments", "kills", "signals", "whole_run")
+    files = [str(*(ROOT / "tests").rglob(f"test_{name}.py")) for name in named]
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-m", "not slow", *files]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    left = {line.partition("::")[0] for line in done.stdout.splitlines() if "::" in line}
+    assert {Path(name).name for name in left} == {"test_fuzzed_arguments.py", "test_whole_run.py"}
+    assert "new_seed" not in done.stdout  # the soak's ten thousand argument lists
