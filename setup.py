@@ -54,7 +54,7 @@ setup(
     ],
     extras_require={
         "dali": [DALI],
-        "docs": ["mkdocs>=1.6", "mkdocs-material>=9.7", "mkdocstrings[python]>=1.0"],
+        "docs": ["mkdocs>=1.6", "mkdocs-material>=9.7", "mkdocstrings-python>=2.0"],
         "profile": [f"torch-tb-profiler==0.4.3; {LINUX}"],
         "test": [
             DALI,

@@ -23,7 +23,7 @@ def table() -> str:
     bench, soak = results(), json.loads((RESULTS / "soak.json").read_text())
     rows = [*sprints(results("sprint")), step(bench), loaders(bench), save(bench), *faults(soak)]
     if not any(result["environment"]["gpu"] for result in bench):
-        rows.append(("anything on a GPU", "*not measured*", "`make bench NAME=mygpu` does it"))
+        rows.append(("anything on a GPU", "*not measured*: `make bench` does it there", ""))
     lines = ["| what | measured | on |", "| --- | --- | --- |"]
     return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
 
@@ -36,8 +36,10 @@ def sprints(series: list[dict[str, Any]]) -> list[Row]:
         if there:
             best = min(there, key=lambda each: each["seconds_mean"])
             accuracy = mean(run["best_test_accuracy"] for run in best["runs"])
-            said = f"{best['seconds_mean']:.0f} s, {accuracy:.2%}: means of {best['count']} seeds"
-            rows.append((f"sprint to {target:.2%} of CIFAR-10", said, where(best)))
+            seconds = f"{best['seconds_mean']:,.0f} s"
+            said = f"{seconds}, {100 * accuracy:.2f} % (means of {best['count']} seeds)"
+            what = f"`--recipe sprint` to {100 * target:.4g} % of CIFAR-10's test images"
+            rows.append((what, said, where(best)))
     return rows
 
 

@@ -7,6 +7,7 @@ works as it stands; in the site the file is copied beside the pages.
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -45,4 +46,6 @@ def _from_root(path: Path) -> str:
 def _help(command: str) -> str:
     from fasttrain.flags import parser
 
-    return f"```text\n{parser(command).format_help()}```"
+    made = parser(command)
+    made.formatter_class = partial(made.formatter_class, width=100)
+    return f"```text\n{made.format_help()}```"

@@ -128,8 +128,8 @@ def test_the_headline_takes_the_fastest_series_that_reached_its_target_each_time
     missed = {**made, "reached": 1, "seconds_mean": 60.0}
     (row,) = headline.sprints([slow, missed, fast])
     assert row == (
-        "sprint to 88.00% of CIFAR-10",
-        "80 s, 88.60%: means of 2 seeds",
+        "`--recipe sprint` to 88 % of CIFAR-10's test images",
+        "80 s, 88.60 % (means of 2 seeds)",
         "2 cores of AMD EPYC",
     )
     assert headline.sprints([missed]) == []

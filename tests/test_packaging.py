@@ -54,7 +54,12 @@ def test_a_package_index_shows_a_readme_without_links_that_lead_nowhere(packaged
     assert packaged["long_description_content_type"] == "text/markdown"
     assert re.findall(r"\]\((?!https:)", shown) == []
     assert "<!--" not in shown
-    for kept in ("# fasttrain", "| sprint to ", "what was tried and failed", "BSD-3-Clause"):
+    for kept in (
+        "# fasttrain",
+        "| `--recipe sprint` to ",
+        "what was tried and failed",
+        "BSD-3-Clause",
+    ):
         assert kept in shown, kept
 
 
