@@ -1,5 +1,6 @@
 # make train ARGS="--epochs 5"   train; make sprint   92.53 % in minutes; make test   run the tests; make bench NAME=box   measure this machine
 # make coverage   the tests again, and which lines of fasttrain/ they never reach; fails below 90 %
+# make docs   the site of documents, strictly, into site/
 # make soak   the long half of the tests: kills, crash points, damaged files, argument lists
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +8,7 @@ RUN := $(VENV)/bin/python
 NAME ?= here
 READY := $(VENV)/.ready
 
-.PHONY: train sprint test coverage soak bench check clean
+.PHONY: train sprint test coverage soak bench check docs clean
 
 train: $(READY)
 	$(RUN) -m fasttrain --epochs 50 $(ARGS)
@@ -38,6 +39,9 @@ check: $(READY)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+
 $(READY): requirements.txt setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
@@ -46,4 +50,4 @@ $(READY): requirements.txt setup.py
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,5 +1,6 @@
 """Packaging of fasttrain and its kernels; tool settings are in pyproject.toml."""
 
+import re
 from pathlib import Path
 
 from setuptools import setup
@@ -7,13 +8,39 @@ from setuptools import setup
 LINUX = "platform_system == 'Linux'"
 DALI = f"nvidia-dali-cuda130>=2.4; {LINUX}"
 
+
+def description() -> str:
+    """The README as a package index shows it: there no link leads to a file, and no picture."""
+    text = Path(__file__).with_name("README.md").read_text(encoding="utf-8")
+    text = re.sub(r"<!--.*?-->\n?", "", text)
+    text = re.sub(r"!\[[^]]*\]\((?!https?:)[^)]*\)\n*", "", text)
+    return re.sub(r"\[([^]]*)\]\((?!https?:|#)[^)]*\)", r"\1", text)
+
+
 setup(
     name="fasttrain",
     version="0.1.0",
     description="A high-throughput trainer of small-image classifiers",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=description(),
     long_description_content_type="text/markdown",
+    author="The fasttrain developers",
     license="BSD-3-Clause",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Environment :: GPU :: NVIDIA CUDA",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: MacOS",
+        "Operating System :: Microsoft :: Windows",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 15)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+    keywords=["image classification", "CIFAR-10", "PyTorch", "training speed"],
     python_requires=">=3.10",
     packages=["fasttrain", "fasttrain.data", "fasttrain.models", "fasttrain.report", "kernels"],
     package_data={"fasttrain": ["py.typed"], "fasttrain.report": ["*.css", "*.js"]},
@@ -27,6 +54,7 @@ setup(
     ],
     extras_require={
         "dali": [DALI],
+        "docs": ["mkdocs>=1.6", "mkdocs-material>=9.7", "mkdocstrings-python>=2.0"],
         "profile": [f"torch-tb-profiler==0.4.3; {LINUX}"],
         "test": [
             DALI,
@@ -37,6 +65,7 @@ setup(
             "hypothesis>=6",
             "selenium>=4",
             "albumentations==2.0.8",
+            "pyyaml>=6",
         ],
     },
     entry_points={"console_scripts": ["fasttrain=fasttrain.__main__:main"]},

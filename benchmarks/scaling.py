@@ -1,12 +1,15 @@
 """Scaling on paper: the table of docs/scaling.md, from the inputs that stand there.
 
-    python -m benchmarks.scaling
+    python -m benchmarks.scaling   writes the table there anew
 
 Measured inputs are the network's own numbers and what a CPU could show; those of a GPU are assumed.
 """
 
 from __future__ import annotations
 
+from benchmarks.table import END, put
+
+BEGIN = "<!-- table: python -m benchmarks.scaling -->"
 IMAGES = 50_000
 GRADIENTS = 11_173_962 * 4  # bytes, float32: counted
 
@@ -66,4 +69,4 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-    print(table())
+    put(table(), begin=BEGIN, end=END)

@@ -1,7 +1,7 @@
-"""Keeps what series of sprints measured, and writes the README's table of them.
+"""Keeps what series of sprints measured, and writes the documents' table of them.
 
 python -m benchmarks.sprints SERIES.json NAME   what --runs wrote -> results/sprint-NAME.json
-python -m benchmarks.sprints                    results/sprint-*.json -> the table in README.md
+python -m benchmarks.sprints                    results/sprint-*.json -> the table in docs/
 """
 
 from __future__ import annotations

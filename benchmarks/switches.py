@@ -1,8 +1,8 @@
 """What each means of the sprint is worth: the 88 % level without it, two seeds each.
 
 python -m benchmarks.switches OUT [SWITCH ...]   trains all of them, or those, into OUT/SWITCH
-python -m benchmarks.switches keep OUT NAME      OUT -> results/switches-NAME.json -> README.md
-python -m benchmarks.switches                    results/switches-*.json -> the table in README.md
+python -m benchmarks.switches keep OUT NAME      OUT -> results/switches-NAME.json -> docs/
+python -m benchmarks.switches                    results/switches-*.json -> the table in docs/
 """
 
 from __future__ import annotations

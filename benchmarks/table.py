@@ -1,7 +1,9 @@
-"""Keeps what `make bench` measured, and writes the README's table from it.
+"""Keeps what `make bench` measured, and writes the documents' table from it.
 
 python -m benchmarks.table RAW.json NAME   raw pytest-benchmark output -> results/NAME.json
-python -m benchmarks.table                 results/*.json -> the table in README.md
+python -m benchmarks.table                 results/*.json -> the tables in README.md and docs/
+
+A table stands in a document between two comments; what lies between them is never edited by hand.
 """
 
 from __future__ import annotations
@@ -112,12 +114,33 @@ def store(found: dict[str, Any], kind: str, name: str) -> None:
     (RESULTS / f"{kind}-{name}.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
+def documents() -> list[Path]:
+    """Where a table may stand: README.md and the pages of docs/."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def shown(*, begin: str, end: str) -> dict[Path, str]:
+    """What stands between the lines `begin` and `end`, in each document that has them."""
+    return {path: _parts(path, begin, end)[1].strip() for path in documents() if begin in _of(path)}
+
+
 def put(made: str, *, begin: str, end: str) -> None:
-    """Make `made` what stands between two lines of the README."""
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    before, after = text[: text.index(begin)], text[text.index(end) :]
-    readme.write_text(f"{before}{begin}\n{made}\n{after}", encoding="utf-8")
+    """Make `made` what stands between two lines, in each document that has them."""
+    for path in shown(begin=begin, end=end):
+        before, _, after = _parts(path, begin, end)
+        path.write_text(f"{before}{begin}\n{made}\n{end}{after}", encoding="utf-8")
+
+
+def _parts(path: Path, begin: str, end: str) -> tuple[str, str, str]:
+    before, _, rest = _of(path).partition(begin)
+    inside, there, after = rest.partition(end)
+    if not there:
+        raise ValueError(f"{path}: {begin} has no {end}")
+    return before, inside, after
+
+
+def _of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 def main(arguments: list[str]) -> None:

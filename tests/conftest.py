@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from functools import partial
 
 import pytest
@@ -26,6 +27,19 @@ if not torch.cuda.is_available():
 for ignored in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
     if signal.getsignal(ignored) is signal.SIG_IGN:
         signal.signal(ignored, signal.SIG_DFL)
+
+if sys.platform == "win32":  # they name signals and limits that Windows does not have
+    collect_ignore_glob = [
+        f"*test_{name}.py" for name in ("disk", "distributed", "kills", "signals", "stopping")
+    ]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """What is for the soak is slow, too: `-m "not slow"` replaces the `not soak` of pyproject."""
+    for item in items:
+        if item.get_closest_marker("soak"):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -22,6 +22,7 @@ print(round_())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="it is glibc's malloc that is told")
 def test_a_tensor_as_large_as_the_last_takes_no_new_pages():
     faults = {

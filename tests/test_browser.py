@@ -16,6 +16,8 @@ from fasttrain.report.compare import write_page
 from fasttrain.report.html import write
 from fasttrain.report.words import percent, rate
 
+pytestmark = pytest.mark.slow
+
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
     "--disable-background-networking --disable-component-update"

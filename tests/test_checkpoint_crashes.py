@@ -164,6 +164,7 @@ print(saves)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither fork nor SIGKILL")
 def test_thirty_kills_at_random_lose_no_save_that_had_returned(tmp_path):
     command = [sys.executable, "-c", KILLED, str(tmp_path / "checkpoints")]

@@ -27,6 +27,7 @@ def test_a_device_that_is_none_is_refused(name):
         choices.device(name)
 
 
+@pytest.mark.slow  # reads Linux's own account of the processor
 def test_a_cpu_gets_bf16_only_where_it_multiplies_it():
     flags = Path("/proc/cpuinfo").read_text()
     native = "avx512_bf16" in flags or "amx_bf16" in flags or "amx_tile" in flags

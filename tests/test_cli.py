@@ -1,6 +1,5 @@
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -162,7 +161,10 @@ LARGE = [
 LARGE += ["--loader", "resident", "--device", "cpu"]
 
 
+@pytest.mark.slow  # Linux alone holds a process to its address space
 def test_a_batch_that_does_not_fit_is_exit_8(tmp_path):
+    import resource
+
     limit = 5 << 30
     done = subprocess.run(
         [sys.executable, "-m", "fasttrain", *LARGE, "--out", str(tmp_path / "a")],

@@ -22,6 +22,8 @@ import fasttrain
 from fasttrain.errors import Stopped
 from fasttrain.rundir import RunDir
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 NAMESPACE = (
     shutil.which("unshare")

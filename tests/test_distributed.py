@@ -24,6 +24,8 @@ from fasttrain import checkpoint, cli, distributed, meeting, watch
 from fasttrain.errors import EnvironmentProblem, UsageError
 from fasttrain.launch import Place
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 STEPS = 3  # an epoch; the warm-up is one call of the step more
 

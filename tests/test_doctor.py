@@ -193,6 +193,7 @@ def test_the_allocator_is_told_from_the_libraries_in_memory(library, expected):
     assert inventory.allocator(maps).startswith(expected)
 
 
+@pytest.mark.slow  # reads Linux's own account of the processor
 def test_the_inventory_names_what_is_there_and_says_why_what_is_not_is_not():
     found = inventory.inventory()
     assert torch.__version__ in found["torch"]

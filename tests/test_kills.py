@@ -10,6 +10,8 @@ import pytest
 from processes import Child, flags
 from tiny_runs import end, same
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 5
 
 

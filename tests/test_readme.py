@@ -1,56 +1,245 @@
-"""The README's claims that a machine can check."""
+"""What README.md, CONTRIBUTING.md and the pages of docs/ say that a machine can check."""
 
+from __future__ import annotations
+
+import importlib.util
 import json
 import re
+import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tiny_runs
 import torch
 
 import fasttrain
-from fasttrain.flags import COMMANDS
-from tests.conftest import tiny_loader, tiny_model
+from fasttrain import cli, commands
+from fasttrain.data import cifar10, synthetic
+from fasttrain.flags import COMMANDS, read
+from tests.conftest import tiny_loader, tiny_step
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in PAGES}
+README = TEXTS["README.md"]
+AHEAD = {"docs/architecture.md", "CONTRIBUTING.md"}  # their paths are those of the rooms to come
+TARGETS = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+EXTRAS = set(re.findall(r'^        "(\w+)": \[', (ROOT / "setup.py").read_text(), re.MULTILINE))
+PROGRAM = r"python -m|make|torchrun|pip|pre-commit|\.venv/bin/\w+"
 
 
-def test_its_python_lines_run(tiny_splits, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    code = "".join(re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL))
+def fences(text, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def lines(text):
+    """The commands of a page's shell blocks, without comments, each as its words."""
+    for block in fences(text, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(re.sub(r"<this repository>", "URL", line), comments=True)
+            for part in " ".join(map(shlex.quote, words)).split(" '&&' "):
+                if part:
+                    yield shlex.split(part)
+
+
+def inline(text):
+    """The commands in running text and in tables; words in brackets may be left out."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    for found in re.findall(rf"`((?:{PROGRAM})\s[^`]+)`", prose):
+        yield [word for word in shlex.split(found) if not word.startswith("[")]
+
+
+def check(words):
+    """Assert that a command is one that there is, as far as it can be seen without running it."""
+    if "train.py" in words or words[0] in ("yolo", "git", "cd", ".", "pre-commit"):
+        return  # other programs'
+    if words[0] == "torchrun":
+        words = ["python", *words[words.index("-m") :]]
+    if words[:3] == ["python", "-m", "fasttrain"]:
+        asked = words[3:]
+        if "--help" in asked:
+            with pytest.raises(SystemExit):
+                read(asked)
+        else:
+            read(asked)
+    elif words[0] == "make":
+        assert words[1] in TARGETS
+        given = dict(word.split("=", 1) for word in words[2:])
+        assert set(given) <= {"ARGS", "NAME"}
+        options = shlex.split(given.get("ARGS", ""))
+        if words[1] in ("train", "sprint"):
+            read(options)
+        else:
+            assert all((ROOT / option).exists() for option in options)
+    elif words[:3] == ["python", "-m", "pytest"]:
+        assert all((ROOT / word).exists() for word in words if "/" in word)
+    elif words[:2] == ["python", "-m"]:
+        assert importlib.util.find_spec(words[2]), words
+    elif words[:2] == ["pip", "install"]:
+        wanted = re.findall(r"\[(.*)\]", words[-1])
+        assert set(",".join(wanted).split(",")) - {""} <= EXTRAS
+        assert words[-1].split("[")[0] in (".", "pre-commit", "airbench")
+    else:
+        assert words[0] == ".venv/bin/tensorboard", f"nobody checks {words}"
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_every_command_of_a_page_is_one_that_there_is(page):
+    for words in [*lines(TEXTS[page]), *inline(TEXTS[page])]:
+        check(words)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python -m fasttrain --epoch 5",
+        "python -m fasttrain --epochs 0",
+        "python -m fasttrain train-it",
+        "torchrun --nproc-per-node 8 -m fasttrain --sched cosine",
+        "make trian",
+        'make train ARGS="--epochs many"',
+        "make test ARGS=tests/test_nothing.py",
+        "python -m pytest benchmarks/bench_nothing.py",
+        "python -m benchmarks.nothing",
+        'pip install ".[cuda]"',
+        "fastrain",
+    ],
+)
+def test_a_command_that_there_is_not_is_seen(line):
+    with pytest.raises((AssertionError, fasttrain.errors.UsageError)):
+        check(shlex.split(line))
+
+
+def test_the_pages_hold_commands_of_every_form():
+    found = [words for text in TEXTS.values() for words in [*lines(text), *inline(text)]]
+    assert len(found) > 80
+    for start in ("python -m fasttrain", "python -m benchmarks", "make train", "torchrun", "pip"):
+        assert any(" ".join(words).startswith(start) for words in found), start
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder in which the pages' commands run: a data set has 256 images here and the network
+    3,000 numbers; the first run's mistakes are explained, and `report` draws them."""
+    explained = commands.look_at
+
+    def look_at(run, **options):
+        if run.name == "taste":
+            with pytest.MonkeyPatch.context() as patches:
+                patches.setattr(commands, "rebuild", lambda run, **_: None)
+                explained(run, **options)
+        else:
+            tiny_runs.a_short_look(run)
+
+    few = synthetic.load(256, 64)
+    where = tmp_path_factory.mktemp("reader")
+    with tiny_runs.shrunk(), pytest.MonkeyPatch.context() as patches:
+        patches.chdir(where)
+        patches.setattr(cifar10, "load", lambda *_, **__: few)
+        patches.setattr(synthetic, "load", lambda *_, **__: few)
+        patches.setattr(cifar10, "describe", lambda *_, **__: {"images": 256})
+        patches.setattr(commands, "look_at", look_at)
+        yield where
+
+
+def test_the_pages_commands_run_one_after_the_other(world):
+    shown = {" ".join(words): words[3:] for text in TEXTS.values() for words in lines(text)}
+    ours = {line: words for line, words in shown.items() if line.startswith("python -m fasttrain")}
+    quick = {line: words for line, words in ours.items() if not {"sprint", "doctor"} & set(words)}
+    assert len(quick) >= 12
+    for line in sorted(quick, key=lambda line: "--out runs/taste" not in line):  # others need it
+        short = ["--epochs", "2"] if quick[line][0].startswith("-") else []
+        assert cli.main([*quick[line], *short]) == 0, line
+    for name in ("compare.html", "runs/taste/report.html", "runs/taste/figures/image-7.png"):
+        assert (world / name).stat().st_size > 1000, name
+    assert len(list(world.glob("runs/*/checkpoints/last.pt"))) >= 6
+
+
+@pytest.mark.parametrize("page", [page for page, text in TEXTS.items() if fences(text, "python")])
+def test_a_pages_python_lines_run(page, world, tiny_splits):
+    code = "".join(fences(TEXTS[page], "python"))
     code = code.replace('"cuda"', '"cpu"').replace("epochs=50", "epochs=1")
-    trained = []
-    monkeypatch.setattr(fasttrain, "train", trained.append)  # its own tests run it
     split, test = tiny_splits
-    names = {"model": tiny_model(), "images": split.images, "labels": split.labels}
+    step = tiny_step()
+    names = {"model": step.model, "optimizer": step.optimizer, "layer": "3"}
+    names |= {"images": split.images, "labels": split.labels}
+    names |= {"train": tiny_loader(split), "test": tiny_loader(test, training=False)}
     names |= {"mean": (0.5,) * 3, "std": (0.25,) * 3}
-    names["test"] = tiny_loader(test, training=False)
+    names["schedule"] = fasttrain.schedule.Plateau(
+        step.optimizer, patience=3, factor=0.1, threshold=0.001
+    )
+    if page == "README.md":
+        names["images"], names["labels"] = next(iter(names["test"]))
     exec(code, names)
-    assert trained == [fasttrain.Recipe(epochs=5)]
-    assert names["rows"][0].test_accuracy > 0
+    assert names["rows"][-1].test_accuracy > 0
     assert isinstance(names["step"].lr, torch.Tensor)
+    assert names["maps"].shape[1:] == (32, 32)
+    assert np.isclose(names["maps"].max(), 1.0)
+
+
+def test_the_readme_is_a_landing_page():
+    assert len(README.splitlines()) <= 150
+    assert len(re.findall(r"^!\[", README, re.MULTILINE)) == 1
+    code = fences(README, "python")
+    assert len(code) == 1
+    assert len([line for line in code[0].splitlines() if line]) <= 10
 
 
 def test_it_names_every_command():
     for command in COMMANDS:
-        assert re.search(rf"fasttrain \[?{command}\b", TEXT), command
+        for page in ("README.md", "docs/commands.md"):
+            assert re.search(rf"fasttrain \[?{command}\b", TEXTS[page]), command
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)\)", TEXT))
-def test_its_links_and_pictures_are_there(link):
-    assert link.startswith("http") or (ROOT / link).exists()
+def anchors(text):
+    """What a heading's link ends in."""
+    titles = re.findall(r"^#+ (.*)", text, re.MULTILINE)
+    plain = [re.sub(r"[^\w\s-]", "", title).strip().lower() for title in titles]
+    return {re.sub(r"[\s-]+", "-", title) for title in plain}
+
+
+LINKS = [
+    (page, link)
+    for page, text in TEXTS.items()
+    for link in re.findall(r"\]\(([^)]+)\)", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
+    if not link.startswith("https:")
+]
+
+
+@pytest.mark.parametrize(("page", "link"), LINKS)
+def test_links_and_pictures_are_there(page, link):
+    name, _, anchor = link.partition("#")
+    target = (ROOT / page).parent / name if name else ROOT / page
+    assert target.exists()
+    if anchor:
+        assert anchor in anchors(target.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", sorted(set(TEXTS) - AHEAD))
+def test_files_that_a_page_names_are_there(page):
+    named = r"`((?:fasttrain|kernels|benchmarks|tests|docs)/[\w./-]+)`"
+    for name in re.findall(named, TEXTS[page]):
+        assert (ROOT / name).exists(), name
+
+
+def test_every_page_is_in_the_sites_menu():
+    menu = (ROOT / "mkdocs.yml").read_text()
+    for path in (ROOT / "docs").glob("*.md"):
+        assert f": {path.name}\n" in menu, path.name
 
 
 def test_every_promise_names_a_test_that_exists():
-    section = TEXT.split("## What survives")[1].split("\n## ")[0]
+    section = TEXTS["docs/what-survives.md"].split("## Faults")[1].split("\n## ")[0]
     rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
     rows = [row for row in rows if not row.startswith("| --- ")]
-    assert len(rows) >= 20
+    assert len(rows) >= 50
     for row in rows:
         named = re.findall(r"`(test_\w+)::(test_\w+)`", row)
         assert named, row
         for module, test in named:
-            code = (ROOT / "tests" / f"{module}.py").read_text(encoding="utf-8")
+            (path,) = (ROOT / "tests").rglob(f"{module}.py")
+            code = path.read_text(encoding="utf-8")
             assert re.search(rf"^def {test}\(", code, re.MULTILINE), f"{module}::{test}"
 
 

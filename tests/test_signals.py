@@ -10,6 +10,8 @@ from fasttrain import signals
 from fasttrain.errors import Stopped
 from fasttrain.signals import Signals
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_outside_the_loop_a_signal_raises_at_once(number):

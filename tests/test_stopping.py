@@ -20,7 +20,7 @@ PHASES = ["data", "lr finder", "compile", "epoch", "save", "eval", "summary", "a
 SAVES = ("epoch", "save", "eval", "summary", "analysis")
 CHANGES = {"lr finder": {"lr": "auto"}, "compile": {"compile": "on"}}
 soak = pytest.mark.soak
-pytestmark = pytest.mark.usefixtures("tiny")
+pytestmark = [pytest.mark.usefixtures("tiny"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,114 @@
+"""The few numbers that a stranger sees first: the README's table, from all kinds of results.
+
+python -m benchmarks.headline   results/*.json -> the table in README.md and docs/
+"""
+
+from __future__ import annotations
+
+import json
+from statistics import mean
+from typing import Any
+
+from benchmarks.table import RESULTS, put, results, value
+
+BEGIN = "<!-- table: python -m benchmarks.headline -->"
+END = "<!-- end of the headline -->"
+STEP, LOADERS = "training step, batch 128", "loaders, an epoch, batch 128"
+SAVE = "save of ResNet18"
+Row = tuple[str, str, str]
+
+
+def table() -> str:
+    """Markdown: what was measured, the number with its n, and the hardware."""
+    bench, soak = results(), json.loads((RESULTS / "soak.json").read_text())
+    rows = [*sprints(results("sprint")), step(bench), loaders(bench), save(bench), *faults(soak)]
+    if not any(result["environment"]["gpu"] for result in bench):
+        rows.append(("anything on a GPU", "*not measured*: `make bench` does it there", ""))
+    lines = ["| what | measured | on |", "| --- | --- | --- |"]
+    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
+
+
+def sprints(series: list[dict[str, Any]]) -> list[Row]:
+    """A row a target: of the series that reached it with every seed, the fastest."""
+    rows = []
+    for target in sorted({each["target"] for each in series}):
+        there = [e for e in series if e["target"] == target and e["reached"] == e["count"]]
+        if there:
+            best = min(there, key=lambda each: each["seconds_mean"])
+            accuracy = mean(run["best_test_accuracy"] for run in best["runs"])
+            seconds = f"{best['seconds_mean']:,.0f} s"
+            said = f"{seconds}, {100 * accuracy:.2f} % (means of {best['count']} seeds)"
+            what = f"`--recipe sprint` to {100 * target:.4g} % of CIFAR-10's test images"
+            rows.append((what, said, where(best)))
+    return rows
+
+
+def step(bench: list[dict[str, Any]]) -> Row:
+    """The fastest step of ResNet18 beside the plain loop's."""
+    result, row = _best(bench, STEP, "times_source")
+    said = f"{value(row)}, {row['times_source']:.2f} times the plain loop (n = {row['n']})"
+    return ("a training step of ResNet18, batch 128", said, where(result))
+
+
+def loaders(bench: list[dict[str, Any]]) -> Row:
+    """DALI's rate beside a DataLoader of albumentations."""
+    result, row = _best(bench, LOADERS, "times_albumentations", provider="dali")
+    ratio = f"{row['times_albumentations']:.1f} times albumentations"
+    said = f"{value(row)}, {ratio} (n = {row['n']})"
+    return ("the DALI loader, an epoch in batches of 128", said, where(result))
+
+
+def save(bench: list[dict[str, Any]]) -> Row:
+    """What training waits for a checkpoint, and what a thread then takes to write it."""
+    result, loop = _best(bench, SAVE, "bytes", provider="loop")
+    _, thread = _best([result], SAVE, "bytes", provider="save")
+    size = f"{loop['bytes'] / 1e6:.0f} MB"
+    said = f"training waits {value(loop)}; a thread writes for {value(thread)} (n = {loop['n']})"
+    return (f"a checkpoint of {size}", said, where(result))
+
+
+def faults(soak: dict[str, Any]) -> list[Row]:
+    """What a run survived in the soak."""
+    passed = soak["passed"]
+    runs = passed["runs that were killed and ended bitwise equal"]
+    return [
+        (
+            "`kill -9` at random instants, then `--resume`",
+            f"{passed['kills']} kills, {runs} runs: each ends bitwise as one left alone",
+            where(soak),
+        ),
+        (
+            "flipped bits and truncations in a checkpoint",
+            f"{passed['flipped bits and truncations']:,}: all are detected, none is loaded",
+            where(soak),
+        ),
+    ]
+
+
+def where(result: dict[str, Any]) -> str:
+    """The chip of a result in a few words."""
+    cpu, gpu = result["environment"]["cpu"], result["environment"]["gpu"]
+    name = cpu["name"].replace("(R)", "").removesuffix(" Processor")
+    return gpu["name"] if gpu else f"{cpu['physical_cores']} cores of {name}"
+
+
+def _best(
+    bench: list[dict[str, Any]], group: str, key: str, *, provider: str | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The result and its row with the largest `key` in a group, of a GPU where there is one."""
+    found = [
+        (result["environment"]["gpu"] is not None, row[key], number, result, row)
+        for number, result in enumerate(bench)
+        for row in result["rows"]
+        if row["group"].startswith(group) and key in row and provider in (None, row["provider"])
+    ]
+    *_, result, row = max(found, key=lambda each: each[:3])
+    return result, row
+
+
+def main() -> None:
+    put(table(), begin=BEGIN, end=END)
+
+
+if __name__ == "__main__":
+    main()
