@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 LINUX = "platform_system == 'Linux'"
 DALI = f"nvidia-dali-cuda130>=2.4; {LINUX}"
@@ -42,7 +42,7 @@ setup(
     ],
     keywords=["image classification", "CIFAR-10", "PyTorch", "training speed"],
     python_requires=">=3.10",
-    packages=["fasttrain", "fasttrain.data", "fasttrain.models", "fasttrain.report", "kernels"],
+    packages=find_packages(include=["fasttrain", "fasttrain.*", "kernels"]),
     package_data={"fasttrain": ["py.typed"], "fasttrain.report": ["*.css", "*.js"]},
     install_requires=[
         "torch>=2.11",

@@ -14,9 +14,9 @@ import torch
 import torch.distributed as dist
 from torch.nn import functional as F
 
-from fasttrain import draws
-from fasttrain.distributed import joined
-from fasttrain.models.resnet18 import ResNet18
+from fasttrain.loaders import draws
+from fasttrain.models.resnet import ResNet18
+from fasttrain.parallel.distributed import joined
 
 ROUNDS = 10
 

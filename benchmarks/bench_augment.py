@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.conftest import DEVICE, pixels, wait
-from fasttrain.draws import draw
+from fasttrain.loaders.draws import draw
 
 kernel = pytest.importorskip("kernels.augment", reason="triton has wheels for Linux only")
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.conftest import DEVICE, batch, wait
-from fasttrain import checkpoint, resume
-from fasttrain.build import schedule
-from fasttrain.loop import Run
-from fasttrain.models.resnet18 import ResNet18
-from fasttrain.optim import sgd
-from fasttrain.recipe import Recipe
-from fasttrain.saving import on_host
-from fasttrain.step import Step
+from fasttrain.engine.build import schedule
+from fasttrain.engine.loop import Run
+from fasttrain.engine.step import Step
+from fasttrain.models.resnet import ResNet18
+from fasttrain.optim.sgd import sgd
+from fasttrain.recipe.recipe import Recipe
+from fasttrain.run import resume
+from fasttrain.run.saving import on_host
+from fasttrain.storage import checkpoint
 
 
 @pytest.mark.parametrize("provider", ["loop", "save"])

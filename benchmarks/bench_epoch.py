@@ -16,9 +16,9 @@ import torch
 from benchmarks.conftest import DEVICE, compared, pixels
 from benchmarks.peers import amp_loop, source_loop
 from fasttrain import Recipe
-from fasttrain.build import AMP, build
 from fasttrain.data import Split
-from fasttrain.loop import fit
+from fasttrain.engine.build import AMP, build
+from fasttrain.engine.loop import fit
 
 BATCH = 128
 STEPS = 100 if DEVICE.type == "cuda" else 5

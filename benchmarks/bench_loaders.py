@@ -18,10 +18,10 @@ import torch
 
 from benchmarks.conftest import DEVICE, compared, pixels, wait
 from fasttrain.data.cifar10 import MEAN, STD
-from fasttrain.data.dali import DaliLoader
-from fasttrain.data.kernel import KernelLoader
-from fasttrain.data.resident import ResidentLoader
-from fasttrain.draws import draw
+from fasttrain.loaders.dali import DaliLoader
+from fasttrain.loaders.draws import draw
+from fasttrain.loaders.resident import ResidentLoader
+from fasttrain.loaders.triton import KernelLoader
 
 BATCH, ROUNDS = 128, 7
 ON_GPU = DEVICE.type == "cuda"

@@ -10,8 +10,8 @@ from time import perf_counter
 
 from benchmarks.conftest import DEVICE, pixels, wait
 from fasttrain import Recipe
-from fasttrain.build import build
-from fasttrain.lr_finder import find_lr
+from fasttrain.engine.build import build
+from fasttrain.engine.lr_finder import find_lr
 
 STEPS, BATCH = (100, 128) if DEVICE.type == "cuda" else (25, 32)
 ROUNDS = 3

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from benchmarks.conftest import DEVICE, wait
-from fasttrain.models.resnet18 import ResNet18
-from fasttrain.optim import sgd
+from fasttrain.models.resnet import ResNet18
+from fasttrain.optim.sgd import sgd
 
 ON_GPU = DEVICE.type == "cuda"
 STEPS = 20 if ON_GPU else 1  # a round: on a GPU enough for the clock not to see the wait

@@ -11,8 +11,8 @@ from time import perf_counter
 import pytest
 
 from benchmarks.conftest import DEVICE
-from fasttrain import series
-from fasttrain.recipe import LEVELS, make
+from fasttrain.cli import repeat
+from fasttrain.recipe.recipe import LEVELS, make
 
 TARGETS = [target for target, _ in LEVELS] if DEVICE.type == "cuda" else [LEVELS[0][0]]
 RUNS = 20 if DEVICE.type == "cuda" else 1
@@ -23,7 +23,7 @@ def test_a_sprint(benchmark, tmp_path, target):
     recipe = make({"recipe": "sprint", "target_accuracy": target})
     benchmark.group = f"sprint to {target:.2%}, {DEVICE.type}"
     found = benchmark.pedantic(
-        series.train_runs, args=(recipe, RUNS), kwargs={"out": tmp_path / "runs"}, rounds=1
+        repeat.train_runs, args=(recipe, RUNS), kwargs={"out": tmp_path / "runs"}, rounds=1
     )
     benchmark.extra_info["provider"] = "fasttrain"
     benchmark.extra_info |= {key: value for key, value in found.items() if key != "command"}

@@ -15,17 +15,17 @@ import torch
 
 from benchmarks.conftest import DEVICE, batch, compared, wait
 from benchmarks.peers import amp_loop, source_loop
-from fasttrain import choices
-from fasttrain.build import AMP
-from fasttrain.graphs import GraphedStep
-from fasttrain.models.resnet18 import ResNet18
-from fasttrain.optim import sgd
-from fasttrain.side_by_side import lay_side_by_side, suits
-from fasttrain.step import Step
+from fasttrain.engine.build import AMP
+from fasttrain.engine.graphs import GraphedStep
+from fasttrain.engine.step import Step
+from fasttrain.machine import auto
+from fasttrain.models.packed_conv import lay_side_by_side, suits
+from fasttrain.models.resnet import ResNet18
+from fasttrain.optim.sgd import sgd
 
 BATCHES = (128, 256, 512, 1024) if DEVICE.type == "cuda" else (32, 128)
 ROUNDS = 20 if DEVICE.type == "cuda" else 5
-SUITS = suits(DEVICE, AMP[choices.amp("auto", DEVICE).value])  # as build asks
+SUITS = suits(DEVICE, AMP[auto.amp("auto", DEVICE).value])  # as build asks
 
 
 def source() -> Callable:
@@ -35,7 +35,7 @@ def source() -> Callable:
 
 def plain_amp() -> Callable:
     model, optimizer = amp_loop.network(DEVICE)
-    dtype = AMP[choices.amp("auto", DEVICE).value] or torch.float16
+    dtype = AMP[auto.amp("auto", DEVICE).value] or torch.float16
     scaler = torch.amp.GradScaler(DEVICE.type, enabled=dtype is torch.float16)
     return lambda images, labels: amp_loop.step(
         model, optimizer, scaler, images, labels, dtype=dtype
@@ -51,7 +51,7 @@ def graphed() -> Callable:
 def ours(*, amp: bool, laid: bool = False, compiled: bool = False) -> Step:
     torch.manual_seed(0)
     model = ResNet18().to(DEVICE).to(memory_format=torch.channels_last).train()
-    dtype = AMP[choices.amp("auto", DEVICE).value] if amp else None
+    dtype = AMP[auto.amp("auto", DEVICE).value] if amp else None
     if laid:
         lay_side_by_side(model)
     optimizer = sgd(model, lr=0.05, momentum=0.9, weight_decay=5e-4)

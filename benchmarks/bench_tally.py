@@ -14,7 +14,7 @@ from torch.nn.utils import get_total_norm
 
 from benchmarks.bench_step import ours
 from benchmarks.conftest import DEVICE, batch, wait
-from fasttrain import tally
+from fasttrain.engine import metrics
 
 BATCH, ROUNDS = 128, 12
 LARGEST_SHARE = 0.002  # of a step, that every step may pay
@@ -23,12 +23,12 @@ LARGEST_SHARE = 0.002  # of a step, that every step may pay
 def test_what_noticing_costs(benchmark):
     step, (images, labels) = ours(amp=True), batch(BATCH)
     gradients = [torch.randn_like(weight) for weight in step.model.parameters()]
-    sums = tally.zeros(DEVICE)
+    sums = metrics.zeros(DEVICE)
     actions = {
         "step": lambda: step(images, labels),
-        "watch": lambda: tally.watch(sums, step.lr),
+        "watch": lambda: metrics.watch(sums, step.lr),
         "norm": lambda: get_total_norm(gradients),
-        "weigh": lambda: tally.weigh(sums, step.model),
+        "weigh": lambda: metrics.weigh(sums, step.model),
     }
     seconds: dict[str, list[float]] = {name: [] for name in actions}
 

@@ -7,9 +7,9 @@ from statistics import median
 import numpy as np
 import torch
 
-from fasttrain import environment
-from fasttrain.allocator import keep_pages
 from fasttrain.data import Split
+from fasttrain.machine import environment
+from fasttrain.machine.allocator import keep_pages
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 if DEVICE.type == "cpu":

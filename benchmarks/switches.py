@@ -21,11 +21,12 @@ from torch.nn import functional as F
 
 from benchmarks import variants
 from benchmarks.table import machine, put, results, store
-from fasttrain import optim, series
-from fasttrain.fields import Scalar
+from fasttrain.cli import repeat
 from fasttrain.models import sprint
-from fasttrain.named import LEVELS, RECIPES
-from fasttrain.recipe import Recipe, make
+from fasttrain.optim import sgd
+from fasttrain.recipe.fields import Scalar
+from fasttrain.recipe.named import LEVELS, RECIPES
+from fasttrain.recipe.recipe import Recipe, make
 
 BEGIN, END = "<!-- table: python -m benchmarks.switches -->", "<!-- end of the switches -->"
 RUNS = 2
@@ -75,7 +76,7 @@ SWITCHES = {
     "unscaled-head": Switch("logits not divided", patch=_patched(sprint, "HEAD_SCALE", 1.0)),
     "averaged": Switch(
         "weights averaged every 5 steps (lookahead)",
-        patch=_patched(optim, "Muon", variants.Averaged),
+        patch=_patched(sgd, "Muon", variants.Averaged),
     ),
     "sgd-0.1": Switch("SGD for all, rate 0.1", {"filters": "sgd", "lr": 0.1}),
     "sgd-0.4": Switch("SGD for all, rate 0.4", {"filters": "sgd", "lr": 0.4}),
@@ -98,7 +99,7 @@ def run(out: Path, names: list[str]) -> None:
     for name in names or list(SWITCHES):
         switch = SWITCHES[name]
         with switch.patch():
-            series.train_runs(
+            repeat.train_runs(
                 recipe(switch), RUNS, out=out / name, command=f"python -m benchmarks.switches {out}"
             )
 

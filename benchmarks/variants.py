@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fasttrain.models import sprint
-from fasttrain.muon import Muon
-from fasttrain.named import LEVELS, RECIPES
+from fasttrain.optim.muon import Muon
+from fasttrain.recipe.named import LEVELS, RECIPES
 
 AVERAGE_EVERY, AVERAGE_DECAY = 5, 0.95  # airbench's lookahead
 STEPS = 50_000 // int(RECIPES["sprint"]["batch_size"]) * int(LEVELS[0][1]["epochs"])

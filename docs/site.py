@@ -44,7 +44,7 @@ def _from_root(path: Path) -> str:
 
 
 def _help(command: str) -> str:
-    from fasttrain.flags import parser
+    from fasttrain.cli.flags import parser
 
     made = parser(command)
     made.formatter_class = partial(made.formatter_class, width=100)

@@ -11,16 +11,16 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Recipe": "recipe",
-    "train": "commands",
-    "fit": "loop",
-    "evaluate": "loop",
-    "Step": "step",
-    "find_lr": "lr_finder",
-    "GradCAM": "gradcam",
-    "ResNet18": "models.resnet18",
-    "ResidentLoader": "data.resident",
-    "DaliLoader": "data.dali",
+    "Recipe": "recipe.recipe",
+    "train": "cli.commands",
+    "fit": "engine.loop",
+    "evaluate": "engine.loop",
+    "Step": "engine.step",
+    "find_lr": "engine.lr_finder",
+    "GradCAM": "explain.gradcam",
+    "ResNet18": "models.resnet",
+    "ResidentLoader": "loaders.resident",
+    "DaliLoader": "loaders.dali",
     "Split": "data",
 }
 __all__ = [*_HOMES, "__version__"]

@@ -5,19 +5,20 @@ A signal is answered from the first line on, and at the end none can spoil the e
 
 import sys
 
-from . import signals
+from .parallel import signals
 
 
 def main() -> None:
     """Run the command line of this process and leave it."""
     signals.end_at_once()
-    from . import cli, streams
+    from .cli import main as cli
+    from .console import stdout
 
-    streams.open_missing()
-    streams.escape_letters()
+    stdout.open_missing()
+    stdout.escape_letters()
     status = cli.main()
     signals.ignore()
-    streams.let_go()
+    stdout.let_go()
     sys.exit(status)
 
 

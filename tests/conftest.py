@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from fasttrain import draws
 from fasttrain.data import synthetic
-from fasttrain.data.resident import ResidentLoader
-from fasttrain.optim import sgd
-from fasttrain.step import Step
+from fasttrain.engine.step import Step
+from fasttrain.loaders import draws
+from fasttrain.loaders.resident import ResidentLoader
+from fasttrain.optim.sgd import sgd
 
 # albumentations asks its maker's server for a newer version at import, unless told not to.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"

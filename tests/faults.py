@@ -1,4 +1,4 @@
-"""Makes the n-th file operation of fasttrain.files fail, in each way that a disk or a crash can.
+"""Makes the n-th file operation fail, in each way that a disk or a crash can.
 
 Every effect on the disk goes through the names patched here, and after a crash every one of them
 crashes too: what is then on the disk is what a process that ended at that instant leaves.
@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable, Iterator
 from itertools import count
 
-from fasttrain import files
 from fasttrain.errors import OutputError
+from fasttrain.storage import atomic
 
 OPERATIONS = ("_open", "_write", "_fsync", "_truncate", "_replace", "_unlink", "_link")
 ERRORS = ("ENOSPC", "EIO", "short", "short, then ENOSPC")  # the last of OPERATIONS works again
@@ -40,7 +40,7 @@ class Faults:
         """What became of the action: done, refused (with an OutputError) or crashed."""
         with self.monkeypatch.context() as patches:
             for name in OPERATIONS:
-                patches.setattr(files, name, self._wrapped(name, getattr(files, name)))
+                patches.setattr(atomic, name, self._wrapped(name, getattr(atomic, name)))
             try:
                 action()
             except OutputError:

@@ -19,9 +19,9 @@ from unittest import mock
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from fasttrain import cli
-from fasttrain.flags import COMMANDS, parser
-from fasttrain.recipe import FIELDS
+from fasttrain.cli import main as cli
+from fasttrain.cli.flags import COMMANDS, parser
+from fasttrain.recipe.recipe import FIELDS
 
 NASTY = [
     *("-1", "0", "-0", "1", "00", "+5", "1e309", "-1e309", "nan", "inf", "-inf", "1e-320", "1e5"),

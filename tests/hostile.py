@@ -27,9 +27,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fasttrain import checkpoint, cli
+from fasttrain.cli import main as cli
 from fasttrain.data import decode
 from fasttrain.errors import FasttrainError
+from fasttrain.storage import checkpoint
 from tests.tiny_cifar10 import COUNT, DIGESTS, binary_files, known, package_files
 
 WEIGHTS = {"format": 1, "progress": [1, 0], "weight": torch.arange(6.0)}

@@ -18,7 +18,10 @@ import processes
 import warm as warm
 from tiny_runs import end, same
 
-from fasttrain import build, checkpoint, cli, training
+from fasttrain.cli import main as cli
+from fasttrain.engine import build
+from fasttrain.run import training
+from fasttrain.storage import checkpoint
 
 LAST = "checkpoints/last.pt"
 

@@ -115,15 +115,19 @@ def _redirect(number: int, path: Path) -> None:
 
 def announce(phase: str, at: Path) -> None:
     """Make a phase of the next run touch `at` when it begins, and last LASTS longer."""
-    from fasttrain import commands, files, loop, range_test, signals, step, training
+    from fasttrain.cli import commands
+    from fasttrain.engine import loop, step
+    from fasttrain.parallel import signals
+    from fasttrain.run import find_lr, training
+    from fasttrain.storage import atomic
 
     homes = {
         "data": (training, "splits"),
-        "lr finder": (range_test, "find_lr"),
+        "lr finder": (find_lr, "find_lr"),
         "compile": (training.Training, "_warm_up"),
         "epoch": (step.Step, "__call__"),
         "eval": (loop, "evaluate"),
-        "save": (files, "write_atomically"),
+        "save": (atomic, "write_atomically"),
         "summary": (training.Training, "sum_up"),
         "analysis": (commands, "look_at"),
         "end": (signals, "ignore"),

@@ -133,26 +133,30 @@ def _run(
 
 def hurry() -> None:
     """Deaths and hangs are noticed in seconds."""
-    from fasttrain import distributed, meeting, watch
+    from fasttrain.parallel import distributed, rendezvous, watch
 
     watch.BEAT, watch.LOST, watch.HURRIED, watch.GRACE = 0.1, 4.0, 0.8, 2.0
     watch.STILL = 1.0
-    meeting.PATIENCE, meeting.JOIN, distributed.FETCH = 3.0, 4.0, 3.0
+    rendezvous.PATIENCE, rendezvous.JOIN, distributed.FETCH = 3.0, 4.0, 3.0
 
 
 def plant(fault: str) -> None:
     """Let KIND happen in this process when it gets to PLACE."""
-    from fasttrain import commands, files, loop, meeting, step, training
+    from fasttrain.cli import commands
+    from fasttrain.engine import loop, step
+    from fasttrain.parallel import rendezvous
+    from fasttrain.run import training
+    from fasttrain.storage import atomic
 
     kind, _, place = fault.partition("@")
     place, _, number = place.partition(":")
     home, name = {
-        "join": (meeting, "join"),
+        "join": (rendezvous, "join"),
         "data": (training, "splits"),
         "step": (step.Step, "__call__"),
         "evaluation": (loop, "evaluate"),
-        "save": (files, "write_atomically"),
-        "disk": (files, "_write"),
+        "save": (atomic, "write_atomically"),
+        "disk": (atomic, "_write"),
         "analysis": (commands, "look_at"),
     }[place]
     real, calls = getattr(home, name), iter(range(1, 10**9))

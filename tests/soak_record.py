@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from fasttrain import environment
+from fasttrain.machine import environment
 
 RESULT = Path(__file__).parents[1] / "benchmarks" / "results" / "soak.json"
 

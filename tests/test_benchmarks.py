@@ -21,9 +21,9 @@ from benchmarks import (
     table,
 )
 from benchmarks.peers import amp_loop
-from fasttrain.build import build, splits
 from fasttrain.data import synthetic
-from fasttrain.recipe import make
+from fasttrain.engine.build import build, splits
+from fasttrain.recipe.recipe import make
 from tests.conftest import tiny_model
 
 ENVIRONMENT = {

@@ -15,8 +15,8 @@ import setuptools
 import yaml
 
 import fasttrain
-from fasttrain.flags import read
-from fasttrain.recipe import Recipe, make
+from fasttrain.cli.flags import read
+from fasttrain.recipe.recipe import Recipe, make
 
 ROOT = Path(__file__).parents[1]
 

@@ -15,13 +15,17 @@ import torch
 from torch import nn
 
 import fasttrain
-from fasttrain import checkpoint, cli, commands, flags, network, resume, series
+from fasttrain.cli import commands, flags, repeat
+from fasttrain.cli import main as cli
+from fasttrain.engine.loop import Epoch
+from fasttrain.engine.step import Step
 from fasttrain.errors import UsageError
-from fasttrain.loop import Epoch
-from fasttrain.optim import sgd
-from fasttrain.recipe import FIELDS, RECIPES, Recipe, make, parse
-from fasttrain.schedule import EveryStep, Plateau
-from fasttrain.step import Step
+from fasttrain.models import build as models_build
+from fasttrain.optim.schedule import EveryStep, Plateau
+from fasttrain.optim.sgd import sgd
+from fasttrain.recipe.recipe import FIELDS, RECIPES, Recipe, make, parse
+from fasttrain.run import resume
+from fasttrain.storage import checkpoint
 from tests import tiny_runs
 from tests.conftest import tiny_model
 from tests.tiny_runs import SMALL, TinyNet, small
@@ -101,7 +105,7 @@ def test_a_run_of_numpys_numbers_and_paths_as_text_is_the_run_of_pythons(tiny, t
 
 
 def test_every_command_takes_a_path_as_text(tiny, tmp_path, monkeypatch):
-    series.train_runs(small(epochs=1), 2, out=str(tmp_path / "s"))
+    repeat.train_runs(small(epochs=1), 2, out=str(tmp_path / "s"))
     run, seen = tmp_path / "s" / "seed-0", []
     monkeypatch.setattr(commands.figures, "draw_all", seen.append)
     monkeypatch.setattr(commands.html, "write", lambda path: path / "report.html")
@@ -137,7 +141,7 @@ def test_what_could_not_be_saved_is_said_before_the_first_step(tiny, tmp_path, m
     fasttrain.train(small(), out=tmp_path / "control")
     assert len(steps) == 6
     steps.clear()
-    monkeypatch.setattr(network, "ResNet18", Odd)
+    monkeypatch.setattr(models_build, "ResNet18", Odd)
     with pytest.raises(TypeError, match=r"plain values only, not an object of numpy\.float64"):
         fasttrain.train(small(), out=tmp_path / "a")
     assert steps == []
@@ -241,9 +245,9 @@ def test_a_target_of_zero_is_reached_by_any_epoch_and_none_by_no_one(target, acc
     recipe = Recipe(target_accuracy=target)
     assert resume.enough(recipe, [ROW._replace(test_accuracy=accuracy)], 1.0) is reached
     assert resume.enough(recipe, [], 1.0) is False
-    found = series.sum_up([{"final_test_accuracy": accuracy}], target=target)
+    found = repeat.sum_up([{"final_test_accuracy": accuracy}], target=target)
     assert ("reached" in found) is (target is not None)
-    assert ("0 of 1 reached" in series.describe(found)) is (target is not None)
+    assert ("0 of 1 reached" in repeat.describe(found)) is (target is not None)
 
 
 @pytest.mark.parametrize(("flag", "epochs"), [("0", 1), ("none", 3), ("1", 3)])

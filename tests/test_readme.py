@@ -14,9 +14,10 @@ import tiny_runs
 import torch
 
 import fasttrain
-from fasttrain import cli, commands
+from fasttrain.cli import commands
+from fasttrain.cli import main as cli
+from fasttrain.cli.flags import COMMANDS, read
 from fasttrain.data import cifar10, synthetic
-from fasttrain.flags import COMMANDS, read
 from tests.conftest import tiny_loader, tiny_step
 
 ROOT = Path(__file__).parents[1]
@@ -166,7 +167,7 @@ def test_a_pages_python_lines_run(page, world, tiny_splits):
     names |= {"images": split.images, "labels": split.labels}
     names |= {"train": tiny_loader(split), "test": tiny_loader(test, training=False)}
     names |= {"mean": (0.5,) * 3, "std": (0.25,) * 3}
-    names["schedule"] = fasttrain.schedule.Plateau(
+    names["schedule"] = fasttrain.optim.schedule.Plateau(
         step.optimizer, patience=3, factor=0.1, threshold=0.001
     )
     if page == "README.md":

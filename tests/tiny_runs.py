@@ -19,9 +19,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import fasttrain
-from fasttrain import build, checkpoint, commands, files, ledger, network
+from fasttrain.cli import commands
 from fasttrain.data import synthetic
-from fasttrain.recipe import Recipe
+from fasttrain.engine import build
+from fasttrain.models import build as models_build
+from fasttrain.recipe.recipe import Recipe
+from fasttrain.run import ledger
+from fasttrain.storage import atomic, checkpoint
 
 SMALL: dict[str, Any] = {
     "dataset": "synthetic",
@@ -64,7 +68,7 @@ class Patches:
 
 def shrink(patches: Any, *, report: bool = False) -> None:
     """Make runs tiny, with pytest's monkeypatch or anything that has its setattr."""
-    patches.setattr(network, "ResNet18", TinyNet)
+    patches.setattr(models_build, "ResNet18", TinyNet)
     patches.setattr(ledger, "gemm_rate", lambda device, dtype: 1e11)
     patches.setattr(ledger, "training_flops", lambda model: 1)
     patches.setattr(build.synthetic, "load", images)
@@ -93,7 +97,7 @@ images = lru_cache(synthetic.load)
 def a_short_look(run: Path, **options: Any) -> None:
     """Instead of the report: what needs best.pt, and a page."""
     checkpoint.load(run / "checkpoints" / "best.pt")
-    files.write_atomically(run / "report.html", b"<title>short</title>")
+    atomic.write_atomically(run / "report.html", b"<title>short</title>")
 
 
 def small(**changes: Any) -> Recipe:

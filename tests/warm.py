@@ -7,7 +7,6 @@ import tiny_runs
 import torch
 
 import fasttrain
-from fasttrain import cli as cli
 
 with tempfile.TemporaryDirectory() as folder:
     torch.set_num_threads(1)

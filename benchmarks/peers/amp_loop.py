@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from fasttrain.data import Split
 from fasttrain.data.cifar10 import MEAN, STD
-from fasttrain.models.resnet18 import ResNet18
+from fasttrain.models.resnet import ResNet18
 
 
 def loader(split: Split, device: torch.device, *, batch_size: int) -> Iterable[list[Tensor]]:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from fasttrain.data import Split
 from fasttrain.data.cifar10 import MEAN, REFERENCE_STD
-from fasttrain.models.resnet18 import ResNet18
+from fasttrain.models.resnet import ResNet18
 
 
 class Images(torch.utils.data.Dataset):

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..draws import SIDE
 from . import Split
 
+SIDE = 32  # pixels along an image, as CIFAR-10 has
 CHUNK = 1000  # images drawn together; also what makes a prefix the same for every size
 ORIENTATIONS = 5
 WAVELENGTHS = (4.0, 9.0)  # pixels

@@ -1,1 +1,1 @@
-"""The networks, one file each."""
+"""The networks, and the layers that make them faster or synchronise them."""

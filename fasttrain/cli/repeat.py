@@ -1,0 +1,187 @@
+"""`--runs N`: the same recipe with N seeds, and how far they agree.
+
+One run's accuracy is a draw from a distribution; a claim about a recipe needs its mean and spread.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from statistics import mean, stdev
+from time import perf_counter
+from typing import Any
+
+from ..console.console import Display
+from ..errors import CheckpointError, UsageError
+from ..machine import environment
+from ..recipe.recipe import Recipe
+from ..run import lock, resume
+from ..run.folders import SERIES, is_trained, own_files, recipe_of, seed_folders, seeds, series_of
+from ..storage import atomic
+from . import values
+from .commands import train
+
+KEPT = [
+    *("best_test_accuracy", "final_test_accuracy", "final_test_accuracy_with_flips", "epochs"),
+    *("train_seconds", "seconds_to_target", "seconds_to_target_without_compile"),
+    *("fp32_gemm_rate", "fp32_operations_to_target"),
+]
+
+
+def train_runs(
+    recipe: Recipe,
+    runs: int,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    continued: Path | None = None,
+    override: bool = False,
+    profile: bool = False,
+    display: Display | None = None,
+    command: str = "fasttrain.train_runs",
+) -> dict[str, Any]:
+    """Train `runs` runs with the seeds from `recipe.seed` on into `out`/seed-N, one after the
+    other; write and return series.json: what was asked, every run done, their mean and spread.
+
+    `continued` is the folder of a series to go on with: its runs are resumed, finished ones left
+    alone. The other arguments are those of `train`, which raises what is raised here.
+    """
+    display = display or Display()
+    out, continued = values.some_path(out), values.some_path(continued)
+    before = _to_go_on_with(continued, recipe, runs, override=override) if continued else {}
+    if continued and _is_done(before, recipe, runs):
+        display.say(f"{continued} is finished: nothing to do.")
+        return before
+    name = f"{recipe.recipe}-{runs}-runs"
+    folder = continued or out or lock.fresh(lock.RUNS, name, datetime.now())
+    lock.look_series(folder, recipe.seed, runs, new=not continued, overwrite=overwrite)
+    paths = seed_folders(folder, recipe.seed, runs)
+    rows: list[dict[str, Any]] = []
+    asked = {"command": command, "asked": runs, "runs": rows, "recipe": recipe.as_dict()}
+
+    def begin() -> None:
+        if not rows:
+            if overwrite:
+                _clear(folder, paths)
+            atomic.write_json(folder / SERIES, asked)
+
+    made = [] if continued or out else [folder]
+    with _alone(folder, new=not continued, overwrite=overwrite, made=made):
+        if not is_trained(folder):
+            atomic.write_json(folder / SERIES, asked)
+        for number, path in enumerate(paths, start=1):
+            there = path if continued and recipe_of(path) else None
+            seed = recipe.seed + number - 1
+            display.say(f"run {number} of {runs}, seed {seed}")
+            train(
+                replace(recipe, seed=seed),
+                out=path,
+                overwrite=overwrite,
+                continued=there,
+                override=override and there is not None,
+                profile=profile,
+                display=display,
+                command=command,
+                began=perf_counter(),
+                series=folder,
+                begun=begin,
+            )
+            summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+            rows.append({"seed": seed, **{key: summary[key] for key in KEPT if key in summary}})
+            atomic.write_json(folder / SERIES, asked)
+        found = {**asked, **sum_up(rows, target=recipe.target_accuracy)}
+        atomic.write_json(folder / SERIES, {**found, "environment": environment.describe()})
+    display.say(describe(found))
+    return found
+
+
+def _to_go_on_with(continued: Path, recipe: Recipe, runs: int, *, override: bool) -> dict[str, Any]:
+    """The series to be resumed; raises what is raised where it cannot be, before any training."""
+    found = series_of(continued)
+    if not found:
+        raise CheckpointError(f"series ({continued}): there is none. Name the folder of one.")
+    if runs < found["asked"]:
+        raise UsageError(
+            f"--runs ({runs}): the series to be resumed has {found['asked']}. Leave it out, or "
+            "ask for more."
+        )
+    saved = Recipe.saved(found["recipe"])
+    resume.refuse_changes(saved, recipe, override=override)
+    return found
+
+
+def _is_done(found: dict[str, Any], recipe: Recipe, runs: int) -> bool:
+    """Whether this is what has been done before, all of it."""
+    return len(found["runs"]) == found["asked"] == runs and found["recipe"] == recipe.as_dict()
+
+
+@contextmanager
+def _alone(folder: Path, *, new: bool, overwrite: bool, made: Sequence[Path]) -> Iterator[None]:
+    """Hold a series' folder; one that fails before anything was trained leaves nothing in it."""
+    made = [*made, *lock.missing(folder)]
+    atomic.make_folder(folder)
+    held = lock.locked(folder)
+    try:
+        if new:
+            lock.refuse(folder, overwrite, series=True)
+        atomic.check_writable(folder)
+        atomic.remove_leftovers(folder)
+        for file in [] if is_trained(folder) or not new else own_files(folder):
+            atomic.remove(file)  # of a start that was killed before it trained
+        yield
+    except Exception:
+        if new and not is_trained(folder):
+            lock.withdraw(folder, made)
+        raise
+    finally:
+        lock.release(held)
+
+
+def _clear(folder: Path, paths: Sequence[Path]) -> None:
+    """Remove the runs of a series that is replaced, but for the first, which its successor has."""
+    old = [file for run in seeds(folder) if run != paths[0] for file in own_files(run)]
+    for file in [folder / SERIES, *old]:
+        # A run whose folder holds other files, too, can be replaced for as long as it is one.
+        if file.exists() and not (file.name == "recipe.json" and file.parent in paths):
+            atomic.remove(file)
+
+
+def sum_up(rows: Sequence[dict[str, Any]], *, target: float | None) -> dict[str, Any]:
+    """Mean and standard deviation of the final accuracy, and of the time of those that reached
+    `target`; `reached` counts them."""
+    accuracies = [row["final_test_accuracy"] for row in rows]
+    found: dict[str, Any] = {
+        "count": len(rows),
+        "target": target,
+        **_spread("accuracy", accuracies),
+    }
+    if target is not None:
+        times = [row["seconds_to_target"] for row in rows if "seconds_to_target" in row]
+        found |= {"reached": len(times), **_spread("seconds", times)}
+    return found
+
+
+def describe(found: dict[str, Any]) -> str:
+    """A line on a series."""
+    line = (
+        f"{found['count']} runs: final test accuracy {found['accuracy_mean']:.2%} "
+        f"(standard deviation {found['accuracy_deviation']:.2%})"
+    )
+    if found["target"] is None:
+        return line
+    line += f"; {found['reached']} of {found['count']} reached {found['target']:.2%}"
+    mean_seconds, spread = found["seconds_mean"], found["seconds_deviation"]
+    return line + (f", in {mean_seconds:.1f} s ({spread:.1f})" if found["reached"] else "")
+
+
+def _spread(name: str, values: Sequence[float]) -> dict[str, float | None]:
+    deviation = stdev(values) if len(values) > 1 else 0.0
+    return {
+        f"{name}_mean": mean(values) if values else None,
+        f"{name}_deviation": deviation if values else None,
+    }

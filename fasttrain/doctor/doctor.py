@@ -1,0 +1,73 @@
+"""Looks at a machine: what is there, which path each choice takes, and what limits training.
+
+It keeps nothing of what it trains; what it says of speed it has measured, in about ten seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from time import perf_counter
+
+import numpy as np
+
+from ..console.console import Display
+from ..data import Split, synthetic
+from ..engine.build import build
+from ..recipe.recipe import Recipe
+from .batch_size import largest
+from .bottleneck import Measured, untried, verdict
+from .inventory import inventory
+from .measure import measure, subject
+
+IMAGES = 50_000  # as many as CIFAR-10 has; what is on them does not change the speed
+
+
+def examine(recipe: Recipe, *, display: Display | None = None, seconds: float = 10.0) -> Measured:
+    """Say what was found, what `recipe` would take, how fast that is, and what would gain most.
+
+    Raises EnvironmentProblem, after saying what was found, where the recipe cannot run.
+    """
+    say = (display or Display()).say
+    say("found")
+    found = inventory()
+    for name, what in found.items():
+        say(f"  {name:10} {what}")
+    halves = images()
+    built = build(recipe, *halves)
+    say("choices")
+    say(f"  {'device':10} {built.device}")
+    for name, choice in built.choices.items():
+        say(f"  {name:10} {choice.value} ({choice.why})")
+    say(f"  {'optimizer':10} {_origin(built.step.optimizer)}")
+    began = perf_counter()
+    looked_at = subject(recipe, built.device, halves, seconds=seconds)
+    say(f"measured on {built.device}, synthetic images, batch {looked_at.recipe.batch_size}")
+    measured = measure(looked_at, seconds=seconds, say=lambda line: say(f"  {line}"))
+    say(f"  all this took {perf_counter() - began:.0f} s")
+    say(verdict(measured))
+    for what in untried(measured, allocator=found["allocator"]):
+        say(f"  not tried: {what}")
+    return measured
+
+
+def find_batch_size(recipe: Recipe, *, display: Display | None = None) -> int:
+    """Say and return the largest batch that fits, by the eager model of `recipe`; 0 if none."""
+    say = (display or Display()).say
+    built = build(replace(recipe, compile="off", batch_size=1), *images())
+    next(iter(built.train))  # what the loader keeps on the device is there too
+    found = largest(built.step)
+    say(f"largest batch on {built.device}, {built.choices['amp'].value}, not compiled:")
+    say(f"  --batch-size {found.batch_size} ({found.how})" if found.batch_size else "  none fits")
+    return found.batch_size
+
+
+def _origin(optimizer: object) -> str:
+    """torch.SGD, apex.FusedSGD: whose optimizer it is."""
+    return f"{type(optimizer).__module__.partition('.')[0]}.{type(optimizer).__name__}"
+
+
+def images() -> tuple[Split, Split]:
+    """As many images as CIFAR-10 has, a thousand of them again and again."""
+    few, test = synthetic.load(1000, 250)
+    again = np.arange(IMAGES) % len(few.labels)
+    return Split(few.images[again], few.labels[again]), test

@@ -1,0 +1,133 @@
+"""Turns a Recipe into what the loop needs; the only reader of a Recipe's fields.
+
+Whatever is built here takes plain arguments, so each piece also works in a person's own program.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ..data import Loader, Split, cifar10, synthetic
+from ..errors import UsageError
+from ..loaders.build import few_images, loader
+from ..machine import auto
+from ..machine.allocator import keep_pages
+from ..machine.auto import Choice
+from ..models.build import network, optimizer
+from ..models.packed_conv import lay_side_by_side, suits
+from ..models.sync_batchnorm import synchronised
+from ..optim.schedule import EveryStep, Plateau
+from ..parallel.group import Group
+from ..recipe.recipe import Recipe
+from .graphs import GraphedStep
+from .step import Step
+
+AMP = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
+
+
+class Built(NamedTuple):
+    """The parts of a training run, and the choices that `auto` made for it."""
+
+    step: Step
+    train: Loader
+    test: Loader
+    device: torch.device
+    choices: dict[str, Choice]
+
+
+def splits(recipe: Recipe, **options: Any) -> tuple[Split, Split]:
+    """The train and test halves, cut to the Recipe's limits; no copy is made."""
+    if recipe.dataset == "synthetic":
+        limits = (recipe.train_limit, 50_000), (recipe.test_limit, 10_000)
+        train, test = synthetic.load(*(most if limit is None else limit for limit, most in limits))
+    else:
+        folder = Path(recipe.data_dir) if recipe.data_dir else None
+        train, test = cifar10.load(folder, **options)
+    return _first(train, recipe.train_limit), _first(test, recipe.test_limit)
+
+
+def build(recipe: Recipe, train: Split, test: Split, group: Group | None = None) -> Built:
+    """Model, optimizer, Step and loaders for the splits, and of `group` this process's share.
+
+    Raises UsageError where the batch does not fit the splits or the group.
+    """
+    group = group or Group()
+    count, batch = len(train.labels), recipe.batch_size
+    if batch > count:
+        raise UsageError(
+            f"--batch-size ({batch}): more than the {count} training images. "
+            f"Use --batch-size {count} or less."
+        )
+    device = group.device(auto.device(recipe.device))
+    if device.type == "cpu":
+        keep_pages()
+    chosen = {
+        "amp": auto.amp(recipe.amp, device),
+        "compile": auto.compiled(recipe.compile, device, steps=recipe.epochs * (count // batch)),
+        "loader": auto.loader(recipe.loader, _dali_problem(recipe.loader)),
+    }
+    chosen["graphs"] = auto.graphs(
+        recipe.graphs,
+        device,
+        amp=chosen["amp"].value,
+        optimizer=recipe.optimizer,
+        filters=recipe.filters,
+        world=group.world,
+    )
+    set_backends(seed=recipe.seed, deterministic=recipe.deterministic)
+    model = network(recipe, partial(few_images, recipe, train))
+    model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if recipe.sync_bn and group.world > 1:
+        model = synchronised(model, device)
+    amp = AMP[chosen["amp"].value]
+    if suits(device, amp):
+        lay_side_by_side(model)
+    step = Step(
+        model,
+        optimizer(recipe, model),
+        amp=amp,
+        compile=chosen["compile"].value == "on",
+        label_smoothing=recipe.label_smoothing,
+        wrap=group.wrap,
+    )
+    if chosen["graphs"].value == "on":
+        step = GraphedStep(step)
+    make = partial(loader, chosen["loader"].value, recipe, device, group=group)
+    loaders = make(train, training=True), make(test, training=False)
+    return Built(step, *loaders, device, chosen)
+
+
+def schedule(recipe: Recipe, step: Step, *, steps: int) -> Plateau | EveryStep:
+    """The Recipe's schedule over `steps` training steps, from the rate that `step` has now."""
+    if recipe.scheduler == "plateau":
+        return Plateau(
+            step.optimizer,
+            patience=recipe.patience,
+            factor=recipe.factor,
+            threshold=recipe.threshold,
+        )
+    return EveryStep(step.optimizer, kind=recipe.scheduler, lr=float(step.lr), steps=steps)
+
+
+def set_backends(*, seed: int, deterministic: bool) -> None:
+    """Set torch's global switches, all of them here."""
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+
+
+def _dali_problem(asked: str) -> str | None:
+    from ..loaders import dali
+
+    return dali.available() if asked == "auto" else None
+
+
+def _first(split: Split, limit: int | None) -> Split:
+    return Split(np.asarray(split.images[:limit]), np.asarray(split.labels[:limit]))

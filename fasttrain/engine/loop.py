@@ -1,0 +1,191 @@
+"""The minimal, profiled loop: `fit` drives a Step over a Loader, `evaluate` counts.
+
+Everything that acts is an argument; hooks only watch. The host waits for the device once an epoch
+to read the training sums, and once to read the test sums.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from time import perf_counter
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..data import Batch, Loader
+from ..errors import Diverged
+from ..loaders import contract
+from ..profile.trace import span
+from . import metrics
+from .step import Step, cross_entropy
+
+
+class Epoch(NamedTuple):
+    """One row of the history: accuracies are fractions, times seconds; `seconds` is training
+    alone; `lr` is the rate of its last step, `first_lr` of its first, None where an older release
+    kept none; `skipped_steps` are those whose fp16 gradients overflowed."""
+
+    epoch: int
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    seconds: float
+    images_per_second: float
+    data_wait_seconds: float
+    skipped_steps: int = 0
+    first_lr: float | None = None
+
+
+class Schedule(Protocol):
+    """What moves the learning rate."""
+
+    def after_step(self) -> None: ...
+
+    def after_epoch(self, test_accuracy: float) -> None: ...
+
+
+@dataclasses.dataclass
+class Run:
+    """Where a training stands: what hooks look at and checkpoints store.
+
+    `epoch` counts finished epochs, `step` the steps done in the current one. `sums` stays on the
+    device: the current epoch's tally.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    phase: str = "train"
+    sums: Tensor | None = None
+    loss: Tensor | None = None
+    seconds: float = 0.0
+    data_wait_seconds: float = 0.0
+    eval_seconds: float = 0.0
+    history: list[Epoch] = dataclasses.field(default_factory=list)
+
+
+Hook = Callable[[Run], None]
+
+
+def fit(
+    step: Step,
+    train: Loader,
+    test: Loader,
+    schedule: Schedule,
+    epochs: int,
+    *,
+    run: Run | None = None,
+    on_step: Sequence[Hook] = (),
+    on_epoch: Sequence[Hook] = (),
+    until: Callable[[Run], bool] = lambda run: False,
+    total: Callable[[Tensor], Tensor] = lambda sums: sums,
+    align: Callable[[nn.Module], object] = lambda model: None,
+) -> list[Epoch]:
+    """Train for `epochs`, evaluating after each, or until `until` says so; return the history.
+
+    `on_step` hooks run after each training step and each test batch (`run.phase` tells them apart),
+    `on_epoch` hooks after each epoch. A `run` given continues where it stands; seek `train` there
+    first. Of several processes `total` makes the sum of a tensor, and `align` the model's buffers
+    equal. Raises Diverged at the end of an epoch whose numbers were not finite, DataError after one
+    of no images, both before it counts; UsageError if its first batch is none that `step` takes.
+    """
+    run = run or Run()
+    while run.epoch < epochs and not until(run):
+        sums = run.sums = metrics.zeros(step.device) if run.sums is None else run.sums
+        run.phase, began = "train", perf_counter() - run.seconds
+        step.model.train()
+        batches = contract.batches(
+            train, step, f"epoch {run.epoch + 1}, training", begun=run.step > 0
+        )
+        for images, labels in _waiting(batches, run):
+            with span("step"):
+                run.loss, logits = step(images, labels)
+                if run.step == 0:
+                    metrics.start(sums, step.lr)
+                metrics.watch(sums, step.lr, scale=step.scale, skipped=step.skipped)
+                metrics.add(sums, run.loss, logits, labels)
+                schedule.after_step()
+            run.step += 1
+            run.seconds = perf_counter() - began
+            for hook in on_step:
+                hook(run)
+        align(step.model)
+        found = look(step, run, total)
+        run.seconds = perf_counter() - began
+        run.phase, began = "test", perf_counter()
+        test_loss, test_accuracy = evaluate(step, test, run=run, on_batch=on_step, total=total)
+        run.eval_seconds += perf_counter() - began
+        _refuse(test_loss, run)
+        run.epoch += 1
+        row = (run.epoch, found.lr, found.loss, found.accuracy, test_loss, test_accuracy)
+        times = (run.seconds, found.images / run.seconds, run.data_wait_seconds)
+        first = None if found.first_lr < 0 else found.first_lr
+        run.history.append(Epoch(*row, *times, found.skipped, first))
+        schedule.after_epoch(test_accuracy)
+        run.step, run.sums, run.seconds, run.data_wait_seconds = 0, None, 0.0, 0.0
+        for hook in on_epoch:
+            hook(run)
+    return run.history
+
+
+def look(
+    step: Step, run: Run, total: Callable[[Tensor], Tensor] = lambda sums: sums
+) -> metrics.Found:
+    """The current epoch's tally so far, for which the host waits; Diverged if it is no good."""
+    assert run.sums is not None
+    metrics.weigh(run.sums, step.model)
+    found = metrics.read(total(run.sums), run.step)
+    metrics.refuse(found, epoch=run.epoch + 1, step=run.step)
+    return found
+
+
+def evaluate(
+    step: Step,
+    loader: Loader,
+    *,
+    run: Run | None = None,
+    on_batch: Sequence[Hook] = (),
+    predict: Callable[[Tensor], Tensor] | None = None,
+    total: Callable[[Tensor], Tensor] = lambda sums: sums,
+) -> tuple[float, float]:
+    """Mean loss and accuracy (a fraction) over every image of `loader`, by `step.predict` or
+    another way to logits, `total` being as for `fit`; the model is left in eval mode. Raises
+    DataError where there is no image, UsageError if the first batch is none that `step` takes."""
+    where = "evaluation" if run is None else f"epoch {run.epoch + 1}, evaluation"
+    run, predict = run or Run(phase="test"), predict or step.predict
+    sums = metrics.zeros(step.device)
+    step.model.eval()
+    with torch.no_grad():
+        for images, labels in contract.batches(loader, step, where):
+            with span("eval"):
+                logits = predict(images)
+                metrics.add(sums, cross_entropy(logits, labels), logits, labels)
+            for hook in on_batch:
+                hook(run)
+    found = metrics.read(total(sums))
+    return found.loss, found.accuracy
+
+
+def _refuse(test_loss: float, run: Run) -> None:
+    if not math.isfinite(test_loss):
+        raise Diverged(
+            f"test loss ({test_loss}): not finite after epoch {run.epoch + 1}, step {run.step}. "
+            "Try a lower --lr; checkpoints hold only finite numbers."
+        )
+
+
+def _waiting(loader: Iterable[Batch], run: Run) -> Iterator[Batch]:
+    """The loader's batches; what the host waited for them is added to `run.data_wait_seconds`."""
+    batches = iter(loader)
+    while True:
+        asked = perf_counter()
+        with span("data"):
+            batch = next(batches, None)
+        run.data_wait_seconds += perf_counter() - asked
+        if batch is None:
+            return
+        yield batch

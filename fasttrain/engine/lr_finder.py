@@ -1,0 +1,173 @@
+"""The learning-rate range test (Smith, arXiv 1506.01186), on the very Step that will train.
+
+With another precision, graph or loader the answer would belong to another training; and not a bit
+may differ afterwards, or a run would depend on whether the test was made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import Diverged, UsageError
+from ..loaders import contract
+from .lr_rules import RULES, TRIM, suggest
+
+GRACE = 5  # steps before the loss may be called diverged: the first ones are all noise
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+class Sweep(NamedTuple):
+    """A range test in plain numbers: `_asdict()` is its JSON.
+
+    lrs, losses (smoothed) and raw: an entry per step, all finite; `rule`: the suggestion's, not the
+    one asked for if that had no answer; `stopped`: why it ended; `notes`: what to doubt.
+    """
+
+    lrs: list[float]
+    losses: list[float]
+    raw: list[float]
+    suggestion: float
+    rule: str
+    stopped: str
+    suggestions: dict[str, float]
+    notes: list[str]
+
+
+class Trainable(Protocol):
+    """What the sweep needs of a Step."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler  # a disabled one where there is nothing to scale
+    lr: Any  # is only ever assigned a float
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+def find_lr(
+    step: Trainable,
+    loader: Batches,
+    *,
+    low: float = 1e-5,
+    high: float = 1.0,
+    steps: int = 100,
+    rule: str = "steepest",
+    smoothing: float = 0.1,
+    diverge: float = 4.0,
+    read_every: int = 10,
+    on_step: Sequence[Callable[[int], None]] = (),
+    agree: Callable[[Tensor], Tensor] = lambda losses: losses,
+) -> Sweep:
+    """Train `steps` steps while the rate rises exponentially from `low` to `high`; undo them.
+
+    Stops early when the loss, averaged over some last `smoothing` of the steps, exceeds `diverge`
+    times its best or is not finite; raises Diverged if that is the first. The device is waited for
+    every `read_every` steps. Hooks get the number of steps done. `agree` makes of the losses those
+    all processes of a group go by. A short loader is cycled, and rewound to epoch 1; DataError if
+    it gives nothing. The rates are of the optimizer's first group: others keep their ratios.
+    """
+    fits = 0 < low < high < np.inf and steps > 1 and 0 <= smoothing < 1 < diverge
+    if not fits or rule not in RULES:
+        asked = f"{low:g} to {high:g}, {steps=}, {rule=}, {smoothing=}, {diverge=}"
+        why = f"0 < low < high, steps > 1, smoothing < 1 < diverge, a rule of {', '.join(RULES)}"
+        raise UsageError(f"range test ({asked}): impossible. It needs {why}.")
+    grid: list[float] = np.geomspace(low, high, steps).tolist()
+    losses, raw = list[Tensor](), list[float]()
+    factor = 1 - 1 / max(1, smoothing * steps)
+    with contextlib.ExitStack() as undo:
+        if hasattr(loader, "seek"):
+            undo.callback(loader.seek, 1)
+        undo.enter_context(restored(step))
+        for done, loss in enumerate(_trained(step, loader, grid), 1):
+            losses.append(loss)
+            for hook in on_step:
+                hook(done)
+            if done % read_every == 0 or done == steps:
+                raw += agree(torch.stack(losses[len(raw) :])).tolist()
+                count, stopped = _judged(grid, raw, factor, diverge)
+                if stopped:
+                    break
+    return _sum_up(grid, raw[:count], factor, rule, stopped or "finished")
+
+
+def _trained(step: Trainable, loader: Batches, grid: list[float]) -> Iterator[Tensor]:
+    """Train a step at each rate of `grid`; yield the losses, which stay on the device."""
+    step.model.train()
+    done = 0
+    while True:
+        for images, labels in contract.batches(loader, step, "range test"):
+            step.lr = grid[done]
+            # A copy, since a captured graph writes its next loss over this one.
+            yield step(images, labels)[0].to(torch.float64, copy=True)
+            done += 1
+            if done == len(grid):
+                return
+
+
+def _judged(grid: list[float], raw: list[float], factor: float, diverge: float) -> tuple[int, str]:
+    """How many of the points count, and why the sweep must stop after them, if it must."""
+    best = np.inf
+    for i, (loss, mean) in enumerate(zip(raw, smooth(raw, factor), strict=True)):
+        at = f"at lr {grid[i]:.3g}"
+        if not np.isfinite(loss):
+            if i == 0:
+                raise Diverged(f"first loss ({loss}): not finite, {at}. Check the images.")
+            return i, f"not finite: the loss is {loss} {at}"
+        best = min(best, mean)
+        if i >= GRACE and mean - best > (diverge - 1) * abs(best):
+            return i + 1, f"diverged: the smoothed loss is {mean:.4g} {at}, its best {best:.4g}"
+    return len(raw), ""
+
+
+def smooth(raw: Sequence[float], factor: float) -> list[float]:
+    """The exponential moving average of `raw`, without its bias towards zero at the start."""
+    weights = factor ** np.arange(len(raw))
+    return (np.convolve(raw, weights)[: len(raw)] / weights.cumsum()).tolist()
+
+
+def _sum_up(grid: list[float], raw: list[float], factor: float, rule: str, stopped: str) -> Sweep:
+    lrs, losses, notes = grid[: len(raw)], smooth(raw, factor), []
+    suggestions = suggest(lrs, losses)
+    lr = suggestions[used := rule if rule in suggestions else "minimum"]
+    if used != rule:
+        notes.append(f"the curve is too short or too flat for {rule}: {used} was used")
+    place = np.log(lr / grid[0]) / np.log(grid[-1] / grid[0])
+    if not TRIM + 1 / len(grid) < place < 1 - TRIM:
+        end = "low" if place < 0.5 else "high"
+        notes.append(f"the suggestion {lr:.3g} is at the {end} end of the range: widen it")
+    return Sweep(lrs, losses, raw, lr, used, stopped, suggestions, notes)
+
+
+@contextlib.contextmanager
+def restored(step: Trainable) -> Iterator[None]:
+    """Undo, bit for bit, whatever the block trains, also when it raises.
+
+    Weights, buffers, gradients, optimizer (lr included), scaler, training flags and torch's random
+    state go back into the tensors they were in: addresses in a captured graph stay good.
+    """
+    grads = {weight: weight.grad for weight in step.model.parameters()}
+    holders: list[Any] = [grads, step.optimizer.state, *step.optimizer.param_groups]
+    holders += map(vars, (*step.model.modules(), step.scaler))
+    # One level deeper are a module's parameters and buffers, and a weight's momentum.
+    holders += [item for holder in holders for item in holder.values() if isinstance(item, dict)]
+    items = [dict(holder) for holder in holders]
+    tensors = [v.detach() for each in items for v in each.values() if isinstance(v, Tensor)]
+    copies = [tensor.clone() for tensor in tensors]
+    with torch.random.fork_rng(sorted({w.device.index for w in grads if w.is_cuda})):
+        try:
+            yield
+        finally:
+            for tensor, copy in zip(tensors, copies, strict=True):
+                tensor.copy_(copy)
+            for holder, before in zip(holders, items, strict=True):
+                for key in holder.keys() - before.keys():
+                    del holder[key]
+                holder.update(before)
+            for weight, grad in grads.items():
+                weight.grad = grad

@@ -1,0 +1,130 @@
+"""An epoch's running sums on the device, and from which step on its numbers are not finite.
+
+The host reads them once an epoch. Losses are summed over images, and steps are counted one by one
+with how many were watched beside them: batches may differ in size, and the sum of the tallies of
+several processes is the tally of them all.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+
+from ..errors import Diverged
+
+# The places of a tally: the first three are sums over images.
+LOSS, CORRECT, IMAGES = range(3)
+UNTIL = 3  # steps up to and with the first whose loss is not finite
+LR, SCALE = 4, 5  # learning rate and loss scale of that step
+SKIPPED, ROW, LONGEST = 6, 7, 8  # fp16 steps left out: all, in a row now, most in a row
+WEIGHTS = 9  # the largest weight or buffer
+STEPS, FIRST = 10, 11  # steps watched; the learning rate of the first, negative if unknown
+PLACES = 12
+# What each process has for itself, so that a sum over processes has it once for each.
+PER_PROCESS = [UNTIL, LR, SCALE, SKIPPED, ROW, LONGEST, STEPS, FIRST]
+
+MOST_SKIPPED = 50  # in a row; halving it 26 times brings the first scale to the lowest
+LOWEST_SCALE = 2.0**-10
+
+
+class Found(NamedTuple):
+    """A tally on the host: means over its images, and numbers of steps."""
+
+    loss: float
+    accuracy: float
+    images: float
+    until: int
+    lr: float
+    scale: float
+    skipped: int
+    longest: int
+    first_lr: float
+    weights: float
+
+
+def zeros(device: torch.device) -> Tensor:
+    """An empty tally: float64 (PLACES,) on `device`."""
+    return torch.zeros(PLACES, dtype=torch.float64, device=device)
+
+
+def start(sums: Tensor, lr: Tensor | float) -> None:
+    """Before the first `watch` of an epoch: note the rate of its first step."""
+    sums[FIRST] = lr
+
+
+def watch(
+    sums: Tensor, lr: Tensor | float, *, scale: Tensor | None = None, skipped: Tensor | None = None
+) -> None:
+    """Before `add`: note a step, its rate, loss scale and whether it was skipped.
+
+    A loss that is not finite leaves its sum so for ever, which is all that is looked at: five small
+    kernels a step. A gradient that is not finite shows in the next loss, or in `weigh`.
+    """
+    good = sums[LOSS] - sums[LOSS] == 0
+    sums[UNTIL].add_(good)
+    sums[STEPS].add_(1)
+    rate = lr if isinstance(lr, Tensor) else torch.full((), lr, device=sums.device)
+    torch.where(good, rate, sums[LR], out=sums[LR])
+    if scale is not None and skipped is not None:
+        torch.where(good, scale, sums[SCALE], out=sums[SCALE])
+        sums[SKIPPED].add_(skipped)
+        sums[ROW].add_(1).mul_(skipped)
+        torch.maximum(sums[LONGEST], sums[ROW], out=sums[LONGEST])
+
+
+def add(sums: Tensor, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+    """Add a batch's loss, correct answers and images, on the device."""
+    sums[LOSS] += loss * len(labels)
+    sums[CORRECT] += (logits.argmax(dim=1) == labels).sum()
+    sums[IMAGES] += len(labels)
+
+
+def weigh(sums: Tensor, model: nn.Module) -> None:
+    """Note the largest weight or buffer, which is not finite if one of them is not."""
+    tensors = [t.detach() for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
+    sums[WEIGHTS] = get_total_norm(tensors, math.inf)
+
+
+def read(sums: Tensor, steps: int = 0) -> Found:
+    """The tally of so many steps, on the host, which waits for the device here."""
+    loss, correct, images, *places, weights, watched, first = sums.tolist()
+    images, share = max(images, 1), steps / max(watched, 1)
+    until, lr, scale, skipped, _, longest = (place * share for place in places)
+    means = loss / images, correct / images
+    counts = round(skipped), round(longest)
+    # Of processes that notice a step apart the first counts: their mean is rounded down.
+    return Found(*means, images, int(until + 1e-6), lr, scale, *counts, first * share, weights)
+
+
+def current(rows: Tensor, steps: int) -> Tensor:
+    """Saved tallies (processes, places) of so many steps in this form; the first release counted
+    everything in images and knew no first rate."""
+    if rows.shape[1:] != (STEPS,):
+        return rows
+    made = rows.new_zeros(len(rows), PLACES)
+    made[:, :STEPS], made[:, STEPS], made[:, FIRST] = rows, steps, -1
+    made[:, UNTIL:WEIGHTS] *= steps / rows[:, IMAGES, None].clamp(min=1)
+    return made
+
+
+def refuse(found: Found, *, epoch: int, step: int) -> None:
+    """Raise Diverged, with place, rate and scale, if the numbers up to `step` are no good."""
+    if not math.isfinite(found.loss):
+        what, step = f"training loss ({found.loss}): not finite", found.until
+    elif not math.isfinite(found.weights):
+        what = f"weights ({found.weights}): not finite"
+    elif found.longest > MOST_SKIPPED:
+        what = f"loss scale ({found.scale:g}): {found.longest} fp16 steps in a row were skipped"
+    elif 0 < found.scale < LOWEST_SCALE:
+        what = f"loss scale ({found.scale:g}): under its floor of {LOWEST_SCALE:g}"
+    else:
+        return
+    scale = f"loss scale {found.scale:g}" if found.scale else "no loss scale"
+    raise Diverged(
+        f"{what} in epoch {epoch}, at step {step}, at lr {found.lr:g}, {scale}. "
+        "Try a lower --lr; checkpoints hold only finite numbers."
+    )

@@ -1,0 +1,171 @@
+"""Looks at a trained run: evaluates its best checkpoint and draws what it sees in its mistakes.
+
+The run may come from another machine: everything is read on whatever device is here, with the eager
+network and without DALI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data import CLASSES, Split
+from ..engine import build
+from ..errors import CheckpointError, UsageError
+from ..loaders import build as loaders_build
+from ..machine import auto
+from ..models.build import network
+from ..recipe.recipe import Recipe
+from ..storage import checkpoint
+from ..storage.atomic import write_atomically, write_json
+from . import analysis
+from .analysis import CONFIDENT, Answers
+from .gradcam import GradCAM
+
+SAMPLES = 16
+
+
+class Subject(NamedTuple):
+    """A trained network and the images that it is examined on."""
+
+    model: torch.nn.Module
+    recipe: Recipe
+    device: torch.device
+    train: Split
+    test: Split
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The names of the network's stages, whose activations Grad-CAM looks at."""
+        stages: Any = self.model.stages
+        return stages
+
+
+def open_run(
+    run: Path,
+    *,
+    device: str = "auto",
+    splits: tuple[Split, Split] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Subject:
+    """The best network of a run and its data; CheckpointError if it is missing or foreign."""
+    state = checkpoint.load(run / "checkpoints" / "best.pt")
+    try:
+        recipe = Recipe.saved({**state["recipe"], "device": device})
+        model = network(recipe)
+        model.load_state_dict(state["model"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        first = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"checkpoint ({run / 'checkpoints' / 'best.pt'}): not of this network ({first}). "
+            "Name a run that this version of fasttrain trained."
+        ) from None
+    where = auto.device(device)
+    model = model.to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    train, test = splits or build.splits(recipe, say=say)
+    return Subject(model.eval(), recipe, where, train, test)
+
+
+def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[str, Any]:
+    """Evaluate `subject` and write what its report shows; return class_accuracy.json's content.
+
+    Writes class_accuracy.json, misclassified.json and analysis.npz. `sample` is "confident" or
+    "random" (with the recipe's seed).
+    """
+    answers = answer(subject)
+    classes = analysis.by_class(answers, CLASSES)
+    chosen = analysis.mistakes(answers, sample=sample, seed=subject.recipe.seed)
+    suspects = analysis.label_errors(answers)
+    rule = CONFIDENT if sample == "confident" else f"random, seed {subject.recipe.seed}"
+    wrong = int((answers.predicted != answers.labels).sum())
+    write_json(run / "class_accuracy.json", classes)
+    listed = {
+        "rule": rule,
+        "mistakes": wrong,
+        "images": analysis.describe(answers, chosen, CLASSES),
+        "label_errors": analysis.describe(answers, suspects, CLASSES),
+    }
+    write_json(run / "misclassified.json", listed)
+    originals, augmented, labels = samples(subject)
+    arrays = {
+        "images": np.asarray(subject.test.images[chosen]),
+        "predicted_maps": maps(subject, chosen, answers.predicted[chosen]),
+        "true_maps": maps(subject, chosen, answers.labels[chosen]),
+        "label_error_images": np.asarray(subject.test.images[suspects]),
+        "sample_originals": originals,
+        "sample_augmented": augmented,
+        "sample_labels": labels,
+    }
+    packed = BytesIO()
+    np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
+    write_atomically(run / "analysis.npz", packed.getvalue())
+    return classes
+
+
+def answer(subject: Subject) -> Answers:
+    """The network's probabilities on every test image, in the precision it was evaluated in."""
+    amp = build.AMP[auto.amp(subject.recipe.amp, subject.device).value]
+    loader = loaders_build.evaluation_loader(subject.recipe, subject.test, subject.device)
+    found = []
+    with torch.no_grad(), torch.autocast(subject.device.type, dtype=amp, enabled=amp is not None):
+        for images, _ in loader:
+            found.append(subject.model(images).float().softmax(dim=1))
+    return Answers(torch.cat(found).cpu().numpy(), np.asarray(subject.test.labels))
+
+
+def maps(subject: Subject, indices: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Grad-CAM of the last stage (M, 32, 32) float16 in 0..1, for one class an image."""
+    if len(indices) == 0:
+        return np.zeros((0, 32, 32), np.float16)
+    images = prepared(subject, indices)
+    with GradCAM(subject.model, subject.stages[-1]) as cam:
+        found = cam(images, torch.as_tensor(classes, device=subject.device))
+    return found.cpu().numpy().astype(np.float16)
+
+
+def guess(subject: Subject, index: int) -> tuple[int, int]:
+    """(predicted, true) class of one test image; UsageError if there is no such image."""
+    count = len(subject.test.labels)
+    if not 0 <= index < count:
+        raise UsageError(
+            f"--image ({index}): must be from 0 to {count - 1}, the test images of this run. "
+            "See --help."
+        )
+    with torch.no_grad():
+        logits = subject.model(prepared(subject, np.array([index])))
+    return int(logits.argmax()), int(subject.test.labels[index])
+
+
+def layer_maps(subject: Subject, index: int, classes: Sequence[int]) -> list[dict[str, np.ndarray]]:
+    """Grad-CAM of a test image in all stages, for each of `classes`: layer -> (32, 32)."""
+    images = prepared(subject, np.full(len(classes), index))
+    with GradCAM(subject.model, *subject.stages) as cam:
+        found = cam.layers(images, torch.as_tensor(list(classes), device=subject.device))
+    maps = {name: found[name].cpu().numpy() for name in subject.stages}
+    return [{name: maps[name][row] for name in maps} for row in range(len(classes))]
+
+
+def prepared(subject: Subject, indices: np.ndarray) -> Tensor:
+    """The test images at `indices`, normalised, on the device."""
+    few = Split(np.asarray(subject.test.images[indices]), subject.test.labels[indices])
+    loader = loaders_build.evaluation_loader(subject.recipe, few, subject.device)
+    return torch.cat([images for images, _ in loader])
+
+
+def samples(subject: Subject) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The first images of the first epoch before and after augmentation, uint8 (S, 32, 32, 3), and
+    their labels (S,)."""
+    count = min(SAMPLES, len(subject.train.labels))
+    order = loaders_build.training_draws(subject.recipe, len(subject.train.labels))(1).order[:count]
+    images, _ = next(iter(loaders_build.training_loader(subject.recipe, subject.train, count)))
+    mean, std = (torch.tensor(s).view(1, 3, 1, 1) for s in loaders_build.statistics(subject.recipe))
+    pixels = ((images * std + mean) * 255).round().clamp(0, 255).byte()
+    originals = np.stack([subject.train.images[i] for i in order])
+    labels = np.asarray(subject.train.labels)[order]
+    return originals, pixels.permute(0, 2, 3, 1).contiguous().numpy(), labels

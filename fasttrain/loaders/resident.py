@@ -1,0 +1,126 @@
+"""Loads batches out of a split that lives on the device as bytes, augmented in plain torch.
+
+CIFAR-10 is 150 MB: once it is on the device, an epoch moves only its draw, and the loader runs
+wherever torch runs. It is also the reference that faster loaders are compared with.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..data import Split
+from ..machine import auto
+from .chunked import Channels, Chunk, Chunked, upload
+from .draws import SIDE, Draws
+
+
+class ResidentLoader(Chunked):
+    """Batches of `split`, cropped, flipped, normalised and cut out as `draws` say.
+
+    `mean` and `std` are of pixels in 0..1, `hole` is the CutOut's side in pixels, 0 for none;
+    outside an image all is black, or with `reflect` the image mirrored at its edge pixels; about
+    `chunk` images are augmented at a time. Raises UsageError for arrays, draws or settings that are
+    not so, and if an epoch has no whole batch.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        draws: Draws,
+        *,
+        batch_size: int,
+        device: torch.device | str,
+        mean: Channels,
+        std: Channels,
+        hole: int,
+        drop_last: bool,
+        reflect: bool = False,
+        dtype: torch.dtype = torch.float32,
+        chunk: int | None = None,
+    ) -> None:
+        super().__init__(
+            split,
+            draws,
+            batch_size=batch_size,
+            device=device,
+            mean=mean,
+            std=std,
+            hole=hole,
+            drop_last=drop_last,
+            reflect=reflect,
+            dtype=dtype,
+            chunk=chunk,
+        )
+        self._images = _resident(self._split.images, self.device)
+        self._means = _row(self._mean).to(self.device)
+        self._deviations = _row(self._std).to(self.device)
+
+    def _begin(self, epoch: int) -> Chunk:
+        draw = self._draws(epoch)
+        pad = int(np.abs(draw.crop).max(initial=0))
+        here = [upload(field[: self._shown], self.device) for field in draw]
+        return lambda start, stop: self._pixels(*(field[start:stop] for field in here), pad=pad)
+
+    def _pixels(
+        self, order: Tensor, crop: Tensor, flip: Tensor, hole: Tensor, *, pad: int
+    ) -> Tensor:
+        images = windows(self._images[order], crop, flip, pad=pad, reflect=self._reflect)
+        images = images.to(torch.float32)
+        images.sub_(self._means).div_(self._deviations)
+        if self._hole:
+            images.masked_fill_(hole_mask(hole, side=self._hole), 0.0)
+        return images.to(self._dtype).view(-1, SIDE, SIDE, 3)
+
+
+def windows(
+    images: Tensor, crop: Tensor, flip: Tensor, *, pad: int, reflect: bool = False
+) -> Tensor:
+    """Crops of uint8 `images`, then flipped: (B, 32, 96), a row's pixels and channels on one axis.
+
+    `pad` is at least as far as any crop reaches outside; with `reflect` that is under 32. Rows of
+    96 numbers keep the arithmetic that follows vectorised: 2 ms against 10 for a last axis of 3
+    (normalising 2,048 images, 2 cores).
+    """
+    side = torch.arange(SIDE, device=images.device)
+    rows = crop[:, :1] + side
+    columns = crop[:, 1:] + torch.where(flip[:, None], SIDE - 1 - side, side)
+    if reflect:
+        rows, columns, pad = reflected(rows), reflected(columns), 0
+    padded = F.pad(images, (0, 0, pad, pad, pad, pad))
+    rows, columns, width = pad + rows, pad + columns, SIDE + 2 * pad
+    tops = torch.arange(len(images), device=images.device)[:, None] * width
+    # index_select moves a pixel's three bytes at once: 3 ms; indexing with three tensors takes 17.
+    pixels = (tops + rows)[:, :, None] * width + columns[:, None, :]
+    return padded.reshape(-1, 3).index_select(0, pixels.view(-1)).view(-1, SIDE, SIDE * 3)
+
+
+def reflected(at: Tensor) -> Tensor:
+    """Places along an image, mirrored at the first and the last pixel where they lie outside."""
+    return SIDE - 1 - (SIDE - 1 - at.abs()).abs()
+
+
+def hole_mask(hole: Tensor, *, side: int) -> Tensor:
+    """True inside the squares of `side` pixels at `hole` (B, 2): bool (B, 32, 96)."""
+    rows = torch.arange(SIDE, device=hole.device) - hole[:, :1]
+    columns = torch.arange(SIDE * 3, device=hole.device) // 3 - hole[:, 1:]
+    inside_rows, inside_columns = ((at >= 0) & (at < side) for at in (rows, columns))
+    return inside_rows[:, :, None] & inside_columns[:, None, :]
+
+
+def _row(channels: tuple[float, ...]) -> Tensor:
+    """A value a channel, of pixels in 0..1, as the 96 byte values of a row."""
+    return torch.tensor(channels, dtype=torch.float64).mul(255).float().repeat(SIDE)
+
+
+def _resident(images: np.ndarray, device: torch.device) -> Tensor:
+    """`images` as a tensor on `device`: on a CPU the same memory, a memory-mapped file included."""
+    auto.device(str(device))  # that it is there
+    with warnings.catch_warnings():
+        # torch knows no read-only tensors; this one is only ever indexed.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(np.ascontiguousarray(images)).to(device)

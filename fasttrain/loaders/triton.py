@@ -1,0 +1,85 @@
+"""Loads batches out of a split that lives on the GPU as bytes, each chunk made by one kernel.
+
+It writes each number once, where ResidentLoader, whose pixels it makes, goes over them several
+times in float32.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+import kernels
+
+from ..data import Split
+from ..errors import EnvironmentProblem
+from . import contract
+from .chunked import Channels
+from .draws import SIDE, Draws
+from .resident import ResidentLoader
+
+
+class KernelLoader(ResidentLoader):
+    """Batches of `split`, cropped, flipped, normalised and cut out as `draws` say, on a GPU.
+
+    The arguments are ResidentLoader's. Raises EnvironmentProblem without a CUDA device or triton,
+    UsageError if an epoch has no whole batch.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        draws: Draws,
+        *,
+        batch_size: int,
+        device: torch.device | str,
+        mean: Channels,
+        std: Channels,
+        hole: int,
+        drop_last: bool,
+        reflect: bool = False,
+        dtype: torch.dtype = torch.float32,
+        chunk: int | None = None,
+    ) -> None:
+        found = kernels.problem(contract.device(device))
+        if found:
+            raise EnvironmentProblem(f"--loader (kernel): {found}. Use --loader resident.")
+        super().__init__(
+            split,
+            draws,
+            batch_size=batch_size,
+            device=device,
+            mean=mean,
+            std=std,
+            hole=hole,
+            drop_last=drop_last,
+            reflect=reflect,
+            dtype=dtype,
+            chunk=chunk,
+        )
+        self._byte_mean, self._byte_std = _of_bytes(self._mean), _of_bytes(self._std)
+
+    def _pixels(
+        self, order: Tensor, crop: Tensor, flip: Tensor, hole: Tensor, *, pad: int
+    ) -> Tensor:
+        from kernels.augment import augment_
+
+        out = torch.empty((len(order), SIDE, SIDE, 3), dtype=self._dtype, device=self.device)
+        augment_(
+            out,
+            self._images,
+            order,
+            crop,
+            flip,
+            hole,
+            mean=self._byte_mean,
+            std=self._byte_std,
+            side=self._hole,
+            reflect=self._reflect,
+        )
+        return out
+
+
+def _of_bytes(channels: tuple[float, ...]) -> tuple[float, float, float]:
+    red, green, blue = (255 * value for value in channels)
+    return red, green, blue

@@ -1,0 +1,123 @@
+"""How much memory training took and may take, and what is said when it was not enough.
+
+A batch that does not fit is never made smaller behind a person's back: BatchNorm and the learning
+rate depend on its size.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+
+from ..errors import OutOfMemory
+
+GIB = 1 << 30
+# What torch, oneDNN, the C++ library, cuDNN, cuBLAS and DALI say, where it is no class of its own.
+WORDS = (
+    *("DefaultCPUAllocator", "could not create a memory object", "std::bad_alloc"),
+    *("out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED"),
+    *("CUDA allocation failed", "Cannot allocate memory"),
+)
+CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+USED = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes")
+
+
+def is_short(error: BaseException) -> bool:
+    """Whether an error says that memory ran out."""
+    named = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return named or (isinstance(error, RuntimeError) and any(w in str(error) for w in WORDS))
+
+
+@contextmanager
+def told(batch_size: int, device: torch.device) -> Iterator[None]:
+    """Turn running out of memory into OutOfMemory, with peak, limit and a batch to try."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_short(error):
+            raise
+        raise shortage(batch_size, device) from error
+
+
+def shortage(batch_size: int, device: torch.device) -> OutOfMemory:
+    """The error for a batch that does not fit, to be raised."""
+    took = f"{peak(device) / GIB:.1f} of {limit(device) / GIB:.1f} GiB at its peak"
+    what = "Use a device with more memory"
+    if batch_size > 1:
+        less = f"Try --batch-size {batch_size // 2}"
+        what = f"{less}, or ask `python -m fasttrain doctor --find-batch-size`"
+    return OutOfMemory(f"--batch-size ({batch_size}): out of memory on {device}, {took}. {what}.")
+
+
+def peak(device: torch.device) -> int:
+    """The most bytes that were in use: torch's on a GPU, this process's on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def limit(device: torch.device) -> int:
+    """The bytes there are: of the GPU, or the least of machine, container and `ulimit -v`."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    most = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *_numbers(CGROUPS)]
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return min(most if soft == resource.RLIM_INFINITY else [*most, soft])
+
+
+def room(device: torch.device) -> int:
+    """The bytes that a CPU process may have in all: what it has, and what is free of the limit."""
+    free = [limit(device)]
+    with suppress(OSError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        fields = dict(line.split(":") for line in lines)
+        free.append(int(fields["MemAvailable"].split()[0]) * 1024 + resident())
+    for most, used in zip(_numbers(CGROUPS), _numbers(USED), strict=False):
+        free.append(most - used + resident())
+    return min(free)
+
+
+def resident() -> int:
+    """The bytes that this process has in memory now; 0 where the system does not say."""
+    return _status("VmRSS")
+
+
+@contextmanager
+def peak_of() -> Iterator[list[int]]:
+    """Yield a list that holds, after the block, the most bytes this process had within it."""
+    found: list[int] = []
+    with suppress(OSError):  # where it cannot be reset, the peak of the process has to do
+        Path("/proc/self/clear_refs").write_text("5")
+    yield found
+    found.append(_status("VmHWM") or peak(torch.device("cpu")))
+
+
+def _status(name: str) -> int:
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def _numbers(files: tuple[str, ...]) -> list[int]:
+    """What those of the files hold that are there and hold a number: a cgroup's may say `max`."""
+    found = []
+    for file in files:
+        with suppress(OSError, ValueError):
+            found.append(int(Path(file).read_text()))
+    return found

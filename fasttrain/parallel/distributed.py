@@ -1,0 +1,171 @@
+"""Several processes as one training: how their group begins, agrees, fails and ends.
+
+On CPUs the group talks over gloo; on GPUs tensors go over NCCL and the host's decisions over gloo.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import BytesIO
+from time import monotonic, sleep
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed import Store  # type: ignore[attr-defined]
+
+from ..errors import DistributedError, Elsewhere, FasttrainError, Stopped
+from . import rendezvous
+from .group import Group
+from .launch import Place, speaks
+from .launch import place as launched
+from .signals import ignored
+from .watch import Fate, Watch
+
+FETCH = 2400.0  # seconds that the others wait for the data of a machine's first process
+COLLECTIVE = ("gloo", "NCCL", "ProcessGroup", "DDP", "store")  # what their errors speak of
+
+
+class Joined(Group):
+    """Several processes, come together; opened by `joined`."""
+
+    def __init__(self, place: Place, store: Store, watch: Watch) -> None:
+        super().__init__(place)
+        self._store, self._watch = store, watch
+        self._agreed = self._left = False
+        agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        self._holds_the_store = self.first and not agent
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total
+
+    def highest(self, number: int) -> int:
+        found = torch.tensor(number)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return int(found)
+
+    def signal(self, number: int) -> int:
+        found = self.highest(number)
+        self._agreed = self._agreed or bool(found)
+        return found
+
+    def share(self, value: Any) -> Any:
+        data = BytesIO()
+        if self.first:
+            torch.save(value, data)
+        size = torch.tensor(data.tell())
+        dist.broadcast(size, 0)
+        sent = torch.frombuffer(data.getbuffer(), dtype=torch.uint8) if self.first else None
+        sent = torch.empty(int(size), dtype=torch.uint8) if sent is None else sent
+        dist.broadcast(sent, 0)
+        if self.first:
+            return value
+        return torch.load(BytesIO(sent.numpy().tobytes()), weights_only=True)
+
+    def rows(self, tensor: Tensor) -> Tensor:
+        rows = [torch.empty_like(tensor) for _ in range(self.world)]
+        dist.all_gather(rows, tensor)
+        return torch.stack(rows)
+
+    def align(self, model: nn.Module) -> None:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        with warnings.catch_warnings():
+            # The successor of broadcast_buffers is younger than 2.11, the oldest torch for this.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            # Buffers are not sent at every step: `align` does that once an epoch.
+            return nn.parallel.DistributedDataParallel(
+                model, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
+
+    def device(self, chosen: torch.device) -> torch.device:
+        return torch.device("cuda", self.place.local_rank) if chosen.type == "cuda" else chosen
+
+    @contextmanager
+    def first_on_node(self) -> Iterator[None]:
+        done, until = f"done/{self.place.node}", monotonic() + FETCH
+        while self.place.local_rank and not self._store.check([done]):
+            if self._watch.fate() or monotonic() > until:
+                raise DistributedError(f"data: not ready on rank {self.place.node}. Look there.")
+            sleep(0.2)
+        yield
+        self._store.set(done, "")
+
+    def dissolve(self) -> None:
+        if not self._left:
+            self.highest(0)
+            self._leave()
+
+    def fail(self, error: BaseException) -> BaseException:
+        """Tell the others of an `error` that leaves the group's block; return what to raise."""
+        if self._left:
+            return error
+        with ignored():  # torchrun sends signals to all others when one has died
+            return self._failed(error)
+
+    def _failed(self, error: BaseException) -> BaseException:
+        mine = _fate_of(error, self.rank)
+        fate = self._watch.fate() or self._blame(error) or self._watch.publish(mine)
+        tell = not fate.said and fate != mine and self._watch.claims_to_tell(fate)
+        self._leave()
+        if fate == mine:
+            return error
+        return DistributedError(fate.advice) if tell else Elsewhere(fate.code)
+
+    def _blame(self, error: BaseException) -> Fate | None:
+        """The other process that is behind an error of this one, if one is."""
+        if isinstance(error, Stopped):
+            # Agreed on, it is a real one, and not torchrun's because another process has died.
+            return None if self._agreed else self._watch.silence()
+        first = (str(error).splitlines() or [""])[0]
+        of_the_group = isinstance(error, RuntimeError) and any(word in first for word in COLLECTIVE)
+        return self._watch.verdict(first.rpartition("] ")[2]) if of_the_group else None
+
+    def _leave(self) -> None:
+        """End the group; who holds the store stays until all others have left it."""
+        self._left = True
+        with suppress(RuntimeError):
+            dist.destroy_process_group()  # what others wait for from this process, fails now
+        self._watch.leave(holds_the_store=self._holds_the_store)
+
+
+@contextmanager
+def joined(place: Place | None = None, *, device: str = "auto") -> Iterator[Group]:
+    """The group that torchrun's environment describes, for the block; alone, a group of one.
+
+    Inside, an error of one process ends all within seconds, with its exit code; one of them says
+    why. Raises DistributedError if the others cannot be reached, or one died; Elsewhere where
+    another process says what happened; EnvironmentProblem if there are more processes than GPUs.
+    """
+    place = launched() if place is None else place
+    if place.world == 1:
+        yield Group()
+        return
+    try:
+        backend = rendezvous.backend(place, device)
+    except FasttrainError as error:
+        raise error if speaks() else Elsewhere(error.code) from None
+    group = Joined(place, *rendezvous.join(place, backend))
+    try:
+        yield group
+        group.dissolve()
+    except BaseException as error:
+        raised = group.fail(error)
+        if raised is error:
+            raise
+        raise raised from None
+
+
+def _fate_of(error: BaseException, rank: int) -> Fate:
+    if isinstance(error, (FasttrainError, Stopped)):
+        return Fate(rank, error.code, str(error), True)
+    first = (str(error).splitlines() or [""])[0]
+    return Fate(rank, 9, f"rank {rank} ended with {type(error).__name__}: {first}", False)

@@ -1,0 +1,83 @@
+"""Where torchrun has put this process: its rank, the world, and where they meet; no torch here.
+
+The variables are torchrun's protocol, not fasttrain's configuration. They are read before torch is
+imported, so that a wrong start is told at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ..errors import UsageError
+
+NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
+VARIABLES = (*NUMBERS, "MASTER_ADDR")
+
+
+class Place(NamedTuple):
+    """This process among those that train together; the default is a process alone."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    local_world: int = 1
+    port: int = 0
+    host: str = ""
+
+    @property
+    def meeting(self) -> str:
+        """host:port of the store."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def node(self) -> int:
+        """The rank of the first process on this machine."""
+        return self.rank - self.local_rank
+
+
+def place(environment: Mapping[str, str] = os.environ) -> Place:
+    """This process's place; UsageError, naming the variable, if torchrun's are not all there."""
+    if "RANK" not in environment and "WORLD_SIZE" not in environment:
+        return Place()
+    missing = [name for name in VARIABLES if not environment.get(name)]
+    if missing:
+        found = "RANK" if "RANK" in environment else "WORLD_SIZE"
+        raise UsageError(
+            f"{missing[0]} (not set): {found} is, and torchrun sets both. "
+            f"Start with torchrun, or unset {found}."
+        )
+    rank, world, local_rank, local_world, port = (_number(n, environment[n]) for n in NUMBERS)
+    here = Place(rank, world, local_rank, local_world, port, environment["MASTER_ADDR"])
+    for name, value, limit in (
+        ("RANK", rank, world),
+        ("LOCAL_RANK", local_rank, local_world),
+        ("MASTER_PORT", port, 65536),
+    ):
+        if value >= limit:
+            raise UsageError(f"{name} ({value}): must be below {limit}. Start with torchrun.")
+    return here
+
+
+def speaks() -> bool:
+    """Whether it is this process of its machine that says what comes to all of them alike."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def local_batch(batch_size: int, world: int) -> int:
+    """Images a step in each process; UsageError, naming what divides, if they cannot be equal."""
+    if batch_size % world == 0:
+        return batch_size // world
+    below = batch_size // world * world
+    near = f"{below} or {below + world}" if below else f"{world}"
+    raise UsageError(
+        f"--batch-size ({batch_size}): does not divide evenly over {world} processes; it is the "
+        f"images per step of all together. Nearest: {near}."
+    )
+
+
+def _number(name: str, text: str) -> int:
+    if not text.isdecimal():
+        raise UsageError(f"{name} ({text}): must be a whole number. Start with torchrun.")
+    return int(text)

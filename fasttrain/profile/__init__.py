@@ -1,0 +1,1 @@
+"""Traces of a few steps, and where their time went."""

@@ -1,0 +1,1 @@
+"""What is trained, as a frozen dataclass whose fields are the command line's flags."""

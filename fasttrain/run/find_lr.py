@@ -1,0 +1,44 @@
+"""The learning-rate range test of a Recipe: how many steps, and what is said of it."""
+
+from __future__ import annotations
+
+from ..console.console import Display
+from ..engine.build import Built
+from ..engine.lr_finder import Sweep, find_lr
+from ..parallel.group import Group
+from ..recipe.recipe import Recipe
+
+# Below it SGD with momentum learns nothing here. In 25 steps from it up to 1 the rule gave 0.015,
+# 0.015 and 0.022 for three seeds, on 5,000 images of CIFAR-10 at batch 128.
+LOWEST_LR = 1e-4
+
+
+def range_test(recipe: Recipe, built: Built, display: Display, group: Group) -> Sweep:
+    """Run it on the Step and Loader that will train; all processes of `group` get one answer."""
+    steps = range_test_steps(recipe, built)
+    with display.steps("range test", steps) as show:
+        sweep = find_lr(
+            built.step,
+            built.train,
+            low=LOWEST_LR,
+            steps=steps,
+            on_step=[show],
+            agree=group.mean,
+        )
+    display.say(f"  {describe_sweep(sweep)}")
+    return sweep
+
+
+def range_test_steps(recipe: Recipe, built: Built) -> int:
+    """100 steps; on a CPU so few that they stay under 3 % of the run, but never under 25."""
+    if built.device.type != "cpu":
+        return 100
+    return max(25, min(100, int(0.03 * recipe.epochs * len(built.train))))
+
+
+def describe_sweep(sweep: Sweep) -> str:
+    """A line on what the range test found."""
+    return (
+        f"lr {sweep.suggestion:.3g} ({sweep.rule}; range test of {len(sweep.lrs)} steps, "
+        f"{sweep.stopped})" + "".join(f"\n  note: {note}" for note in sweep.notes)
+    )

@@ -1,0 +1,166 @@
+"""What a folder holds, read without torch: a run, a series of runs or neither, and how far it is.
+
+A start must know at once whether there is something to lose in its folder, and --resume what there
+is to go on with: a start that never trained is no reason for the first and the last choice for the
+second.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from ..storage import atomic
+
+LOCK = ".lock"
+SERIES = "series.json"
+JSON_FILES = ["misclassified.json", "class_accuracy.json", "lr_finder.json", "summary.json"]
+JSON_FILES += ["profile.json", "environment.json", "recipe.json"]
+FOLDERS = ("figures", "tensorboard", "checkpoints")
+# What fasttrain writes: --overwrite removes these and no others, recipe.json last, because until
+# then the folder is a run that can be overwritten again.
+OURS = (
+    "figures/*.png",
+    "tensorboard/**/events.out.tfevents.*",
+    *(f"tensorboard/**/*.pt.trace.json{suffix}" for suffix in ("", ".gz")),
+    *(f"checkpoints/{name}" for name in ("last.pt", "previous.pt", "best.pt")),
+    *(f"checkpoints/last.pt.damaged{number}" for number in ("", "-[0-9]*")),
+    *(f"checkpoints/{name}.pt.abandoned" for name in ("last", "previous", "best")),
+    *("analysis.npz", "metrics.jsonl", "profile.txt", "report.html", *JSON_FILES),
+)
+
+
+def recipe_of(path: Path) -> dict[str, Any]:
+    """The recipe of the run in `path`; empty if there is no run."""
+    found = _object(path / "recipe.json")
+    return found if {"recipe", "epochs"} <= found.keys() else {}
+
+
+def series_of(path: Path) -> dict[str, Any]:
+    """The series in `path`: `recipe`, `asked` (how many runs) and the `runs` done; empty if none.
+
+    Of seeds that lie there without a series.json `asked` is 0: nobody wrote down how many.
+    """
+    found = _object(path / SERIES)
+    if isinstance(found.get("recipe"), dict) and isinstance(found.get("runs"), list):
+        return {**found, "asked": found.get("asked", found.get("count", len(found["runs"])))}
+    first = next(filter(None, map(recipe_of, seeds(path))), None)
+    return {"recipe": first, "runs": [], "asked": 0} if first and not recipe_of(path) else {}
+
+
+def seeds(path: Path) -> list[Path]:
+    """The folders of a series' runs, by their seeds."""
+    found = (run for run in path.glob("seed-*") if re.fullmatch(r"seed-\d+", run.name))
+    return sorted(found, key=lambda run: int(run.name[5:]))
+
+
+def seed_folders(path: Path, seed: int, count: int) -> list[Path]:
+    """Where `count` runs with the seeds from `seed` on go; UsageError beyond the last seed."""
+    last = 2**32 - 1
+    if seed + count - 1 > last:
+        raise UsageError(
+            f"--runs ({count}): with --seed {seed} the last seed is {seed + count - 1}, above "
+            f"{last}. Use a lower --seed."
+        )
+    return [path / f"seed-{each}" for each in range(seed, seed + count)]
+
+
+def is_trained(path: Path) -> bool:
+    """Whether the run in `path`, or one of the series, has come to something that can be lost."""
+    there = any(next((path / "checkpoints").glob(name), None) for name in ("*.pt", "*.damaged*"))
+    there = there or any((path / name).exists() for name in ("summary.json", "report.html"))
+    with suppress(OSError):
+        there = there or (path / "metrics.jsonl").stat().st_size > 0
+    return there or (bool(series_of(path)) and any(map(is_trained, seeds(path))))
+
+
+def is_complete(path: Path) -> bool:
+    """Whether the run or the series in `path` wrote all that it was to write, its report too."""
+    if series := {} if recipe_of(path) else series_of(path):
+        return len(series["runs"]) >= series["asked"]
+    summary = _object(path / "summary.json")
+    return bool(summary.get("finished")) and (path / "report.html").exists()
+
+
+def newest(root: Path, *, runs: bool = True, series: bool = True) -> Path | None:
+    """The unfinished run or series in `root` that was started or resumed last, if any.
+
+    Those that have trained go before those that never did. A start and a resumption write
+    recipe.json; of equal times the later name wins.
+    """
+    found = [
+        path
+        for path in root.glob("*")
+        if (recipe_of(path) if runs else {}) or (series_of(path) if series else {})
+        if not is_complete(path)
+    ]
+    return max(found, key=lambda path: (is_trained(path), _started(path), path), default=None)
+
+
+def read_epochs(path: Path) -> tuple[list[dict[str, Any]], str | None]:
+    """The rows of a run's metrics.jsonl up to the first damaged line, and a note if there is one.
+
+    `path` is the run directory; no file is no rows. Changes nothing.
+    """
+    rows: list[dict[str, Any]] = []
+    file = path / "metrics.jsonl"
+    with atomic.reported(file):
+        lines = file.read_bytes().splitlines() if file.exists() else []
+    for number, line in enumerate(lines, start=1):
+        row = _parsed(line)
+        if not row:
+            return rows, f"{file} is damaged in line {number} of {len(lines)}: read up to there."
+        rows.append(row)
+    return rows, None
+
+
+def own_files(path: Path) -> list[Path]:
+    """The files that fasttrain made in the run or series in `path`, what makes it one last.
+
+    Never through a link out of the folder.
+    """
+    found = []
+    if not recipe_of(path) and series_of(path):
+        found = [file for run in seeds(path) for file in own_files(run)]
+        found += [path / SERIES] if os.path.lexists(path / SERIES) else []
+    elif recipe_of(path):
+        links = {name for name in FOLDERS if (path / name).is_symlink()}
+        inside = [pattern for pattern in OURS if pattern.partition("/")[0] not in links]
+        found = [file for pattern in inside for file in path.glob(pattern) if not file.is_dir()]
+    return found
+
+
+def foreign_file(path: Path) -> Path | None:
+    """A file in `path` that no run or series there made, if there is one."""
+    own = set(own_files(path))
+    for file in path.rglob("*"):
+        known = file.is_dir() or file.name == LOCK or atomic.LEFTOVER.fullmatch(file.name)
+        if not known and file not in own:
+            return file
+    return None
+
+
+def _started(path: Path) -> int:
+    """When a run or series was started or resumed last, in nanoseconds."""
+    places = [path / SERIES, *(run / "recipe.json" for run in (path, *seeds(path)))]
+    return max(file.stat().st_mtime_ns for file in places if file.exists())
+
+
+def _object(file: Path) -> dict[str, Any]:
+    try:
+        return _parsed(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

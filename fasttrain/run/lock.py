@@ -1,0 +1,191 @@
+"""Who may have a run directory: asked at once, before torch is imported, and again under its lock.
+
+One careless start in its folder can cost a run of many hours; so a folder is taken only if nothing
+in it can be lost or it is named as the run to continue or to replace, and by one process at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+from typing import IO
+
+from ..errors import OutputError, UsageError
+from ..storage import atomic
+from .folders import (
+    FOLDERS,
+    LOCK,
+    foreign_file,
+    is_trained,
+    newest,
+    own_files,
+    read_epochs,
+    recipe_of,
+    seed_folders,
+    seeds,
+    series_of,
+)
+
+RUNS = Path("runs")
+
+
+def run_to_continue(
+    asked: Path | None, out: Path | None, *, runs: bool = True, series: bool = True
+) -> Path | None:
+    """The run directory, checkpoint or series that --resume means; None at a first launch.
+
+    Without a path it is the newest in RUNS, of those that are asked for: `runs`, `series` or both.
+    """
+    if asked is None:
+        if out is None:
+            return newest(RUNS, runs=runs, series=series)
+        return out if (out / "recipe.json").exists() or series_of(out) else None
+    folder = folder_of(asked)
+    if out is not None and out.resolve() != folder.resolve():
+        raise UsageError(f"--out ({out}): --resume goes on in {folder}. Leave one of them out.")
+    return asked
+
+
+def folder_of(asked: Path) -> Path:
+    """The run directory of a checkpoint, or the one that was named itself."""
+    return asked if asked.is_dir() else asked.parent.parent
+
+
+def look(path: Path, *, new: bool, overwrite: bool = False, series: bool = False) -> None:
+    """Raise OutputError if `path` cannot be had now; changes nothing."""
+    try:
+        handle = os.open(path / LOCK, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    except NotADirectoryError:
+        with atomic.reported(path):
+            raise
+    except OSError:
+        pass  # nobody has it, or taking it will say why
+    else:
+        with os.fdopen(handle, "rb", buffering=0) as file:
+            if not _lock(file, shared=True):
+                raise _in_use(path, file)
+    if new:
+        refuse(path, overwrite, series=series)
+
+
+def look_series(folder: Path, seed: int, count: int, *, new: bool, overwrite: bool = False) -> None:
+    """Raise OutputError if a series' folder or that of one of its runs cannot be had now."""
+    paths = seed_folders(folder, seed, count)
+    look(folder, new=new, overwrite=overwrite, series=True)
+    for path in paths:
+        look(path, new=not new and not recipe_of(path))
+
+
+def refuse(path: Path, overwrite: bool, *, series: bool = False) -> None:
+    """Raise OutputError unless a new run, or a new `series` of them, may have `path`."""
+    for parent in Path(os.path.realpath(path)).parents:
+        if recipe_of(parent):
+            raise OutputError(f"{path} is inside the run {parent}. Choose another --out.")
+    recipe = recipe_of(path)
+    others = {} if recipe else series_of(path)
+    if (recipe or others) and is_trained(path):
+        if overwrite and bool(others) == series:
+            return
+        rows, _ = read_epochs(path)
+        why = f"already holds a run (epoch {len(rows)} of {recipe.get('epochs')})"
+        if others:
+            why = f"already holds a series ({len(others['runs'])} of {others['asked'] or '?'} runs)"
+        what = "Use --resume to continue it or --overwrite to replace it"
+        raise OutputError(f"{path} {why}. {'Choose another --out' if overwrite else what}.")
+    file = None if recipe and overwrite else foreign_file(path)
+    if file:
+        why = f"holds files but no run of fasttrain ({file.relative_to(path)})"
+        raise OutputError(f"{path} {why}. Choose another --out.")
+
+
+def fresh(runs: Path, recipe_name: str, now: datetime) -> Path:
+    """A new folder in `runs` for a run that was given none: resnet18-20261123-210500, or with -2
+    and so on where another start took that name in the same second."""
+    name = f"{recipe_name}-{now:%Y%m%d-%H%M%S}"
+    atomic.make_folder(runs)
+    for number in count(1):
+        folder = runs / (name if number == 1 else f"{name}-{number}")
+        with atomic.reported(folder), suppress(FileExistsError):
+            folder.mkdir()
+            break
+    return folder
+
+
+def missing(path: Path) -> list[Path]:
+    """Those of `path` and its parents that are not there yet, `path` first."""
+    return [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
+
+
+def withdraw(path: Path, made: Sequence[Path]) -> None:
+    """Take away what a start that never trained has made, as far as that can be done.
+
+    `made` are the folders that it made, inner ones first. Only who holds the lock may call it.
+    """
+    inside = [run / name for run in (path, *seeds(path)) for name in FOLDERS]
+    with suppress(OutputError):
+        for file in own_files(path):
+            atomic.remove(file)
+    for file in (run / LOCK for run in (*seeds(path), path)):
+        with suppress(OSError):
+            file.unlink()
+    for folder in (*inside, *seeds(path), *made):
+        with suppress(OSError):
+            folder.rmdir()  # an empty one only
+
+
+def locked(folder: Path) -> IO[bytes]:
+    """The lock file, open; the lock ends when it is closed or the process dies, however it dies."""
+    path, flags = folder / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    with atomic.reported(path):
+        while True:
+            file = os.fdopen(os.open(path, flags, 0o666), "rb+", buffering=0)
+            if not _lock(file):
+                raise _in_use(folder, file)
+            if _is_at(file, path):
+                break
+            file.close()  # a start that failed took it away meanwhile
+        file.truncate(0)
+        since = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+        file.write(f"pid {os.getpid()} on {socket.gethostname()} since {since}\n".encode())
+    return file
+
+
+def release(lock: IO[bytes]) -> None:
+    """Let others in. The lock file stays, empty: removing it would race with them."""
+    with suppress(OSError, ValueError):  # ValueError: closed before
+        lock.truncate(0)
+    lock.close()
+
+
+def _is_at(file: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _lock(file: IO[bytes], *, shared: bool = False) -> bool:
+    """Lock a file for as long as it is open; False if another process has it."""
+    if sys.platform != "win32":
+        import fcntl
+
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # some network file systems have no locks
+            pass
+    return True
+
+
+def _in_use(folder: Path, lock: IO[bytes]) -> OutputError:
+    holder = lock.read(200).decode(errors="replace").strip()
+    lock.close()
+    who = f" by {holder}" if holder and holder.isprintable() else ""
+    return OutputError(f"{folder} is in use{who}. Wait for it to end, or choose another --out.")

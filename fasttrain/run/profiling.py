@@ -1,0 +1,62 @@
+"""`--profile`: records a few steps of a run, and afterwards says where their time went.
+
+A trace answers anything, to whoever opens it; most of what is asked fits on ten lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from ..console.console import Display
+from ..engine.build import Built
+from ..engine.loop import Epoch, Run
+from ..profile.timeline import describe, read, summarise
+from ..profile.trace import trace, window
+from ..storage import atomic
+from ..storage.encode import encode
+from .rundir import RunDir
+
+
+class Profiling:
+    """The trace of one run, from the hook that records it to its summary."""
+
+    def __init__(self, folder: RunDir, display: Display) -> None:
+        self.folder, self.display = folder, display
+        self.epoch = 0
+        self.written: list[Path] = []
+
+    def record(self, built: Built, run: Run) -> AbstractContextManager[Callable[[object], None]]:
+        """Open the `on_step` hook that records the end of the epoch in which `run` stands."""
+        self.epoch = run.epoch + 1
+        skip, active = window(len(built.train) - run.step, len(built.test))
+        return trace(self.folder.tensorboard, skip=skip, active=active, written=self.written.append)
+
+    def tell(self, built: Built, run: Run) -> None:
+        """Say where the time of the recorded steps went; keep it as profile.txt, profile.json."""
+        found = summarise(read(self.written[-1])) if self.written else None
+        if found is None:
+            self.display.say("profile: the run ended before a whole step was recorded")
+            return
+        row = nearest(run.history, self.epoch)
+        untraced = row.seconds / len(built.train) if row else None
+        text = describe(found, untraced=untraced, epoch=row.epoch if row else None)
+        numbers = {
+            "trace": self.written[-1].name,
+            "untraced_step_seconds": untraced,
+            "untraced_epoch": row.epoch if row else None,
+        }
+        self.folder.write_json("profile.json", {**numbers, **found.as_dict()})
+        atomic.write_atomically(self.folder.path / "profile.txt", encode(text + "\n"))
+        self.display.say(text)
+        self.display.say(f"  trace: {self.written[-1]}")
+
+
+def nearest(history: Sequence[Epoch], epoch: int) -> Epoch | None:
+    """The row of the epoch that lies next to `epoch`, the later of two; None if it is alone.
+
+    Machines get slower and faster while they train: an epoch that is far away shows that, too.
+    """
+    others = [row for row in history if row.epoch != epoch]
+    return min(others, key=lambda row: (abs(row.epoch - epoch), -row.epoch), default=None)

@@ -1,0 +1,172 @@
+"""What a checkpoint holds, and the rules for going on from one.
+
+The draws are a function of (seed, epoch), so a position is two numbers and a resumed run gives the
+numbers of an uninterrupted one, also from the middle of an epoch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..engine import metrics
+from ..engine.loop import Epoch, Run, look
+from ..engine.step import Step
+from ..errors import CheckpointError, UsageError
+from ..optim.schedule import EveryStep, Plateau
+from ..parallel.group import Group
+from ..recipe.recipe import FIELDS, Recipe, flag
+
+# Fields that may differ between a run and its continuation: they change how fast, not what.
+MACHINE = frozenset(name for name, field in FIELDS.items() if field.metadata["group"] == "machine")
+MAY_CHANGE = (MACHINE - {"seed"}) | {"data_dir", "loader", "target_accuracy", "max_time"}
+
+
+def capture(
+    run: Run, step: Step, schedule: Plateau | EveryStep, recipe: Recipe, group: Group | None = None
+) -> dict[str, Any]:
+    """Everything that the rest of the run depends on; its tensors are the run's own, no copies.
+
+    Of a group all processes call it, and the running sums are a row of each. Raises Diverged in the
+    middle of an epoch whose numbers are no good: nobody has looked yet.
+    """
+    group = group or Group()
+    if run.sums is not None:
+        look(step, run, group.sum)
+    state: dict[str, Any] = {"epoch": run.epoch, "step": run.step, "seconds": run.seconds}
+    state |= {"data_wait_seconds": run.data_wait_seconds, "eval_seconds": run.eval_seconds}
+    state["sums"] = None if run.sums is None else group.rows(run.sums.cpu())
+    state["history"] = [list(row) for row in run.history]
+    return {
+        "progress": [run.epoch, run.step],
+        "run": state,
+        "step": step.state_dict(),
+        "schedule": schedule.state_dict(),
+        "rng": torch.get_rng_state(),
+        "recipe": recipe.as_dict(),
+        "processes": group.world,
+    }
+
+
+def best_of(state: dict[str, Any]) -> dict[str, Any]:
+    """The weights alone of a captured state, with what they scored: what best.pt holds."""
+    return {
+        "progress": state["progress"],
+        "model": state["step"]["model"],
+        "test_accuracy": history_of(state)[-1].test_accuracy,
+        "recipe": state["recipe"],
+    }
+
+
+def history_of(state: dict[str, Any]) -> list[Epoch]:
+    """The epochs that a captured state has behind it."""
+    return [Epoch(*row) for row in state["run"]["history"]]
+
+
+def restore(
+    state: dict[str, Any],
+    step: Step,
+    schedule: Plateau | EveryStep,
+    group: Group | None = None,
+) -> Run:
+    """Put a captured state back and return its Run; CheckpointError if it is of another network."""
+    try:
+        step.load_state_dict(state["step"])
+        _refuse_odd(step.optimizer)
+        schedule.load_state_dict(state["schedule"])
+        torch.set_rng_state(state["rng"])
+        run = Run(**{**state["run"], "history": history_of(state)})
+        if run.sums is not None:
+            run.sums = metrics.zeros(step.device).copy_(_sums(run, group or Group()))
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        first = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"checkpoint ({type(error).__name__}: {first}): does not fit this network. "
+            "Resume it with the recipe that made it."
+        ) from None
+    return run
+
+
+def refuse_foreign(state: dict[str, Any]) -> None:
+    """Raise CheckpointError if a loaded checkpoint is not of a run, or its recipe is not ours."""
+    try:
+        parts = [state[name] for name in ("run", "step", "schedule", "recipe", "ledger")]
+        run, rows = state["run"], history_of(state)
+        numbers = [run["epoch"], run["step"], run["seconds"], *state["ledger"].values()]
+        rates = [row.first_lr for row in rows if row.first_lr is not None]
+        numbers += [*rates, *(value for row in rows for value in row[:-1])]
+        whole = all(isinstance(part, dict) for part in parts) and all(map(_is_number, numbers))
+        if not whole or len(rows) != run["epoch"] or not isinstance(run["step"], int):
+            raise ValueError("numbers")
+        Recipe.saved(state["recipe"])
+    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+        raise CheckpointError(
+            f"checkpoint ({type(error).__name__}: {error}): not one that a run goes on from. "
+            "Resume a run directory, or its last.pt."
+        ) from None
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and value >= 0  # type: ignore
+
+
+def _sums(run: Run, group: Group) -> Tensor:
+    """This process's running sums; ValueError if what was saved is none."""
+    rows = metrics.current(torch.atleast_2d(run.sums), run.step)
+    if rows.shape[1:] != (metrics.PLACES,):
+        raise ValueError(f"the running sums have the shape {tuple(rows.shape)}")
+    sums = group.row(rows).clone()
+    sums[metrics.PER_PROCESS] *= group.world / len(rows)  # its rows may be of another world
+    return sums
+
+
+def _refuse_odd(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError for a state that a fused update would read or write past the end of."""
+    groups = optimizer.param_groups
+    weights = {weight for group in groups for weight in group["params"]}
+    for weight, values in optimizer.state.items():
+        for name, value in values.items() if weight in weights else [("state", None)]:
+            if not isinstance(value, Tensor) or value.shape != weight.shape:
+                raise ValueError(f"{name} of the optimizer is not of its weight's shape")
+    plain = (bool, int, float, type(None))
+    for name, value in (item for group in groups for item in group.items() if item[0] != "params"):
+        if not isinstance(value, plain) and getattr(value, "shape", None) != ():
+            raise ValueError(f"{name} of the optimizer is not a number")
+
+
+def enough(recipe: Recipe, history: Sequence[Epoch], seconds: float) -> bool:
+    """Whether a run that has just ended an epoch has reached its target or its time limit."""
+    target, limit = recipe.target_accuracy, recipe.max_time
+    if not history:
+        return False
+    reached = target is not None and history[-1].test_accuracy >= target
+    return reached or (limit is not None and seconds > limit)
+
+
+def is_over(state: dict[str, Any], recipe: Recipe) -> bool:
+    """Whether nothing is left to train after a captured state."""
+    run = state["run"]
+    stopped = run["step"] == 0 and enough(recipe, history_of(state), state["ledger"]["total"])
+    return stopped or run["epoch"] >= recipe.epochs
+
+
+def refuse_changes(saved: Recipe, asked: Recipe, *, override: bool = False) -> None:
+    """Raise UsageError, with old and new, if `asked` would train something else than `saved`.
+
+    With `override` it may, but for another scheduler, since no rate of one is a place in another,
+    and another name, which would stand over what is not of that recipe.
+    """
+    for name in FIELDS:
+        old, new = getattr(saved, name), getattr(asked, name)
+        never = name in ("recipe", "scheduler")
+        if name not in MAY_CHANGE and old != new and (never or not override):
+            ways = "or start a new run with --out"
+            ways = ways if never else "start a new run with --out, or add --override"
+            raise UsageError(
+                f"{flag(name)} ({new}): the run to be resumed has {old}; another value "
+                f"would train something else. Leave it out, {ways}."
+            )

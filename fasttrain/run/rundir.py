@@ -1,0 +1,129 @@
+"""The run directory: what lies where, and what --overwrite may remove.
+
+Whoever opens one has it alone; claim.py says who may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError, OutputError
+from ..storage import atomic
+from ..storage.checkpoint import Checkpoints
+from ..storage.encode import encode, to_json
+from . import lock
+from .folders import FOLDERS, JSON_FILES, is_trained, own_files, recipe_of
+
+# What is said of a network that a run that goes on may leave behind: of its end, and of its best.
+OF_THE_END = ["summary.json", "report.html", "misclassified.json", "class_accuracy.json"]
+OF_THE_END += ["analysis.npz", "figures/*.png"]
+
+
+class RunDir(AbstractContextManager["RunDir"]):
+    """An open run directory, this process's alone until closed; recipe.json makes it a run.
+
+    A start that fails before anything was trained leaves the folder as it found it.
+    """
+
+    def __init__(
+        self, path: Path, *, new: bool, overwrite: bool = False, made: Sequence[Path] = ()
+    ) -> None:
+        """What `create` and `resume` share: lock, probe, clear, make the folders."""
+        self.path = path
+        self.figures, self.tensorboard = path / "figures", path / "tensorboard"
+        self.checkpoints = Checkpoints(path / "checkpoints")
+        self._new, self._made, self.replaces = new, made, False
+        self._lock = lock.locked(path)
+        try:
+            if new:
+                lock.refuse(path, overwrite)  # again: a run may have come and gone before the lock
+                if overwrite or recipe_of(path):
+                    _refuse_links(path)
+            atomic.check_writable(path)
+            for folder in (path, *(path / name for name in FOLDERS)):
+                atomic.make_folder(folder)
+                atomic.remove_leftovers(folder)
+            self.replaces = new and is_trained(path)
+            if new and not self.replaces:
+                self._clear()
+        except BaseException as error:
+            self.__exit__(type(error))
+            raise
+
+    @classmethod
+    def create(cls, path: Path, *, overwrite: bool = False, made: Sequence[Path] = ()) -> RunDir:
+        """Open a folder, made with its parents if missing, for a new run.
+
+        With `overwrite` the run that it holds is replaced when `begin` is called. `made` are the
+        folders that were made for this run before. Raises OutputError, with nothing changed, if it
+        is in use, holds files that are no run, or holds a run and not `overwrite`.
+        """
+        lock.look(path, new=True, overwrite=overwrite)
+        made = [*made, *lock.missing(path)]
+        atomic.make_folder(path)
+        return cls(path, new=True, overwrite=overwrite, made=made)
+
+    @classmethod
+    def resume(cls, path: Path) -> RunDir:
+        """Open the folder of a run to add to it; CheckpointError if it holds none."""
+        if not recipe_of(path):
+            raise CheckpointError(f"run ({path}): there is none. Name a run directory.")
+        return cls(path, new=False)
+
+    def announce(self, recipe: dict[str, Any]) -> None:
+        """Say what a new run is to be, so that one killed before `begin` can be started anew."""
+        if self._new and not self.replaces:
+            self.write_json("recipe.json", recipe)
+
+    def begin(self, recipe: dict[str, Any], environment: dict[str, Any]) -> None:
+        """From here on the folder is this run's: what it replaces, or what never trained, goes."""
+        if self.replaces or not is_trained(self.path):
+            self._clear()
+        self._new, self.replaces = True, False
+        self.write_json("recipe.json", recipe)
+        self.write_json("environment.json", environment)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write one of JSON_FILES."""
+        if name not in JSON_FILES:
+            raise ValueError(f"{name} is none of the run directory's {JSON_FILES}")
+        atomic.write_json(self.path / name, value)
+
+    def append_epoch(self, row: dict[str, Any]) -> None:
+        """Add a line to metrics.jsonl."""
+        atomic.append_line(self.path / "metrics.jsonl", to_json(row))
+
+    def rewrite_epochs(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Make metrics.jsonl these rows: a resumed run has what its checkpoint had, and no more."""
+        text = "".join(to_json(row) + "\n" for row in rows)
+        atomic.write_atomically(self.path / "metrics.jsonl", encode(text))
+
+    def reopen(self) -> None:
+        """Take away what describes the end of a run that goes on."""
+        for file in [file for pattern in OF_THE_END for file in self.path.glob(pattern)]:
+            atomic.remove(file)
+
+    def close(self) -> None:
+        """Let others in."""
+        lock.release(self._lock)
+
+    def __exit__(self, kind: type[BaseException] | None = None, *rest: object) -> None:
+        failed = kind is not None and issubclass(kind, Exception)
+        if failed and self._new and not is_trained(self.path):
+            lock.withdraw(self.path, self._made)
+        self.close()
+
+    def _clear(self) -> None:
+        """Remove the files of the run that was here before, and no others."""
+        for file in own_files(self.path):
+            atomic.remove(file)
+
+
+def _refuse_links(path: Path) -> None:
+    for folder in (path / name for name in FOLDERS):
+        if folder.is_symlink():
+            why = f"is a link, and --overwrite removes nothing outside {path}"
+            raise OutputError(f"{folder} {why}. Remove it, or choose another --out.")

@@ -1,0 +1,93 @@
+"""The epochs' numbers as TensorBoard scalars.
+
+Written as they come, in the loop's own thread: SummaryWriter's thread answers a full disk with a
+traceback, and an epoch has nine numbers. A run that goes on has the points of its history and no
+others: TensorBoard shows whatever lies in its folder.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import time, time_ns
+
+from ..engine.loop import Epoch, Run
+from ..storage import atomic
+
+
+@contextmanager
+def scalars(folder: Path | None, history: Sequence[Epoch] = ()) -> Iterator[Callable[[Run], None]]:
+    """Yield an `on_epoch` hook that writes the newest row of the history below `folder`.
+
+    Of a run that goes on after `history` the points of later epochs are removed and those that a
+    crash left out are written. Without a folder, in a process that writes none, the hook does
+    nothing. Raises OutputError, as the hook does, if they cannot be.
+    """
+    if folder is None:
+        yield lambda run: None
+        return
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+    from torch.utils.tensorboard.summary import scalar
+
+    written = 0
+    for old in sorted(folder.glob("events.out.tfevents.*")):
+        written = max(written, _cut(old, len(history)))
+    path = folder / f"events.out.tfevents.{time_ns()}.{socket.gethostname()}.{os.getpid()}.0"
+    with atomic.reported(path):
+        file = path.open("xb", buffering=0)
+    record = RecordWriter(file)
+
+    def add(row: Epoch) -> None:
+        values = row._asdict()
+        epoch = values.pop("epoch")
+        with atomic.reported(path):
+            for name, value in values.items():
+                if value is not None:
+                    event = Event(wall_time=time(), step=epoch, summary=scalar(_tag(name), value))
+                    record.write(event.SerializeToString())
+
+    with file:
+        with atomic.reported(path):
+            record.write(Event(wall_time=time(), file_version="brain.Event:2").SerializeToString())
+        for row in history[written:]:
+            add(row)
+        yield lambda run: add(run.history[-1])
+
+
+def _tag(name: str) -> str:
+    return name.replace("_", "/", 1) if name.startswith(("train", "test")) else name
+
+
+TAGS = frozenset(_tag(name) for name in Epoch._fields)
+
+
+def _cut(path: Path, epochs: int) -> int:
+    """Take the points of later epochs out of an event file; return the last that it then has.
+
+    A record is its length, eight bytes, a checksum of that, four, the event, and its checksum.
+    """
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    with atomic.reported(path):
+        data = path.read_bytes()
+    kept, last, at = [], 0, 0
+    while at + 16 <= len(data):
+        end = at + 16 + int.from_bytes(data[at : at + 8], "little")
+        try:
+            event = Event.FromString(data[at + 12 : end - 4])
+        except DecodeError:
+            break  # torn by a crash: what follows was never read by anybody
+        ours = any(value.tag in TAGS for value in event.summary.value)
+        if end <= len(data) and not (ours and event.step > epochs):
+            kept.append(data[at:end])
+            last = max(last, event.step if ours else 0)
+        at = end
+    whole = b"".join(kept)
+    if whole != data:
+        atomic.write_atomically(path, whole)
+    return last

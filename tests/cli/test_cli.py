@@ -1,0 +1,209 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from fasttrain.cli import main as cli
+from fasttrain.cli.flags import read
+from fasttrain.recipe.recipe import FIELDS, flag, make
+from fasttrain.storage import checkpoint
+
+
+def run(*arguments, timeout=120, cwd=None, **env):
+    return subprocess.run(
+        [sys.executable, "-m", "fasttrain", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=cwd,
+        env={**os.environ, **env},
+        check=False,
+    )
+
+
+def refused(capsys, *arguments):
+    """Exit code and the one line on stderr."""
+    code = cli.main(list(arguments))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("fasttrain: error: ")
+    assert err.count("\n") == 1
+    return code, err
+
+
+def test_help_answers_within_a_second_and_imports_no_torch():
+    began = time.perf_counter()
+    done = run("--help")
+    assert time.perf_counter() - began < 1.0
+    assert done.returncode == 0
+    for name in FIELDS:
+        assert flag(name) in done.stdout
+    assert "--lr {FLOAT,auto}" in done.stdout
+    assert "(default: 50, 1 to 100000)" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--epochs", "0"], "--epochs (0): must be a whole number from 1 to 100000"),
+        (
+            ["--epoch", "5"],
+            "argument ('--epoch'): not known to fasttrain train. Did you mean --epochs?",
+        ),
+        (["--lr", "nan"], "--lr (nan)"),
+        (["--epochs"], "--epochs: expected one argument"),
+        (["--resume", "--overwrite"], "not allowed with argument"),
+        (["--out", ""], "path ('')"),
+        (["trian"], "command ('trian'): must be one of train"),
+        (["--batch-size", "60000"], "from 1 to 50000"),
+        (["--recipe", "x" * 500], "..."),
+    ],
+)
+def test_a_slip_on_the_command_line_is_one_line_and_exit_2(capsys, arguments, said):
+    code, err = refused(capsys, *arguments)
+    assert code == 2
+    assert said in err
+
+
+def test_the_word_train_may_be_left_out():
+    assert read(["--epochs", "3"]) == read(["train", "--epochs", "3"])
+    assert read(["--epochs=3"])[2] == {"epochs": 3}
+
+
+def test_what_a_named_recipe_switches_on_can_be_switched_off():
+    given = read(["--recipe", "sprint", "--no-alternate"])[2]
+    assert make({"recipe": "sprint"}).alternate
+    assert not make(given).alternate
+
+
+def test_a_flag_is_not_guessed_from_its_beginning(capsys):
+    assert refused(capsys, "--momen", "0.9")[0] == 2
+
+
+SMALL = [
+    "--dataset",
+    "synthetic",
+    "--train-limit",
+    "64",
+    "--test-limit",
+    "32",
+    "--batch-size",
+    "32",
+]
+
+
+def test_a_batch_larger_than_the_set_is_exit_2(capsys, tmp_path):
+    small = [*SMALL[:-1], "65", "--out", str(tmp_path / "a")]
+    code = cli.main(small)
+    assert code == 2
+    assert "--batch-size (65): more than the 64 training images" in capsys.readouterr().err
+
+
+def test_a_gpu_that_is_not_there_is_exit_3(tmp_path):
+    done = run(*SMALL, "--device", "cuda", "--out", str(tmp_path / "a"), CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 3
+    assert done.stderr.startswith("fasttrain: error: --device (cuda): CUDA is not available")
+    assert done.stderr.count("\n") == 1
+
+
+def test_apex_that_is_not_there_is_exit_3(capsys, tmp_path):
+    code = cli.main([*SMALL, "--optimizer", "apex", "--out", str(tmp_path / "a")])
+    assert code == 3
+    assert "NVIDIA apex is not installed" in capsys.readouterr().err
+
+
+def test_an_empty_data_folder_is_exit_4(capsys, tmp_path):
+    (tmp_path / "data").mkdir()
+    given = ["--data-dir", str(tmp_path / "data"), "--out", str(tmp_path / "a")]
+    assert cli.main(given) == 4
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_checkpoint_that_is_none_is_exit_5(capsys, tmp_path):
+    assert refused(capsys, "--resume", str(tmp_path / "nosuch.pt"))[0] == 5
+    (tmp_path / "README.md").write_text("no checkpoint")
+    assert refused(capsys, "--resume", str(tmp_path / "README.md"))[0] == 5
+
+
+def test_a_file_where_the_run_should_be_is_exit_6(capsys, tmp_path):
+    (tmp_path / "a").write_text("in the way")
+    assert cli.main([*SMALL, "--out", str(tmp_path / "a")]) == 6
+    assert (tmp_path / "a").read_text() == "in the way"
+
+
+def test_a_rate_that_explodes_is_exit_7(capsys, tmp_path):
+    out = tmp_path / "a"
+    code = cli.main([*SMALL, "--lr", "1000", "--epochs", "40", "--out", str(out), "--amp", "off"])
+    assert code == 7
+    assert "not finite" in capsys.readouterr().err
+    for path in out.glob("checkpoints/*.pt"):  # of epochs before the explosion, if there were any
+        leaves = torch.utils._pytree.tree_leaves(checkpoint.load(path))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        assert all(tensor.isfinite().all() for tensor in tensors)
+
+
+LARGE = [
+    "--dataset",
+    "synthetic",
+    "--train-limit",
+    "4000",
+    "--test-limit",
+    "10",
+    "--batch-size",
+    "4000",
+    "--lr",
+    "0.1",
+]
+LARGE += ["--loader", "resident", "--device", "cpu"]
+
+
+@pytest.mark.slow  # Linux alone holds a process to its address space
+def test_a_batch_that_does_not_fit_is_exit_8(tmp_path):
+    import resource
+
+    limit = 5 << 30
+    done = subprocess.run(
+        [sys.executable, "-m", "fasttrain", *LARGE, "--out", str(tmp_path / "a")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+        check=False,
+    )
+    assert done.returncode == 8
+    assert re.fullmatch(
+        r"fasttrain: error: --batch-size \(4000\): out of memory on cpu, \d\.\d of 5\.0 GiB at its "
+        r"peak\. Try --batch-size 2000, or ask `python -m fasttrain doctor --find-batch-size`\.\n",
+        done.stderr,
+    )
+    assert not list((tmp_path / "a").rglob("*.pt"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_says_how_to_resume_and_sets_the_exit_code(tmp_path, number, code):
+    out = tmp_path / "a"
+    many = [*SMALL, "--recipe", "sprint", "--widths", "8,8,8", "--loader", "resident"]
+    many += ["--epochs", "5000", "--lr", "0.05", "--device", "cpu", "--out", str(out)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fasttrain", *many],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        if line.startswith("    1  "):
+            break
+    process.send_signal(number)
+    began = time.perf_counter()
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert time.perf_counter() - began < 10
+    name = signal.Signals(number).name
+    resume = f"python -m fasttrain --resume {out}"
+    assert err == f"fasttrain: error: stopped by {name}: saved. Resume with: {resume}\n"
+    assert checkpoint.load(out / "checkpoints" / "last.pt")["progress"][0] >= 1

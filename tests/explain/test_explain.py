@@ -1,0 +1,127 @@
+"""The look at a trained run, on the real network and a few synthetic images."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import fasttrain
+from fasttrain.cli import main as cli
+from fasttrain.errors import UsageError
+from fasttrain.explain import explain
+from fasttrain.recipe.recipe import Recipe
+from fasttrain.storage import checkpoint
+from tests.run.test_train import SMALL
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "trained"
+    fasttrain.train(Recipe(**{**SMALL, "epochs": 1, "test_limit": 64}), out=path)
+    return path
+
+
+def read(path, name):
+    return json.loads((path / name).read_text())
+
+
+def test_a_training_ends_with_the_whole_look_at_it(trained):
+    summary = read(trained, "summary.json")
+    classes = read(trained, "class_accuracy.json")
+    right = sum(row["correct"] for row in classes["classes"])
+    assert sum(row["count"] for row in classes["classes"]) == 64
+    assert right / 64 == pytest.approx(summary["best_test_accuracy"], abs=1 / 64)
+    assert np.trace(classes["confusion"]) == right
+    wrong = read(trained, "misclassified.json")
+    assert wrong["mistakes"] == 64 - right
+    assert len(wrong["images"]) == min(25, 64 - right)
+    assert wrong["rule"] == "most confident mistakes first"
+    assert {"index", "true", "predicted", "confidence"} == set(wrong["images"][0])
+    arrays = np.load(trained / "analysis.npz", allow_pickle=False)
+    assert arrays["images"].shape == (len(wrong["images"]), 32, 32, 3)
+    for name in ("predicted_maps", "true_maps"):
+        assert arrays[name].shape == (len(wrong["images"]), 32, 32)
+        assert arrays[name].min() >= 0
+        assert arrays[name].max() <= 1
+    assert right / 64 < 0.8
+    assert wrong["label_errors"] == [], "a network that is mostly wrong contradicts no label"
+    page = (trained / "report.html").read_text()
+    assert len(page.encode()) < 5_000_000
+    assert 'id="labels"' not in page
+    names = [row["name"] for row in classes["classes"]]
+    assert len(arrays["sample_labels"]) == len(arrays["sample_originals"])
+    for label in arrays["sample_labels"]:
+        assert f"<figcaption>{names[label]}</figcaption>" in page
+
+
+def test_the_listed_mistakes_are_the_networks_own(trained):
+    subject = explain.open_run(trained, device="cpu")
+    wrong = read(trained, "misclassified.json")["images"]
+    with torch.no_grad():
+        for row in wrong[:3]:
+            image = explain.prepared(subject, np.array([row["index"]]))
+            probabilities = subject.model(image).softmax(1)[0]
+            guess = int(probabilities.argmax())
+            assert fasttrain.data.CLASSES[guess] == row["predicted"] != row["true"]
+            assert float(probabilities.max()) == pytest.approx(row["confidence"], abs=0.05)
+
+
+def test_samples_stand_beside_their_originals(trained):
+    arrays = np.load(trained / "analysis.npz", allow_pickle=False)
+    assert arrays["sample_originals"].shape == arrays["sample_augmented"].shape
+    assert len(arrays["sample_originals"]) == 16
+    assert (arrays["sample_originals"] != arrays["sample_augmented"]).any(axis=(1, 2, 3)).all()
+
+
+def test_a_run_from_another_machine_is_explained_here(trained, tmp_path, capsys):
+    other = tmp_path / "copied"
+    shutil.copytree(trained, other)
+    state = checkpoint.load(other / "checkpoints" / "best.pt")
+    state["recipe"]["device"] = "cuda:7"  # as a GPU-trained run says
+    checkpoint.save(other / "checkpoints" / "best.pt", state)
+    (other / "class_accuracy.json").unlink()
+    assert cli.main(["explain", str(other), "--sample", "random"]) == 0
+    assert read(other, "misclassified.json")["rule"] == "random, seed 0"
+    assert (other / "class_accuracy.json").exists()
+
+
+def test_one_image_is_shown_through_all_four_layers(trained, capsys):
+    assert cli.main(["explain", str(trained), "--image", "3"]) == 0
+    assert (trained / "figures" / "image-3.png").read_bytes().startswith(b"\x89PNG")
+    subject = explain.open_run(trained, device="cpu")
+    first, second = explain.layer_maps(subject, 3, [1, 2])
+    assert list(first) == ["layer1", "layer2", "layer3", "layer4"]
+    assert all(grid.shape == (32, 32) for grid in first.values())
+    assert any((first[name] != second[name]).any() for name in first)
+    with pytest.raises(UsageError, match=r"--image \(64\): must be from 0 to 63"):
+        explain.guess(subject, 64)
+
+
+@pytest.mark.parametrize("command", ["explain", "report"])
+def test_a_run_that_is_none_is_one_line(command, tmp_path, capsys):
+    assert cli.main([command, str(tmp_path / "nosuch")]) == 2
+    (tmp_path / "foreign").mkdir()
+    assert cli.main([command, str(tmp_path / "foreign")]) == 5
+    assert capsys.readouterr().err.count("\n") == 2
+
+
+def test_a_damaged_checkpoint_is_one_line(trained, tmp_path, capsys):
+    other = tmp_path / "copied"
+    shutil.copytree(trained, other)
+    path = other / "checkpoints" / "best.pt"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert cli.main(["explain", str(other)]) == 5
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_report_is_rebuilt_without_the_checkpoint(trained, tmp_path):
+    other = tmp_path / "copied"
+    shutil.copytree(trained, other)
+    shutil.rmtree(other / "checkpoints")
+    (other / "report.html").unlink()
+    assert cli.main(["report", str(other)]) == 0
+    assert (other / "report.html").exists()

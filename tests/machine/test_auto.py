@@ -1,0 +1,99 @@
+import io
+from pathlib import Path
+
+import pytest
+import tiny_runs
+import torch
+from rich.console import Console
+
+import fasttrain
+from fasttrain.console.console import Display
+from fasttrain.errors import EnvironmentProblem
+from fasttrain.machine import auto
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
+def test_a_gpu_that_is_not_there_is_refused_in_one_line():
+    assert auto.device("auto") == CPU
+    with pytest.raises(EnvironmentProblem, match=r"--device \(cuda\): CUDA is not available"):
+        auto.device("cuda")
+
+
+@pytest.mark.parametrize("name", ["nonsense", "cpu:x", "meta"])
+def test_a_device_that_is_none_is_refused(name):
+    with pytest.raises(EnvironmentProblem, match="--device"):
+        auto.device(name)
+
+
+@pytest.mark.slow  # reads Linux's own account of the processor
+def test_a_cpu_gets_bf16_only_where_it_multiplies_it():
+    flags = Path("/proc/cpuinfo").read_text()
+    native = "avx512_bf16" in flags or "amx_bf16" in flags or "amx_tile" in flags
+    assert auto.amp("auto", CPU).value == ("bf16" if native else "off")
+    assert auto.amp("fp16", CPU).value == "fp16"
+
+
+@pytest.mark.parametrize("asked", ["fp16", "bf16"])
+@pytest.mark.parametrize(
+    ("has", "native", "better"),
+    [
+        ({}, (), "off"),
+        ({"avx512_bf16": True}, ("bf16",), "bf16"),
+        ({"amx_tile": True, "amx_bf16": True}, ("bf16",), "bf16"),
+        ({"avx512_fp16": True}, ("fp16",), "off"),
+        ({"avx512_fp16": True, "amx_bf16": True}, ("fp16", "bf16"), ""),
+    ],
+)
+def test_what_a_cpu_emulates_is_said_to_be_slow_with_what_to_use(
+    asked, has, native, better, monkeypatch
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    choice = auto.amp(asked, CPU)
+    assert choice.value == asked
+    if asked in native:
+        assert choice.why == "asked for"
+    else:
+        assert f"no {asked} instructions and is many times slower" in choice.why
+        assert choice.why.endswith(f"Use --amp {better}")
+    assert auto.amp("off", CPU).why == "asked for"
+
+
+@pytest.mark.parametrize(("amp", "said"), [("fp16", True), ("off", False)])
+def test_a_run_in_an_emulated_precision_says_what_to_use(amp, said, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    text = io.StringIO()
+    recipe = tiny_runs.small(amp=amp, epochs=1)
+    display = Display(Console(file=text, width=200))
+    fasttrain.train(recipe, out=tmp_path / "a", display=display)
+    line = "  amp fp16 (asked for, but this CPU has no fp16 instructions and is many times slower "
+    assert (line + "with it. Use --amp off)\n" in text.getvalue()) == said
+
+
+def test_auto_does_not_compile_on_a_cpu_and_says_why():
+    choice = auto.compiled("auto", CPU, steps=10**6)
+    assert choice.value == "off"
+    assert "CPU" in choice.why
+    assert auto.compiled("on", CPU, steps=1).value == "on"
+
+
+def test_auto_compiles_for_a_gpu_only_where_the_run_is_long_enough():
+    gpu = torch.device("cuda", 0)
+    assert auto.compiled("auto", gpu, steps=100).value == "off"
+    assert auto.compiled("auto", gpu, steps=19_500).value == "on"
+
+
+def test_no_compiler_is_said_before_torch_says_it_in_fifty_lines(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(EnvironmentProblem, match="no C\\+\\+ compiler"):
+        auto.compiled("on", CPU, steps=1)
+
+
+def test_auto_takes_dali_where_it_imports_and_else_says_what_is_missing():
+    assert auto.loader("auto", None).value == "dali"
+    assert auto.loader("auto", "DALI is not installed") == (
+        "resident",
+        "DALI is not installed",
+    )
+    assert auto.loader("resident", None).value == "resident"

@@ -1,0 +1,103 @@
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from fasttrain.errors import UsageError
+from fasttrain.recipe.recipe import FIELDS, LEVELS, RECIPES, Recipe, make, parse
+
+
+def test_the_default_is_the_mission():
+    recipe = Recipe()
+    assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.momentum) == (50, 128, "auto", 0.9)
+    assert (recipe.scheduler, recipe.patience, recipe.threshold, recipe.factor) == (
+        "plateau",
+        3,
+        0.001,
+        0.1,
+    )
+    assert (recipe.crop_padding, recipe.flip, recipe.cutout_probability) == (4, 0.5, 1.0)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_named_recipe_is_valid_and_survives_json(name):
+    recipe = make({"recipe": name})
+    assert Recipe(**json.loads(json.dumps(recipe.as_dict()))) == recipe
+
+
+def test_a_given_field_beats_the_named_recipe():
+    assert make({"recipe": "reference"}).lr == 0.0534
+    assert make({"recipe": "reference", "lr": 0.1}).lr == 0.1
+
+
+def test_a_sprint_takes_the_first_level_that_is_not_below_its_target():
+    asked = [level for level, _ in LEVELS]
+    assert asked == sorted(asked)
+    for target, fields in LEVELS:
+        for wanted in (target, target - 0.001):
+            made = make({"recipe": "sprint", "target_accuracy": wanted})
+            assert {name: getattr(made, name) for name in fields} == fields
+            assert made.target_accuracy == wanted
+    beyond = make({"recipe": "sprint", "target_accuracy": 0.99})
+    assert beyond.epochs == LEVELS[-1][1]["epochs"]
+    assert make({"recipe": "sprint"}).target_accuracy == 0.9253
+    assert make({"recipe": "sprint", "epochs": 3}).epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("epochs", "0", "--epochs (0): must be a whole number from 1 to 100000"),
+        ("epochs", "-5", "--epochs (-5)"),
+        ("epochs", "5.5", "--epochs (5.5): must be a whole number"),
+        ("epochs", "1" + "0" * 60, "must be a whole number from 1 to 100000"),
+        ("lr", "nan", "--lr (nan): must be a finite number from 1e-08 to 1000, or auto"),
+        ("lr", "inf", "--lr (inf)"),
+        ("lr", "-0.1", "--lr (-0.1)"),
+        ("batch_size", "60000", "--batch-size (60000): must be a whole number from 1 to 50000"),
+        ("seed", "-1", "--seed (-1)"),
+        ("flip", "1.5", "--flip (1.5): must be a finite number from 0 to 1"),
+        ("amp", "fp8", "--amp (fp8): must be one of auto, bf16, fp16, off"),
+        ("recipe", "nosuch", "--recipe (nosuch): must be one of"),
+        ("widths", "64,256", "--widths (64,256): must look like INT,INT,INT"),
+        ("widths", "64,0,256", "--widths (64,0,256)"),
+        ("widths", "٦,64,64", "--widths"),
+        ("data_dir", "", "--data-dir (): must be a non-empty line of text"),
+        ("data_dir", "a\x00b", "--data-dir ('a\\x00b')"),
+    ],
+)
+def test_a_bad_value_names_flag_value_and_range(name, text, why):
+    with pytest.raises(UsageError) as caught:
+        make({name: parse(name, text)})
+    assert why in str(caught.value)
+
+
+def test_text_becomes_the_fields_type():
+    assert parse("epochs", "7") == 7
+    assert parse("lr", "auto") == "auto"
+    assert parse("lr", "1e-2") == 0.01
+    assert parse("seed", "12") == 12
+
+
+def test_every_field_says_what_it_is():
+    for field in dataclasses.fields(Recipe):
+        assert field.metadata["help"], field.name
+        assert field.metadata["group"] in {
+            "recipe",
+            "augmentation",
+            "data",
+            "machine",
+            "stopping",
+        }
+    assert list(FIELDS) == [field.name for field in dataclasses.fields(Recipe)]
+
+
+def test_neither_recipe_nor_draws_imports_torch():
+    code = (
+        "import sys, fasttrain, fasttrain.recipe.recipe, fasttrain.loaders.draws;"
+        "import fasttrain.cli.main;"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,168 @@
+import io
+import json
+import signal
+import time
+
+import pytest
+import tiny_runs
+import torch
+from rich.console import Console
+from torch import nn
+
+import fasttrain
+from fasttrain.console.console import Display
+from fasttrain.models.resnet import ResNet18
+from fasttrain.run import ledger as ledger_module
+from fasttrain.run.ledger import GEMM_SIDES, Ledger, gemm_rate, summarise, training_flops
+
+
+def by_formula(model):
+    """2 x multiply-adds of every convolution and linear layer; three times for a training image,
+    except that nobody needs the gradient of the pixels."""
+    total, first = 0, []
+
+    def count(module, args, out):
+        nonlocal total
+        if isinstance(module, nn.Conv2d):
+            flops = 2 * out[0].numel() * module.in_channels * module.kernel_size[0] ** 2
+        else:
+            flops = 2 * module.in_features * module.out_features
+        total += flops * (3 if first else 2)
+        first.append(module)
+
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.register_forward_hook(count)
+    model(torch.zeros(2, 3, 32, 32))
+    return total
+
+
+def test_torchs_counter_agrees_with_the_formula():
+    assert training_flops(ResNet18()) == pytest.approx(by_formula(ResNet18()), rel=1e-9)
+    assert training_flops(ResNet18()) == pytest.approx(5.745e9, rel=1e-3)
+
+
+def test_the_gemm_rate_is_that_of_this_machine():
+    rate = gemm_rate(torch.device("cpu"), torch.float32, seconds=0.2)
+    assert 1e9 < rate < 1e15
+
+
+@pytest.mark.parametrize("flops", [10.0**power for power in range(7, 17)])
+def test_a_measurement_of_the_rate_keeps_its_second_however_slow_the_machine(flops):
+    took = []
+
+    def product(side):
+        took.append(2 * side**3 / flops)
+        return took[-1]
+
+    assert ledger_module._best_rate(product, 1.0) == pytest.approx(flops)
+    assert sum(took[1:]) < 1.5  # the smallest product is the least that tells anything
+    assert max(took[1:], default=0) <= max(1 / 3, took[0])
+    sides = [round((seconds * flops / 2) ** (1 / 3)) for seconds in took]
+    assert (max(sides) == GEMM_SIDES[-1]) == (flops >= 6e10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_any_type_of_numbers_is_measured_in_about_a_second(dtype):
+    """Emulated fp16 took 50 s for a single product of side 2048."""
+    began = time.process_time()
+    assert gemm_rate(torch.device("cpu"), dtype, seconds=0.3) > 1e6
+    assert time.process_time() - began < 2
+
+
+def test_a_signal_ends_a_measurement_between_two_products():
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    def again_and_again():
+        while True:
+            gemm_rate(torch.device("cpu"), torch.float16)
+
+    before = signal.signal(signal.SIGVTALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.2)
+        began = time.process_time()
+        with pytest.raises(KeyboardInterrupt):
+            again_and_again()
+        assert time.process_time() - began < 1.2
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def trained(path, monkeypatch, rates, *, pause=0.0, **changes):
+    """What a tiny run said, and its summary, on a machine with these rates one after another."""
+    found = iter(rates)
+
+    def rate(device, dtype):
+        time.sleep(pause)
+        return next(found)
+
+    monkeypatch.setattr(ledger_module, "gemm_rate", rate)
+    text = io.StringIO()
+    display = Display(Console(file=text, width=300))
+    fasttrain.train(tiny_runs.small(**changes), out=path, display=display)
+    return text.getvalue(), json.loads((path / "summary.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [(1e11, 1e11, False), (1e11, 0.9e11, False), (1e11, 4e10, True), (4e10, 1e11, True)],
+)
+def test_a_rate_that_changed_while_training_is_said(
+    tmp_path, monkeypatch, tiny, before, after, said
+):
+    text, summary = trained(tmp_path / "a", monkeypatch, [before, after], amp="off")
+    assert ("the rate of matrix products in float32 differs" in text) == said
+    assert (
+        f"{before / 1e9:,.0f} GFLOP/s before training, {after / 1e9:,.0f} after" in text
+    ) == said
+    assert (summary["gemm_rate_before"], summary["gemm_rate_after"]) == (before, after)
+    used = summary["images_per_second"] / max(before, after)  # of one operation an image
+    assert summary["mfu"] == pytest.approx(used, rel=1e-6)
+
+
+def test_the_rates_before_and_after_are_those_of_the_target_too_and_cost_it_no_time(
+    tmp_path, monkeypatch, tiny
+):
+    changes = {"target_accuracy": 0.01, "amp": "bf16"}
+    text, summary = trained(
+        tmp_path / "a", monkeypatch, [1e11, 1e11, 5e10, 5e10], pause=0.5, **changes
+    )
+    assert text.count("the rate of matrix products in ") == 2
+    assert summary["fp32_gemm_rate"] == 1e11
+    assert summary["seconds_to_target"] < summary["total_seconds"] - 2  # four times half a second
+
+
+def test_parts_add_up_to_the_whole_over_two_sessions():
+    ledger = Ledger(time.perf_counter())
+    with ledger.part("data"):
+        time.sleep(0.05)
+    time.sleep(0.02)
+    state = ledger.state_dict()
+    assert sum(ledger.split().values()) == pytest.approx(ledger.total, rel=0.01)
+    assert ledger.parts["data"] == pytest.approx(0.05, abs=0.03)
+    second = Ledger(time.perf_counter())
+    second.load_state_dict(state)
+    with second.part("eval"):
+        time.sleep(0.03)
+    assert second.parts["data"] == state["data"]
+    assert second.total == pytest.approx(state["total"] + 0.03, abs=0.03)
+    assert sum(second.split().values()) == pytest.approx(second.total, rel=0.01)
+
+
+def test_the_summary_weighs_speed_by_time_and_names_the_best_epoch():
+    rows = [
+        {"epoch": 1, "test_accuracy": 0.5, "seconds": 10.0, "images_per_second": 100.0},
+        {"epoch": 2, "test_accuracy": 0.7, "seconds": 5.0, "images_per_second": 200.0},
+        {"epoch": 3, "test_accuracy": 0.6, "seconds": 5.0, "images_per_second": 200.0},
+    ]
+    rows = [{**row, "data_wait_seconds": 0.5} for row in rows]
+    model = ResNet18()
+    found = summarise(rows, model, gemm_rates=[1e11, 2e11])
+    assert found["mfu"] == pytest.approx(training_flops(model) * 150 / 2e11)
+    assert found["images_per_second"] == pytest.approx(3000 / 20)
+    assert (found["best_epoch"], found["best_test_accuracy"]) == (2, 0.7)
+    assert found["final_test_accuracy"] == 0.6
+    assert found["data_wait_seconds"] == 1.5
+    assert found["model_parameters"] == 11_173_962
