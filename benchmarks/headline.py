@@ -89,7 +89,8 @@ def where(result: dict[str, Any]) -> str:
     """The chip of a result in a few words."""
     cpu, gpu = result["environment"]["cpu"], result["environment"]["gpu"]
     name = cpu["name"].replace("(R)", "").removesuffix(" Processor")
-    return gpu["name"] if gpu else f"{cpu['physical_cores']} cores of {name}"
+    bf16 = " with bf16" if cpu["bf16"] else ""
+    return gpu["name"] if gpu else f"{cpu['physical_cores']} cores of {name}{bf16}"
 
 
 def _best(

@@ -142,7 +142,7 @@ def test_the_headline_takes_the_fastest_series_that_reached_its_target_each_time
     assert row == (
         "`--recipe sprint` to 88 % of CIFAR-10's test images",
         "80 s, 88.60 % (means of 2 seeds)",
-        "2 cores of AMD EPYC",
+        "2 cores of AMD EPYC with bf16",
     )
     assert headline.sprints([missed]) == []
 
@@ -169,7 +169,7 @@ def test_the_headline_prefers_what_a_gpu_measured():
     ]
     said = "20,000 images/s, 2.00 times the plain loop (n = 7)"
     assert headline.step(bench)[1:] == (said, "some GPU")
-    assert headline.step(bench[:1])[2] == "2 cores of AMD EPYC"
+    assert headline.step(bench[:1])[2] == "2 cores of AMD EPYC with bf16"
 
 
 def test_a_series_becomes_a_row_that_lists_every_run():
