@@ -19,7 +19,7 @@ from fasttrain.engine.build import AMP
 from fasttrain.engine.graphs import GraphedStep
 from fasttrain.engine.step import Step
 from fasttrain.machine import auto
-from fasttrain.models.packed_conv import lay_side_by_side, suits
+from fasttrain.models.packed_conv import pack_convolutions, suits
 from fasttrain.models.resnet import ResNet18
 from fasttrain.optim.sgd import sgd
 
@@ -53,7 +53,7 @@ def ours(*, amp: bool, laid: bool = False, compiled: bool = False) -> Step:
     model = ResNet18().to(DEVICE).to(memory_format=torch.channels_last).train()
     dtype = AMP[auto.amp("auto", DEVICE).value] if amp else None
     if laid:
-        lay_side_by_side(model)
+        pack_convolutions(model)
     optimizer = sgd(model, lr=0.05, momentum=0.9, weight_decay=5e-4)
     return Step(model, optimizer, amp=dtype, compile=compiled)
 

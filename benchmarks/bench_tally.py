@@ -26,9 +26,9 @@ def test_what_noticing_costs(benchmark):
     sums = metrics.zeros(DEVICE)
     actions = {
         "step": lambda: step(images, labels),
-        "watch": lambda: metrics.watch(sums, step.lr),
+        "watch": lambda: metrics.record_step(sums, step.lr),
         "norm": lambda: get_total_norm(gradients),
-        "weigh": lambda: metrics.weigh(sums, step.model),
+        "record_weights": lambda: metrics.record_weights(sums, step.model),
     }
     seconds: dict[str, list[float]] = {name: [] for name in actions}
 

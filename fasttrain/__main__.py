@@ -18,7 +18,7 @@ def main() -> None:
     stdout.escape_letters()
     status = cli.main()
     signals.ignore()
-    stdout.let_go()
+    stdout.detach()
     sys.exit(status)
 
 

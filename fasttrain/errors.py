@@ -78,7 +78,7 @@ class Stopped(BaseException):
         self.code = 128 + signum
 
 
-class Elsewhere(FasttrainError):
+class ReportedElsewhere(FasttrainError):
     """Another process of the group failed and has said why; this one ends with the same code."""
 
     def __init__(self, code: int) -> None:

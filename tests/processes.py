@@ -129,7 +129,7 @@ def announce(phase: str, at: Path) -> None:
         "eval": (loop, "evaluate"),
         "save": (atomic, "write_atomically"),
         "summary": (training.Training, "sum_up"),
-        "analysis": (commands, "look_at"),
+        "analysis": (commands, "explain_run"),
         "end": (signals, "ignore"),
     }
     home, name = homes[phase]

@@ -157,7 +157,7 @@ def plant(fault: str) -> None:
         "evaluation": (loop, "evaluate"),
         "save": (atomic, "write_atomically"),
         "disk": (atomic, "_write"),
-        "analysis": (commands, "look_at"),
+        "analysis": (commands, "explain_run"),
     }[place]
     real, calls = getattr(home, name), iter(range(1, 10**9))
 

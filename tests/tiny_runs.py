@@ -74,7 +74,7 @@ def shrink(patches: Any, *, report: bool = False) -> None:
     patches.setattr(build.synthetic, "load", images)
     patches.setattr(commands.environment, "describe", dict)
     if not report:
-        patches.setattr(commands, "look_at", a_short_look)
+        patches.setattr(commands, "explain_run", a_short_look)
         patches.setattr(commands, "draw_end", lambda *args, **options: None)
 
 

@@ -29,7 +29,7 @@ from ..recipe.recipe import Recipe
 from ..report import compare, figures, html
 from ..report.read import read
 from ..run import opening, resume
-from ..run.bystander import Bystander
+from ..run.bystander import NullRunDir
 from ..run.find_lr import range_test
 from ..run.ledger import Ledger
 from ..run.rundir import RunDir
@@ -86,7 +86,7 @@ def train(
                 training = Training(
                     recipe, folder, display, signals, ledger, group, profile=profile
                 )
-                with memory.told(recipe.batch_size, auto.device(recipe.device)):
+                with memory.reported(recipe.batch_size, auto.device(recipe.device)):
                     training.prepare(state)
                     if not (state and resume.is_over(state, recipe)):
                         folder.reopen()
@@ -104,8 +104,8 @@ def train(
                     return training.position.history
                 training.sum_up()
                 with ledger.part("analysis"):
-                    _tried(training.tell_profile, "record it again with --profile", display)
-                    look = partial(look_at, device=recipe.device, halves=training.halves)
+                    _tried(training.report_profile, "record it again with --profile", display)
+                    look = partial(explain_run, device=recipe.device, halves=training.halves)
                     look = partial(look, folder.path, display=display, page=False)
                     seen = _tried(look, _command("explain", folder.path), display)
                 signals.check()  # in case something swallowed what a signal raised
@@ -114,11 +114,11 @@ def train(
                 _tried(end, _command("report", folder.path), display)
             except Stopped as stop:
                 raise _with_advice(stop, folder, series or folder.path) from None
-            display.say(headline(summary, folder.path))
+            display.log(headline(summary, folder.path))
             return training.position.history
 
 
-def look_at(
+def explain_run(
     run: str | os.PathLike[str],
     *,
     sample: str = "confident",
@@ -136,9 +136,9 @@ def look_at(
     run, display = values.path(run), display or Display()
     read(run)  # a wrong path is said before a checkpoint is looked for
     html.refuse(run)
-    subject = explain.open_run(run, device=device, splits=halves, say=display.say)
+    subject = explain.open_run(run, device=device, splits=halves, log=display.log)
     if image is not None:
-        display.say(str(_one_image(run, subject, image)))
+        display.log(str(_one_image(run, subject, image)))
         return
     explain.explain(subject, run, sample=sample)
     if page:
@@ -163,7 +163,7 @@ def rebuild(
     html.refuse(run)
     figures.draw_all(run, names=names)
     page = html.write(run)
-    (display or Display()).say(f"report: {page}")
+    (display or Display()).log(f"report: {page}")
     return page
 
 
@@ -177,8 +177,8 @@ def compare_runs(
     found, page = [values.path(run) for run in runs], values.path(page)
     display = display or Display()
     compare.refuse(page)
-    display.say(compare.compare(found))
-    display.say(f"page: {compare.write_page(found, page)}")
+    display.log(compare.compare(found))
+    display.log(f"page: {compare.write_page(found, page)}")
 
 
 def _one_image(run: Path, subject: explain.Subject, index: int) -> Path:
@@ -197,7 +197,7 @@ def search_lr(
     """The range test alone, on the Step and Loader that `recipe` would train with."""
     display, group = display or Display(), group or Group()
     with group.first_on_node():
-        train, test = splits(recipe, say=display.say, bar=display.bar)
+        train, test = splits(recipe, log=display.log, bar=display.bar)
     built = build(recipe, train, test, group)
     return range_test(recipe, built, display, group)
 
@@ -214,7 +214,7 @@ def _tried(task: Callable[[], object], advice: str, display: Display) -> bool:
         if display.console.quiet:
             warnings.warn(said, stacklevel=2)
         else:
-            display.say(said)
+            display.log(said)
         return False
     return True
 
@@ -223,7 +223,7 @@ def _command(name: str, run: Path) -> str:
     return f"draw its report with: python -m fasttrain {name} {for_shell(run)}"
 
 
-def _with_advice(stop: Stopped, folder: RunDir | Bystander, resumed: Path) -> Stopped:
+def _with_advice(stop: Stopped, folder: RunDir | NullRunDir, resumed: Path) -> Stopped:
     if folder.replaces:
         advice = f"{folder.path} is as it was: nothing of the new run to save yet. Start it again."
     else:

@@ -14,8 +14,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, TextIO, cast
 
-from ..console.stdout import Lasting, tell
-from ..errors import CheckpointError, Elsewhere, FasttrainError, Stopped, UsageError
+from ..console.stdout import BrokenPipeSafe, print_error
+from ..errors import CheckpointError, FasttrainError, ReportedElsewhere, Stopped, UsageError
 from ..parallel import launch
 from ..recipe.recipe import Recipe, Scalar, make
 from ..run import folders, lock
@@ -32,21 +32,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             name, options, given = read(arguments)
         except UsageError as error:
-            raise error if launch.speaks() else Elsewhere(error.code) from None
+            raise error if launch.is_reporter() else ReportedElsewhere(error.code) from None
         command = f"python -m fasttrain {shlex.join(arguments)}".rstrip()
         return run(name, options, given, command=command)
-    except Elsewhere as error:
+    except ReportedElsewhere as error:
         return error.code
     except (FasttrainError, Stopped) as error:
-        return _complain(str(error), error.code)
+        return _report_error(str(error), error.code)
     except (RuntimeError, MemoryError) as error:
         from ..machine import auto, memory
 
-        if not memory.is_short(error):
+        if not memory.is_out_of_memory(error):
             raise
         recipe = make(given)
-        short = memory.shortage(recipe.batch_size, auto.device(recipe.device))
-        return _complain(str(short), short.code)
+        short = memory.out_of_memory(recipe.batch_size, auto.device(recipe.device))
+        return _report_error(str(short), short.code)
 
 
 def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, command: str) -> int:
@@ -57,18 +57,20 @@ def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, com
         raise UsageError(f"{alone}: needs one process. Start it without torchrun.")
     count = 0
     if name == "train" and place.world == 1:
-        continued, given, count = asked = _claimed(options, given, place)
+        continued, given, count = asked = _checked(options, given, place)
     from rich.console import Console
 
     from ..console.console import Display
     from ..parallel.distributed import joined
     from . import commands
 
-    display = Display(Console(file=cast(TextIO, Lasting(sys.stdout))) if place.rank == 0 else None)
+    display = Display(
+        Console(file=cast(TextIO, BrokenPipeSafe(sys.stdout))) if place.rank == 0 else None
+    )
     if name == "data":
         return _data(make(given), display)
     if name == "explain":
-        commands.look_at(
+        commands.explain_run(
             options.run,
             sample=options.sample,
             image=options.image,
@@ -91,7 +93,7 @@ def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, com
         from .repeat import train_runs
 
         if options.resume is not None and continued is None:
-            display.say("nothing to resume: starting a new series")
+            display.log("nothing to resume: starting a new series")
         train_runs(
             make(given),
             count,
@@ -106,10 +108,10 @@ def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, com
     else:
         with joined(place, device=str(given.get("device", "auto"))) as group:
             if group.world > 1:  # the first one looks: the others might find what it has made
-                asked = group.share(_claimed(options, given, place) if group.first else None)
+                asked = group.broadcast(_checked(options, given, place) if group.first else None)
             continued, given, _ = asked
             if options.resume is not None and continued is None:
-                display.say("nothing to resume: starting a new run")
+                display.log("nothing to resume: starting a new run")
             commands.train(
                 make(given),
                 out=options.out,
@@ -125,7 +127,7 @@ def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, com
     return 0
 
 
-def _claimed(
+def _checked(
     options: argparse.Namespace, given: dict[str, Scalar], place: launch.Place
 ) -> tuple[str | None, dict[str, Scalar], int]:
     """What is to be resumed, what was given laid over its recipe, and the number of runs of a
@@ -133,11 +135,9 @@ def _claimed(
     continued, count = None, options.runs or 0
     if options.resume is not None:
         named = None if options.resume is True else options.resume
-        continued = lock.run_to_continue(
-            named, options.out, runs=not count, series=place.world == 1
-        )
+        continued = lock.run_to_resume(named, options.out, runs=not count, series=place.world == 1)
     if continued:
-        found = folders.recipe_of(continued) if continued.is_dir() else {}
+        found = folders.read_recipe(continued) if continued.is_dir() else {}
         series = folders.series_of(continued) if continued.is_dir() and not found else {}
         if count and not series:
             raise UsageError(f"--runs ({count}): {continued} is no series. Leave it out.")
@@ -153,7 +153,7 @@ def _claimed(
     if folder and count:
         lock.look_series(folder, seed, count, new=new, overwrite=options.overwrite)
     elif folder:
-        lock.look(folder, new=new, overwrite=options.overwrite)
+        lock.check_free(folder, new=new, overwrite=options.overwrite)
     return str(continued) if continued else None, given, count
 
 
@@ -180,11 +180,11 @@ def _data(recipe: Recipe, display: Any) -> int:
     from ..data import cifar10
 
     folder = Path(recipe.data_dir) if recipe.data_dir else None
-    for key, value in cifar10.describe(folder, say=display.say, bar=display.bar).items():
-        display.say(f"{key:14} {value}")
+    for key, value in cifar10.describe(folder, log=display.log, bar=display.bar).items():
+        display.log(f"{key:14} {value}")
     return 0
 
 
-def _complain(message: str, code: int) -> int:
-    tell(f"fasttrain: error: {message}")
+def _report_error(message: str, code: int) -> int:
+    print_error(f"fasttrain: error: {message}")
     return code

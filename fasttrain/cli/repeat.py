@@ -21,7 +21,7 @@ from ..errors import CheckpointError, UsageError
 from ..machine import environment
 from ..recipe.recipe import Recipe
 from ..run import lock, resume
-from ..run.folders import SERIES, is_trained, own_files, recipe_of, seed_folders, seeds, series_of
+from ..run.folders import SERIES, is_trained, own_files, read_recipe, seed_folders, seeds, series_of
 from ..storage import atomic
 from . import values
 from .commands import train
@@ -55,10 +55,10 @@ def train_runs(
     out, continued = values.some_path(out), values.some_path(continued)
     before = _to_go_on_with(continued, recipe, runs, override=override) if continued else {}
     if continued and _is_done(before, recipe, runs):
-        display.say(f"{continued} is finished: nothing to do.")
+        display.log(f"{continued} is finished: nothing to do.")
         return before
     name = f"{recipe.recipe}-{runs}-runs"
-    folder = continued or out or lock.fresh(lock.RUNS, name, datetime.now())
+    folder = continued or out or lock.new_folder(lock.RUNS, name, datetime.now())
     lock.look_series(folder, recipe.seed, runs, new=not continued, overwrite=overwrite)
     paths = seed_folders(folder, recipe.seed, runs)
     rows: list[dict[str, Any]] = []
@@ -75,9 +75,9 @@ def train_runs(
         if not is_trained(folder):
             atomic.write_json(folder / SERIES, asked)
         for number, path in enumerate(paths, start=1):
-            there = path if continued and recipe_of(path) else None
+            there = path if continued and read_recipe(path) else None
             seed = recipe.seed + number - 1
-            display.say(f"run {number} of {runs}, seed {seed}")
+            display.log(f"run {number} of {runs}, seed {seed}")
             train(
                 replace(recipe, seed=seed),
                 out=path,
@@ -96,7 +96,7 @@ def train_runs(
             atomic.write_json(folder / SERIES, asked)
         found = {**asked, **sum_up(rows, target=recipe.target_accuracy)}
         atomic.write_json(folder / SERIES, {**found, "environment": environment.describe()})
-    display.say(describe(found))
+    display.log(describe(found))
     return found
 
 
@@ -111,7 +111,7 @@ def _to_go_on_with(continued: Path, recipe: Recipe, runs: int, *, override: bool
             "ask for more."
         )
     saved = Recipe.saved(found["recipe"])
-    resume.refuse_changes(saved, recipe, override=override)
+    resume.check_changes(saved, recipe, override=override)
     return found
 
 
@@ -125,10 +125,10 @@ def _alone(folder: Path, *, new: bool, overwrite: bool, made: Sequence[Path]) ->
     """Hold a series' folder; one that fails before anything was trained leaves nothing in it."""
     made = [*made, *lock.missing(folder)]
     atomic.make_folder(folder)
-    held = lock.locked(folder)
+    held = lock.acquire(folder)
     try:
         if new:
-            lock.refuse(folder, overwrite, series=True)
+            lock.check_new(folder, overwrite, series=True)
         atomic.check_writable(folder)
         atomic.remove_leftovers(folder)
         for file in [] if is_trained(folder) or not new else own_files(folder):

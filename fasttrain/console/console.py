@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn
 
 from .eta import Plan
-from .progress import Bars, Follower
+from .progress import ProgressBars, ProgressLines
 
 
 class Display:
@@ -18,7 +18,7 @@ class Display:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(quiet=True)
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """A line of its own, above the bars."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -34,7 +34,7 @@ class Display:
     def steps(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
         """A bar over `total` steps in a terminal, one line anywhere else; yields what to call."""
         if not self.console.is_terminal:
-            self.say(f"  {title}: {total} steps")
+            self.log(f"  {title}: {total} steps")
             yield lambda done: None
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -43,9 +43,11 @@ class Display:
             yield lambda done: bars.update(task, completed=done)
 
     @contextmanager
-    def follow(self, plan: Plan) -> Iterator[Follower]:
+    def follow(self, plan: Plan) -> Iterator[ProgressLines]:
         """Yield the hooks `.step` and `.epoch` for the length of a training."""
         bars = self.console.is_terminal
-        follower = Bars(self.say, plan, self.console) if bars else Follower(self.say, plan)
+        follower = (
+            ProgressBars(self.log, plan, self.console) if bars else ProgressLines(self.log, plan)
+        )
         with follower.shown():
             yield follower

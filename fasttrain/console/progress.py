@@ -27,18 +27,18 @@ PLAIN_SECONDS = 30.0
 TOO_LONG_ON_A_CPU = 3600.0
 
 
-class Follower:
+class ProgressLines:
     """Plain lines: a row an epoch, the state after twenty steps and then twice a minute."""
 
-    def __init__(self, say: Callable[[str], None], plan: Plan) -> None:
-        self.say, self.plan, self.estimate = say, plan, Estimate(plan)
+    def __init__(self, log: Callable[[str], None], plan: Plan) -> None:
+        self.log, self.plan, self.estimate = log, plan, Estimate(plan)
         self.shown_at = perf_counter()
-        self.sums = Sums()
+        self.sums = RunningMetrics()
         self.warned = False
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        self.say("epoch  train loss  train acc  test loss  test acc        lr  images/s  left")
+        self.log("epoch  train loss  train acc  test loss  test acc        lr  images/s  left")
         yield
 
     def step(self, run: Run) -> None:
@@ -58,7 +58,7 @@ class Follower:
 
     def show(self, run: Run) -> None:
         if run.phase == "train":
-            self.say(
+            self.log(
                 f"  epoch {run.epoch + 1}, step {run.step} of {self.plan.steps}: {self.state(run)}"
             )
 
@@ -73,7 +73,7 @@ class Follower:
     def epoch(self, run: Run) -> None:
         self.estimate.epoch_done(perf_counter())
         row = run.history[-1]
-        self.say(
+        self.log(
             f"{row.epoch:5d}  {row.train_loss:10.4f}  {row.train_accuracy:9.2%}  "
             f"{row.test_loss:9.4f}  {row.test_accuracy:8.2%}  {row.lr:8.2g}  "
             f"{row.images_per_second:8,.0f}  {duration(self.estimate.left(run))}"
@@ -84,17 +84,17 @@ class Follower:
         if self.plan.on_cpu and not self.warned and left and left > TOO_LONG_ON_A_CPU:
             self.warned = True
             faster = f" For a result today: {self.plan.faster}." if self.plan.faster else ""
-            self.say(
+            self.log(
                 f"On this CPU, at {self.estimate.images_per_second:,.0f} images/s, the whole run "
                 f"takes about {duration(left)}.{faster}"
             )
 
 
-class Bars(Follower):
+class ProgressBars(ProgressLines):
     """Two bars, this epoch's and the whole run's, below the rows."""
 
-    def __init__(self, say: Callable[[str], None], plan: Plan, console: Console) -> None:
-        super().__init__(say, plan)
+    def __init__(self, log: Callable[[str], None], plan: Plan, console: Console) -> None:
+        super().__init__(log, plan)
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -135,7 +135,7 @@ class Bars(Follower):
         self.bars.refresh()
 
 
-class Sums:
+class RunningMetrics:
     """The newest running loss and accuracy that have reached the host."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any, TextIO
 
 
-class Lasting:
+class BrokenPipeSafe:
     """A text stream of which nothing is heard any more once its other end has gone.
 
     What its encoding has no letters for is written as escapes.
@@ -43,10 +43,12 @@ class Lasting:
     def _end(self, error: OSError) -> None:
         _to_nowhere(self._stream)
         why = error.strerror or str(error)
-        tell(f"fasttrain: standard output ({why}): gone; all goes on, see the run directory.")
+        print_error(
+            f"fasttrain: standard output ({why}): gone; all goes on, see the run directory."
+        )
 
 
-def tell(line: str) -> None:
+def print_error(line: str) -> None:
     """A line on stderr, if anybody is there."""
     with suppress(OSError, ValueError, AttributeError):
         sys.stderr.write(writable(line, sys.stderr) + "\n")
@@ -79,7 +81,7 @@ def open_missing() -> None:
                 setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
-def let_go() -> None:
+def detach() -> None:
     """Flush what was printed, so that Python finds nothing to complain of when it ends."""
     for stream in (sys.stdout, sys.stderr):
         try:

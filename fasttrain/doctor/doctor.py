@@ -27,37 +27,37 @@ def examine(recipe: Recipe, *, display: Display | None = None, seconds: float = 
 
     Raises EnvironmentProblem, after saying what was found, where the recipe cannot run.
     """
-    say = (display or Display()).say
-    say("found")
+    log = (display or Display()).log
+    log("found")
     found = inventory()
     for name, what in found.items():
-        say(f"  {name:10} {what}")
+        log(f"  {name:10} {what}")
     halves = images()
     built = build(recipe, *halves)
-    say("choices")
-    say(f"  {'device':10} {built.device}")
+    log("choices")
+    log(f"  {'device':10} {built.device}")
     for name, choice in built.choices.items():
-        say(f"  {name:10} {choice.value} ({choice.why})")
-    say(f"  {'optimizer':10} {_origin(built.step.optimizer)}")
+        log(f"  {name:10} {choice.value} ({choice.why})")
+    log(f"  {'optimizer':10} {_origin(built.step.optimizer)}")
     began = perf_counter()
     looked_at = subject(recipe, built.device, halves, seconds=seconds)
-    say(f"measured on {built.device}, synthetic images, batch {looked_at.recipe.batch_size}")
-    measured = measure(looked_at, seconds=seconds, say=lambda line: say(f"  {line}"))
-    say(f"  all this took {perf_counter() - began:.0f} s")
-    say(verdict(measured))
+    log(f"measured on {built.device}, synthetic images, batch {looked_at.recipe.batch_size}")
+    measured = measure(looked_at, seconds=seconds, log=lambda line: log(f"  {line}"))
+    log(f"  all this took {perf_counter() - began:.0f} s")
+    log(verdict(measured))
     for what in untried(measured, allocator=found["allocator"]):
-        say(f"  not tried: {what}")
+        log(f"  not tried: {what}")
     return measured
 
 
 def find_batch_size(recipe: Recipe, *, display: Display | None = None) -> int:
     """Say and return the largest batch that fits, by the eager model of `recipe`; 0 if none."""
-    say = (display or Display()).say
+    log = (display or Display()).log
     built = build(replace(recipe, compile="off", batch_size=1), *images())
     next(iter(built.train))  # what the loader keeps on the device is there too
     found = largest(built.step)
-    say(f"largest batch on {built.device}, {built.choices['amp'].value}, not compiled:")
-    say(f"  --batch-size {found.batch_size} ({found.how})" if found.batch_size else "  none fits")
+    log(f"largest batch on {built.device}, {built.choices['amp'].value}, not compiled:")
+    log(f"  --batch-size {found.batch_size} ({found.how})" if found.batch_size else "  none fits")
     return found.batch_size
 
 

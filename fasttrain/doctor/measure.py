@@ -24,7 +24,7 @@ from .bottleneck import WORTH, Measured, Trial, together
 from .probe import LOADED, Rate, busy_share, loader_rate, step_rate, training_rate
 
 SMALLEST_BATCH, LARGEST_BATCH = 2, 4096  # that are tried; BatchNorm refuses a batch of one
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 class Subject(NamedTuple):
@@ -53,30 +53,30 @@ def subject(
     return _build(recipe, halves)
 
 
-def measure(of: Subject, *, seconds: float, say: Say) -> Measured:
+def measure(of: Subject, *, seconds: float, log: Log) -> Measured:
     """Time the loader, the step, both, and what else could have been chosen; a line for each."""
     built, batch = of.built, of.batch
     step = step_rate(built.step, batch, seconds=0.25 * seconds)
-    say(f"{'step':24} {step}")
+    log(f"{'step':24} {step}")
     loader = loader_rate(built.train, built.device, seconds=0.1 * seconds)
-    say(f"{'loader ' + built.choices['loader'].value:24} {loader}")
-    both, waiting = _training(of, loader, step, seconds, say)
+    log(f"{'loader ' + built.choices['loader'].value:24} {loader}")
+    both, waiting = _training(of, loader, step, seconds, log)
     busy = None
     if built.device.type == "cuda":
         busy = busy_share(built.step, batch, step_seconds=len(batch.labels) / step.median)
-        say(f"{'the GPU works':24} {busy:10.0%} of a step")
+        log(f"{'the GPU works':24} {busy:10.0%} of a step")
     return Measured(
         batch_size=of.recipe.batch_size,
         loader=loader.median,
         step=step.median,
         both=both,
         wait=waiting,
-        mfu=_mfu(of, step, min(1.0, 0.1 * seconds), say),
+        mfu=_mfu(of, step, min(1.0, 0.1 * seconds), log),
         spread=(step.high - step.low) / step.median,
         busy=busy,
         compiled=built.choices["compile"].value == "on",
-        steps=list(_steps(of, 0.1 * seconds, say)),
-        loaders=list(_loaders(of, 0.1 * seconds, say)),
+        steps=list(_steps(of, 0.1 * seconds, log)),
+        loaders=list(_loaders(of, 0.1 * seconds, log)),
     )
 
 
@@ -109,40 +109,40 @@ def _build(recipe: Recipe, halves: tuple[Split, Split]) -> Subject:
 
 
 def _training(
-    of: Subject, loader: Rate, step: Rate, seconds: float, say: Say
+    of: Subject, loader: Rate, step: Rate, seconds: float, log: Log
 ) -> tuple[float, float]:
     """Images per second of loader and step together, and the share that waits for data."""
     if step.median * 0.1 * seconds < LOADED:
         # A loader makes so many images at a time that few steps would not show what they cost.
         both = together(loader.median, step.median)
         waiting = 1 - both / step.median
-        say(f"{'both':24} {both:10,.1f} images/s  (computed), {waiting:.2%} waiting for data")
+        log(f"{'both':24} {both:10,.1f} images/s  (computed), {waiting:.2%} waiting for data")
         return both, waiting
     rate, waiting = training_rate(of.built.step, of.built.train, seconds=0.2 * seconds)
-    say(f"{'both':24} {rate}, {waiting:.2%} waiting for data")
+    log(f"{'both':24} {rate}, {waiting:.2%} waiting for data")
     return rate.median, waiting
 
 
-def _mfu(of: Subject, step: Rate, seconds: float, say: Say) -> float:
+def _mfu(of: Subject, step: Rate, seconds: float, log: Log) -> float:
     dtype = of.built.step.amp or torch.float32
     peak = gemm_rate(of.built.device, dtype, seconds=seconds)
     used = step.median * training_flops(of.built.step.model) / peak
     name = str(dtype).removeprefix("torch.")
-    say(f"{'matrix product, ' + name:24} {peak / 1e9:10,.0f} GFLOP/s; the step uses {used:.0%}")
+    log(f"{'matrix product, ' + name:24} {peak / 1e9:10,.0f} GFLOP/s; the step uses {used:.0%}")
     return used
 
 
-def _steps(of: Subject, seconds: float, say: Say) -> Iterator[Trial]:
+def _steps(of: Subject, seconds: float, log: Log) -> Iterator[Trial]:
     for kind, flags, recipe in changes(of.recipe, of.built):
         other = _build(replace(recipe, loader="resident"), of.halves)
         rate = step_rate(other.built.step, other.batch, seconds=seconds)
-        say(f"{'step, ' + flags:24} {rate}")
+        log(f"{'step, ' + flags:24} {rate}")
         yield Trial(kind, flags, rate.median)
     if of.built.device.type == "cpu":
-        yield from _numbers_of_threads(of, seconds, say)
+        yield from _numbers_of_threads(of, seconds, log)
 
 
-def _numbers_of_threads(of: Subject, seconds: float, say: Say) -> Iterator[Trial]:
+def _numbers_of_threads(of: Subject, seconds: float, log: Log) -> Iterator[Trial]:
     """All cores, if that is another number; then half of the threads, as often as it gains.
 
     On cores that other programs use too, the threads of each small operator wait for the one that
@@ -153,7 +153,7 @@ def _numbers_of_threads(of: Subject, seconds: float, say: Say) -> Iterator[Trial
     def rate(count: int) -> float:
         with threads(count):
             found = step_rate(of.built.step, of.batch, seconds=seconds)
-        say(f"{f'step, threads: {count}':24} {found}")
+        log(f"{f'step, threads: {count}':24} {found}")
         return found.median
 
     found = {} if cores == used else {cores: rate(cores)}
@@ -164,7 +164,7 @@ def _numbers_of_threads(of: Subject, seconds: float, say: Say) -> Iterator[Trial
         yield Trial("threads", f"OMP_NUM_THREADS={count} instead of {used}", speed)
 
 
-def _loaders(of: Subject, seconds: float, say: Say) -> Iterator[Trial]:
+def _loaders(of: Subject, seconds: float, log: Log) -> Iterator[Trial]:
     for name in FIELDS["loader"].metadata["choices"]:
         if name in ("auto", of.built.choices["loader"].value):
             continue
@@ -173,10 +173,10 @@ def _loaders(of: Subject, seconds: float, say: Say) -> Iterator[Trial]:
         try:
             other = build(replace(of.recipe, loader=name), *of.halves)
         except EnvironmentProblem as problem:
-            say(f"{'loader ' + name:24} not here: {problem}")
+            log(f"{'loader ' + name:24} not here: {problem}")
             continue
         rate = loader_rate(other.train, other.device, seconds=seconds)
-        say(f"{'loader ' + name:24} {rate}")
+        log(f"{'loader ' + name:24} {rate}")
         yield Trial("loader", f"--loader {name}", rate.median)
 
 

@@ -19,7 +19,7 @@ from ..machine import auto
 from ..machine.allocator import keep_pages
 from ..machine.auto import Choice
 from ..models.build import network, optimizer
-from ..models.packed_conv import lay_side_by_side, suits
+from ..models.packed_conv import pack_convolutions, suits
 from ..models.sync_batchnorm import synchronised
 from ..optim.schedule import EveryStep, Plateau
 from ..parallel.group import Group
@@ -86,7 +86,7 @@ def build(recipe: Recipe, train: Split, test: Split, group: Group | None = None)
         model = synchronised(model, device)
     amp = AMP[chosen["amp"].value]
     if suits(device, amp):
-        lay_side_by_side(model)
+        pack_convolutions(model)
     step = Step(
         model,
         optimizer(recipe, model),

@@ -83,13 +83,13 @@ def fit(
     on_epoch: Sequence[Hook] = (),
     until: Callable[[Run], bool] = lambda run: False,
     total: Callable[[Tensor], Tensor] = lambda sums: sums,
-    align: Callable[[nn.Module], object] = lambda model: None,
+    sync_buffers: Callable[[nn.Module], object] = lambda model: None,
 ) -> list[Epoch]:
     """Train for `epochs`, evaluating after each, or until `until` says so; return the history.
 
     `on_step` hooks run after each training step and each test batch (`run.phase` tells them apart),
     `on_epoch` hooks after each epoch. A `run` given continues where it stands; seek `train` there
-    first. Of several processes `total` makes the sum of a tensor, and `align` the model's buffers
+    first. Of several processes `total` sums a tensor and `sync_buffers` makes the model's buffers
     equal. Raises Diverged at the end of an epoch whose numbers were not finite, DataError after one
     of no images, both before it counts; UsageError if its first batch is none that `step` takes.
     """
@@ -106,15 +106,15 @@ def fit(
                 run.loss, logits = step(images, labels)
                 if run.step == 0:
                     metrics.start(sums, step.lr)
-                metrics.watch(sums, step.lr, scale=step.scale, skipped=step.skipped)
-                metrics.add(sums, run.loss, logits, labels)
+                metrics.record_step(sums, step.lr, scale=step.scale, skipped=step.skipped)
+                metrics.update(sums, run.loss, logits, labels)
                 schedule.after_step()
             run.step += 1
             run.seconds = perf_counter() - began
             for hook in on_step:
                 hook(run)
-        align(step.model)
-        found = look(step, run, total)
+        sync_buffers(step.model)
+        found = read_metrics(step, run, total)
         run.seconds = perf_counter() - began
         run.phase, began = "test", perf_counter()
         test_loss, test_accuracy = evaluate(step, test, run=run, on_batch=on_step, total=total)
@@ -132,14 +132,14 @@ def fit(
     return run.history
 
 
-def look(
+def read_metrics(
     step: Step, run: Run, total: Callable[[Tensor], Tensor] = lambda sums: sums
-) -> metrics.Found:
+) -> metrics.EpochMetrics:
     """The current epoch's tally so far, for which the host waits; Diverged if it is no good."""
     assert run.sums is not None
-    metrics.weigh(run.sums, step.model)
-    found = metrics.read(total(run.sums), run.step)
-    metrics.refuse(found, epoch=run.epoch + 1, step=run.step)
+    metrics.record_weights(run.sums, step.model)
+    found = metrics.compute(total(run.sums), run.step)
+    metrics.raise_if_diverged(found, epoch=run.epoch + 1, step=run.step)
     return found
 
 
@@ -163,10 +163,10 @@ def evaluate(
         for images, labels in contract.batches(loader, step, where):
             with span("eval"):
                 logits = predict(images)
-                metrics.add(sums, cross_entropy(logits, labels), logits, labels)
+                metrics.update(sums, cross_entropy(logits, labels), logits, labels)
             for hook in on_batch:
                 hook(run)
-    found = metrics.read(total(sums))
+    found = metrics.compute(total(sums))
     return found.loss, found.accuracy
 
 

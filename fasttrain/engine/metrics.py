@@ -31,7 +31,7 @@ MOST_SKIPPED = 50  # in a row; halving it 26 times brings the first scale to the
 LOWEST_SCALE = 2.0**-10
 
 
-class Found(NamedTuple):
+class EpochMetrics(NamedTuple):
     """A tally on the host: means over its images, and numbers of steps."""
 
     loss: float
@@ -56,7 +56,7 @@ def start(sums: Tensor, lr: Tensor | float) -> None:
     sums[FIRST] = lr
 
 
-def watch(
+def record_step(
     sums: Tensor, lr: Tensor | float, *, scale: Tensor | None = None, skipped: Tensor | None = None
 ) -> None:
     """Before `add`: note a step, its rate, loss scale and whether it was skipped.
@@ -76,20 +76,20 @@ def watch(
         torch.maximum(sums[LONGEST], sums[ROW], out=sums[LONGEST])
 
 
-def add(sums: Tensor, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+def update(sums: Tensor, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
     """Add a batch's loss, correct answers and images, on the device."""
     sums[LOSS] += loss * len(labels)
     sums[CORRECT] += (logits.argmax(dim=1) == labels).sum()
     sums[IMAGES] += len(labels)
 
 
-def weigh(sums: Tensor, model: nn.Module) -> None:
+def record_weights(sums: Tensor, model: nn.Module) -> None:
     """Note the largest weight or buffer, which is not finite if one of them is not."""
     tensors = [t.detach() for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
     sums[WEIGHTS] = get_total_norm(tensors, math.inf)
 
 
-def read(sums: Tensor, steps: int = 0) -> Found:
+def compute(sums: Tensor, steps: int = 0) -> EpochMetrics:
     """The tally of so many steps, on the host, which waits for the device here."""
     loss, correct, images, *places, weights, watched, first = sums.tolist()
     images, share = max(images, 1), steps / max(watched, 1)
@@ -97,7 +97,9 @@ def read(sums: Tensor, steps: int = 0) -> Found:
     means = loss / images, correct / images
     counts = round(skipped), round(longest)
     # Of processes that notice a step apart the first counts: their mean is rounded down.
-    return Found(*means, images, int(until + 1e-6), lr, scale, *counts, first * share, weights)
+    return EpochMetrics(
+        *means, images, int(until + 1e-6), lr, scale, *counts, first * share, weights
+    )
 
 
 def current(rows: Tensor, steps: int) -> Tensor:
@@ -111,7 +113,7 @@ def current(rows: Tensor, steps: int) -> Tensor:
     return made
 
 
-def refuse(found: Found, *, epoch: int, step: int) -> None:
+def raise_if_diverged(found: EpochMetrics, *, epoch: int, step: int) -> None:
     """Raise Diverged, with place, rate and scale, if the numbers up to `step` are no good."""
     if not math.isfinite(found.loss):
         what, step = f"training loss ({found.loss}): not finite", found.until

@@ -52,7 +52,7 @@ def open_run(
     *,
     device: str = "auto",
     splits: tuple[Split, Split] | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> Subject:
     """The best network of a run and its data; CheckpointError if it is missing or foreign."""
     state = checkpoint.load(run / "checkpoints" / "best.pt")
@@ -68,7 +68,7 @@ def open_run(
         ) from None
     where = auto.device(device)
     model = model.to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    train, test = splits or build.splits(recipe, say=say)
+    train, test = splits or build.splits(recipe, log=log)
     return Subject(model.eval(), recipe, where, train, test)
 
 

@@ -27,24 +27,24 @@ CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_b
 USED = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes")
 
 
-def is_short(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out."""
     named = isinstance(error, (MemoryError, torch.OutOfMemoryError))
     return named or (isinstance(error, RuntimeError) and any(w in str(error) for w in WORDS))
 
 
 @contextmanager
-def told(batch_size: int, device: torch.device) -> Iterator[None]:
+def reported(batch_size: int, device: torch.device) -> Iterator[None]:
     """Turn running out of memory into OutOfMemory, with peak, limit and a batch to try."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not is_short(error):
+        if not is_out_of_memory(error):
             raise
-        raise shortage(batch_size, device) from error
+        raise out_of_memory(batch_size, device) from error
 
 
-def shortage(batch_size: int, device: torch.device) -> OutOfMemory:
+def out_of_memory(batch_size: int, device: torch.device) -> OutOfMemory:
     """The error for a batch that does not fit, to be raised."""
     took = f"{peak(device) / GIB:.1f} of {limit(device) / GIB:.1f} GiB at its peak"
     what = "Use a device with more memory"

@@ -44,14 +44,14 @@ def suits(device: torch.device, dtype: torch.dtype | None) -> bool:
     return bool(amx) and dtype is torch.bfloat16
 
 
-def lay_side_by_side(model: nn.Module) -> None:
+def pack_convolutions(model: nn.Module) -> None:
     """Make every 3x3 convolution of `model` that can gain a SideBySide; names and weights stay."""
     for module in model.modules():
         if type(module) is nn.Conv2d and _fits(module):
-            module.__class__ = SideBySide
+            module.__class__ = PackedConv2d
 
 
-class SideBySide(nn.Conv2d):
+class PackedConv2d(nn.Conv2d):
     """A 3x3 nn.Conv2d that lays bf16 images side by side where their maps are narrow."""
 
     def forward(self, images: Tensor) -> Tensor:

@@ -18,10 +18,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import Store  # type: ignore[attr-defined]
 
-from ..errors import DistributedError, Elsewhere, FasttrainError, Stopped
+from ..errors import DistributedError, FasttrainError, ReportedElsewhere, Stopped
 from . import rendezvous
 from .group import Group
-from .launch import Place, speaks
+from .launch import Place, is_reporter
 from .launch import place as launched
 from .signals import ignored
 from .watch import Fate, Watch
@@ -45,17 +45,17 @@ class Joined(Group):
         dist.all_reduce(total)
         return total
 
-    def highest(self, number: int) -> int:
+    def max(self, number: int) -> int:
         found = torch.tensor(number)
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return int(found)
 
     def signal(self, number: int) -> int:
-        found = self.highest(number)
+        found = self.max(number)
         self._agreed = self._agreed or bool(found)
         return found
 
-    def share(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         data = BytesIO()
         if self.first:
             torch.save(value, data)
@@ -68,12 +68,12 @@ class Joined(Group):
             return value
         return torch.load(BytesIO(sent.numpy().tobytes()), weights_only=True)
 
-    def rows(self, tensor: Tensor) -> Tensor:
+    def gather(self, tensor: Tensor) -> Tensor:
         rows = [torch.empty_like(tensor) for _ in range(self.world)]
         dist.all_gather(rows, tensor)
         return torch.stack(rows)
 
-    def align(self, model: nn.Module) -> None:
+    def sync_buffers(self, model: nn.Module) -> None:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
 
@@ -101,7 +101,7 @@ class Joined(Group):
 
     def dissolve(self) -> None:
         if not self._left:
-            self.highest(0)
+            self.max(0)
             self._leave()
 
     def fail(self, error: BaseException) -> BaseException:
@@ -114,11 +114,11 @@ class Joined(Group):
     def _failed(self, error: BaseException) -> BaseException:
         mine = _fate_of(error, self.rank)
         fate = self._watch.fate() or self._blame(error) or self._watch.publish(mine)
-        tell = not fate.said and fate != mine and self._watch.claims_to_tell(fate)
+        tell = not fate.said and fate != mine and self._watch.wins_report(fate)
         self._leave()
         if fate == mine:
             return error
-        return DistributedError(fate.advice) if tell else Elsewhere(fate.code)
+        return DistributedError(fate.advice) if tell else ReportedElsewhere(fate.code)
 
     def _blame(self, error: BaseException) -> Fate | None:
         """The other process that is behind an error of this one, if one is."""
@@ -152,7 +152,7 @@ def joined(place: Place | None = None, *, device: str = "auto") -> Iterator[Grou
     try:
         backend = rendezvous.backend(place, device)
     except FasttrainError as error:
-        raise error if speaks() else Elsewhere(error.code) from None
+        raise error if is_reporter() else ReportedElsewhere(error.code) from None
     group = Joined(place, *rendezvous.join(place, backend))
     try:
         yield group

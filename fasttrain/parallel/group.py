@@ -32,7 +32,7 @@ class Group:
         """The mean over all processes, the same bits on each."""
         return self.sum(tensor) / self.world
 
-    def highest(self, number: int) -> int:
+    def max(self, number: int) -> int:
         """The highest of all processes' numbers: how they agree on a flag that any may raise."""
         return number
 
@@ -40,22 +40,22 @@ class Group:
         """The signal that any process got, 0 for none: all stop for it together."""
         return number
 
-    def share(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Rank 0's `value`, of plain values and tensors, in every process."""
         return value
 
-    def rows(self, tensor: Tensor) -> Tensor:
+    def gather(self, tensor: Tensor) -> Tensor:
         """(world, *shape): each process's `tensor`, in every process; alone, `tensor` itself."""
         return tensor
 
-    def row(self, rows: Tensor) -> Tensor:
+    def own_row(self, rows: Tensor) -> Tensor:
         """What `rows` gave of this process; of another world's, rank 0 takes the sum."""
         rows = torch.atleast_2d(rows)
         if len(rows) == self.world:
             return rows[self.rank]
         return rows.sum(dim=0) if self.first else torch.zeros_like(rows[0])
 
-    def align(self, model: nn.Module) -> None:
+    def sync_buffers(self, model: nn.Module) -> None:
         """Make the model's buffers, BatchNorm's statistics, those of rank 0."""
 
     def wrap(self, model: nn.Module) -> nn.Module:

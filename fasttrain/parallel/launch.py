@@ -27,7 +27,7 @@ class Place(NamedTuple):
     host: str = ""
 
     @property
-    def meeting(self) -> str:
+    def address(self) -> str:
         """host:port of the store."""
         return f"{self.host}:{self.port}"
 
@@ -60,7 +60,7 @@ def place(environment: Mapping[str, str] = os.environ) -> Place:
     return here
 
 
-def speaks() -> bool:
+def is_reporter() -> bool:
     """Whether it is this process of its machine that says what comes to all of them alike."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 

@@ -52,7 +52,7 @@ def join(place: Place, backend: str) -> tuple[Store, Watch]:
     limit = timedelta(seconds=JOIN)
     try:
         store, rank, world = next(rendezvous("env://", timeout=limit))
-        start = call_the_roll(store, rank, world)
+        start = agree_on_start(store, rank, world)
         mine, its = (
             PrefixStore(f"{start}/fasttrain", each)
             for each in (store, TCPStore(place.host, place.port, timeout=limit))
@@ -69,13 +69,13 @@ def join(place: Place, backend: str) -> tuple[Store, Watch]:
     except (RuntimeError, ValueError, TimeoutError) as error:
         first = str(error).splitlines()[0]
         raise DistributedError(
-            f"process group ({place.meeting}): rank {place.rank} of {place.world} cannot join: "
+            f"process group ({place.address}): rank {place.rank} of {place.world} cannot join: "
             f"{first}. See that all processes run and that the port is free."
         ) from None
     return mine, watch
 
 
-def call_the_roll(store: Store, rank: int, world: int) -> str:
+def agree_on_start(store: Store, rank: int, world: int) -> str:
     """A name for this start of the group, on which its processes agree and no earlier ones did.
 
     torchrun 2.13 keeps one store through its restarts, with the addresses of the dead in it. So

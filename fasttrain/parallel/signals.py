@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 from ..errors import Stopped
-from .launch import speaks
+from .launch import is_reporter
 
 SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 UNWOUND_SECONDS = 5.0
@@ -101,7 +101,7 @@ def ignore() -> None:
 
 
 def _end(number: int, frame: FrameType | None, advice: str = "") -> None:
-    if speaks():
+    if is_reporter():
         os.write(2, f"fasttrain: error: {_stopped(number)}{advice}\n".encode())
     os._exit(128 + number)
 

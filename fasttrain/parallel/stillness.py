@@ -95,8 +95,8 @@ def _stack(frame: FrameType | None) -> Iterator[FrameType]:
 def _place(frames: list[FrameType]) -> str:
     """Where a stack stands, and from where of fasttrain it got there."""
     ours = [frame for frame in frames if HERE in Path(frame.f_code.co_filename).parents]
-    told = [frames[0], *ours[:1]] if frames[0] not in ours else ours[:1]
+    reported = [frames[0], *ours[:1]] if frames[0] not in ours else ours[:1]
     return ", called from ".join(
         f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} ({frame.f_code.co_name})"
-        for frame in told
+        for frame in reported
     )

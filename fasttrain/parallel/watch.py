@@ -86,7 +86,7 @@ class Watch:
         except RuntimeError:
             return fate
 
-    def claims_to_tell(self, fate: Fate) -> bool:
+    def wins_report(self, fate: Fate) -> bool:
         """Whether it is this process that says what nobody has said; true once over all."""
         try:
             return self._store.add("tellers", 1) == 1
@@ -122,7 +122,7 @@ class Watch:
             # What hangs does not leave by itself: it only lets the others hear why first.
             if fate and not self._over.wait(2 * BEAT if self._hangs else GRACE):
                 mine = self._hangs and fate.rank == self._rank
-                if mine or (not fate.said and self.claims_to_tell(fate)):
+                if mine or (not fate.said and self.wins_report(fate)):
                     print(f"fasttrain: error: {fate.advice}", file=sys.stderr, flush=True)
                 with suppress(RuntimeError):
                     self._store.add("left", 1)

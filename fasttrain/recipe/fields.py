@@ -69,21 +69,21 @@ def check(field: dataclasses.Field[Any], value: object) -> None:
         return
     if "choices" in facts:
         if not isinstance(value, str) or value not in facts["choices"]:
-            raise complaint(field.name, value, f"must be one of {', '.join(facts['choices'])}")
+            raise invalid(field.name, value, f"must be one of {', '.join(facts['choices'])}")
     elif "low" in facts:
         if isinstance(value, str) and value in facts["also"]:
             return
         kinds = (int,) if isinstance(facts["low"], int) else (int, float)
         is_number = isinstance(value, kinds) and not isinstance(value, bool)
         if not is_number or not facts["low"] <= value <= facts["high"]:  # so of no nan
-            raise complaint(field.name, value, bounds(field))
+            raise invalid(field.name, value, bounds(field))
     elif isinstance(field.default, bool):
         if not isinstance(value, bool):
-            raise complaint(field.name, value, "must be true or false")
+            raise invalid(field.name, value, "must be true or false")
     elif not isinstance(value, str) or not value or not value.isprintable():
-        raise complaint(field.name, value, "must be a non-empty line of text")
+        raise invalid(field.name, value, "must be a non-empty line of text")
     elif not re.fullmatch(facts["form"], value, re.ASCII):
-        raise complaint(field.name, value, f"must look like {facts['metavar']}")
+        raise invalid(field.name, value, f"must look like {facts['metavar']}")
 
 
 def words(field: dataclasses.Field[Any]) -> tuple[str, ...]:
@@ -99,6 +99,6 @@ def bounds(field: dataclasses.Field[Any]) -> str:
     return f"must be {kind} from {facts['low']:g} to {facts['high']:.10g}{others}"
 
 
-def complaint(name: str, value: object, why: str) -> UsageError:
+def invalid(name: str, value: object, why: str) -> UsageError:
     """The error on a field's value, to be raised."""
     return UsageError(f"{flag(name)} ({shown(value)}): {why}. See --help.")

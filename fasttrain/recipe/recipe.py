@@ -16,8 +16,8 @@ from .fields import (
     bounds,
     check,
     choice,
-    complaint,
     flag,
+    invalid,
     line,
     number,
     plain,
@@ -195,5 +195,5 @@ def parse(name: str, text: str) -> Scalar:
     try:
         value: Scalar = int(text) if whole else float(text)
     except ValueError:
-        raise complaint(name, text, bounds(FIELDS[name])) from None
+        raise invalid(name, text, bounds(FIELDS[name])) from None
     return value

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import UsageError
-from .files import refuse_foreign, write_whole
+from .files import check_form, write_whole
 from .overlaid import TITLES, curves, names
 from .page import chart, document, esc, scrolled, section
 from .read import Run, read
@@ -43,7 +43,7 @@ def write_page(runs: list[Path], out: Path) -> Path:
 
 def refuse(out: Path) -> None:
     """Raise OutputError if the page would replace anything but an earlier page of its kind."""
-    refuse_foreign(out, OURS)
+    check_form(out, OURS)
 
 
 def page(runs: list[Run]) -> str:
@@ -100,8 +100,8 @@ def _final(run: Run) -> str:
     return percent(run.rows[-1].test_accuracy) if run.rows else MISSING
 
 
-def _summed(name: str, say: Callable[[float], str]) -> Callable[[Run], str]:
-    return lambda run: say(fact(run.summary, name))
+def _summed(name: str, log: Callable[[float], str]) -> Callable[[Run], str]:
+    return lambda run: log(fact(run.summary, name))
 
 
 RESULTS: dict[str, Callable[[Run], str]] = {

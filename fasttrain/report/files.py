@@ -43,7 +43,7 @@ def write_whole(path: Path, text: str) -> Path:
     return path
 
 
-def refuse_foreign(path: Path, mark: re.Pattern[str], *, run: bool = False) -> None:
+def check_form(path: Path, mark: re.Pattern[str], *, run: bool = False) -> None:
     """Raise OutputError unless `path` may become a page of ours: new, or one with our `mark`.
 
     `run`: the page belongs to a run. Any other may stand in a run's folder, beside its files, but

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import OutputError
 from . import class_table, headline, pictures, sections
 from .charts import Spec, curves, drawable, range_test
-from .files import refuse_foreign, write_whole
+from .files import check_form, write_whole
 from .page import document, esc
 from .read import Run, read
 from .words import percent
@@ -41,7 +41,7 @@ def write(run_dir: Path) -> Path:
 
 def refuse(run_dir: Path) -> None:
     """Raise OutputError if the page or a figure would replace what is not the run's."""
-    refuse_foreign(run_dir / "report.html", OURS, run=True)
+    check_form(run_dir / "report.html", OURS, run=True)
     if (run_dir / "figures").is_symlink():
         why = "is a link, and a report writes nothing outside its run"
         raise OutputError(f"{run_dir / 'figures'} {why}. Move it away.")

@@ -13,7 +13,7 @@ from ..parallel.signals import Signals
 STEPS_PER_TALK = 16  # on GPUs: hosts that ask each other at every step would wait for each other
 
 
-def now_and_then(group: Group, device: torch.device, *hooks: Hook) -> Hook:
+def every_few_steps(group: Group, device: torch.device, *hooks: Hook) -> Hook:
     """`hooks`, which ask the other processes, at every step or, on GPUs, at some."""
     often = group.world == 1 or device.type == "cpu"
     calls = count(1)
@@ -26,7 +26,7 @@ def now_and_then(group: Group, device: torch.device, *hooks: Hook) -> Hook:
     return hook
 
 
-def stop_together(group: Group, signals: Signals) -> Hook:
+def stop_on_signal(group: Group, signals: Signals) -> Hook:
     """The hook that raises Stopped, in all processes at once, if a signal has come to any."""
 
     def hook(run: Run) -> None:

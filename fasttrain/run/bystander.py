@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 
-class Bystander(AbstractContextManager["Bystander"]):
+class NullRunDir(AbstractContextManager["NullRunDir"]):
     """Stands beside the run in `path`, which it names and never touches."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.figures, self.tensorboard = path / "figures", path / "tensorboard"
-        self.checkpoints = NoCheckpoints()
+        self.checkpoints = NullCheckpoints()
         self.replaces = False
 
     def announce(self, recipe: dict[str, Any]) -> None:
@@ -45,7 +45,7 @@ class Bystander(AbstractContextManager["Bystander"]):
         self.close()
 
 
-class NoCheckpoints:
+class NullCheckpoints:
     """Of a Checkpoints the verbs that save."""
 
     def save_last(self, state: dict[str, Any]) -> int:

@@ -63,11 +63,11 @@ class Contention:
     """
 
     def __init__(
-        self, step: Step, images: np.ndarray, *, ledger: Ledger, say: Callable[[str], None]
+        self, step: Step, images: np.ndarray, *, ledger: Ledger, log: Callable[[str], None]
     ) -> None:
         """`images` are a batch as a Split has them, (B, H, W, C); `ledger` takes the time."""
         count, height, width, channels = images.shape
-        self.step, self.ledger, self.say = step, ledger, say
+        self.step, self.ledger, self.log = step, ledger, log
         self.shape = (count, channels, height, width)
         self.checks = CHECKS if step.device.type == "cpu" and torch.get_num_threads() > 1 else 0
         if self.checks:
@@ -85,7 +85,7 @@ class Contention:
                 found = self.fewer()
             self.checks = 0 if found else self.checks - 1
             if found:
-                self.say(_advice(torch.get_num_threads(), *found))
+                self.log(_advice(torch.get_num_threads(), *found))
         self.began = [clock() for clock in CLOCKS]
 
     def fewer(self) -> tuple[int, float] | None:

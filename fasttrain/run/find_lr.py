@@ -25,7 +25,7 @@ def range_test(recipe: Recipe, built: Built, display: Display, group: Group) -> 
             on_step=[show],
             agree=group.mean,
         )
-    display.say(f"  {describe_sweep(sweep)}")
+    display.log(f"  {describe_sweep(sweep)}")
     return sweep
 
 

@@ -35,7 +35,7 @@ OURS = (
 )
 
 
-def recipe_of(path: Path) -> dict[str, Any]:
+def read_recipe(path: Path) -> dict[str, Any]:
     """The recipe of the run in `path`; empty if there is no run."""
     found = _object(path / "recipe.json")
     return found if {"recipe", "epochs"} <= found.keys() else {}
@@ -49,8 +49,8 @@ def series_of(path: Path) -> dict[str, Any]:
     found = _object(path / SERIES)
     if isinstance(found.get("recipe"), dict) and isinstance(found.get("runs"), list):
         return {**found, "asked": found.get("asked", found.get("count", len(found["runs"])))}
-    first = next(filter(None, map(recipe_of, seeds(path))), None)
-    return {"recipe": first, "runs": [], "asked": 0} if first and not recipe_of(path) else {}
+    first = next(filter(None, map(read_recipe, seeds(path))), None)
+    return {"recipe": first, "runs": [], "asked": 0} if first and not read_recipe(path) else {}
 
 
 def seeds(path: Path) -> list[Path]:
@@ -81,7 +81,7 @@ def is_trained(path: Path) -> bool:
 
 def is_complete(path: Path) -> bool:
     """Whether the run or the series in `path` wrote all that it was to write, its report too."""
-    if series := {} if recipe_of(path) else series_of(path):
+    if series := {} if read_recipe(path) else series_of(path):
         return len(series["runs"]) >= series["asked"]
     summary = _object(path / "summary.json")
     return bool(summary.get("finished")) and (path / "report.html").exists()
@@ -96,7 +96,7 @@ def newest(root: Path, *, runs: bool = True, series: bool = True) -> Path | None
     found = [
         path
         for path in root.glob("*")
-        if (recipe_of(path) if runs else {}) or (series_of(path) if series else {})
+        if (read_recipe(path) if runs else {}) or (series_of(path) if series else {})
         if not is_complete(path)
     ]
     return max(found, key=lambda path: (is_trained(path), _started(path), path), default=None)
@@ -125,10 +125,10 @@ def own_files(path: Path) -> list[Path]:
     Never through a link out of the folder.
     """
     found = []
-    if not recipe_of(path) and series_of(path):
+    if not read_recipe(path) and series_of(path):
         found = [file for run in seeds(path) for file in own_files(run)]
         found += [path / SERIES] if os.path.lexists(path / SERIES) else []
-    elif recipe_of(path):
+    elif read_recipe(path):
         links = {name for name in FOLDERS if (path / name).is_symlink()}
         inside = [pattern for pattern in OURS if pattern.partition("/")[0] not in links]
         found = [file for pattern in inside for file in path.glob(pattern) if not file.is_dir()]

@@ -26,7 +26,7 @@ from .folders import (
     newest,
     own_files,
     read_epochs,
-    recipe_of,
+    read_recipe,
     seed_folders,
     seeds,
     series_of,
@@ -35,7 +35,7 @@ from .folders import (
 RUNS = Path("runs")
 
 
-def run_to_continue(
+def run_to_resume(
     asked: Path | None, out: Path | None, *, runs: bool = True, series: bool = True
 ) -> Path | None:
     """The run directory, checkpoint or series that --resume means; None at a first launch.
@@ -57,7 +57,7 @@ def folder_of(asked: Path) -> Path:
     return asked if asked.is_dir() else asked.parent.parent
 
 
-def look(path: Path, *, new: bool, overwrite: bool = False, series: bool = False) -> None:
+def check_free(path: Path, *, new: bool, overwrite: bool = False, series: bool = False) -> None:
     """Raise OutputError if `path` cannot be had now; changes nothing."""
     try:
         handle = os.open(path / LOCK, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
@@ -71,23 +71,23 @@ def look(path: Path, *, new: bool, overwrite: bool = False, series: bool = False
             if not _lock(file, shared=True):
                 raise _in_use(path, file)
     if new:
-        refuse(path, overwrite, series=series)
+        check_new(path, overwrite, series=series)
 
 
 def look_series(folder: Path, seed: int, count: int, *, new: bool, overwrite: bool = False) -> None:
     """Raise OutputError if a series' folder or that of one of its runs cannot be had now."""
     paths = seed_folders(folder, seed, count)
-    look(folder, new=new, overwrite=overwrite, series=True)
+    check_free(folder, new=new, overwrite=overwrite, series=True)
     for path in paths:
-        look(path, new=not new and not recipe_of(path))
+        check_free(path, new=not new and not read_recipe(path))
 
 
-def refuse(path: Path, overwrite: bool, *, series: bool = False) -> None:
+def check_new(path: Path, overwrite: bool, *, series: bool = False) -> None:
     """Raise OutputError unless a new run, or a new `series` of them, may have `path`."""
     for parent in Path(os.path.realpath(path)).parents:
-        if recipe_of(parent):
+        if read_recipe(parent):
             raise OutputError(f"{path} is inside the run {parent}. Choose another --out.")
-    recipe = recipe_of(path)
+    recipe = read_recipe(path)
     others = {} if recipe else series_of(path)
     if (recipe or others) and is_trained(path):
         if overwrite and bool(others) == series:
@@ -104,7 +104,7 @@ def refuse(path: Path, overwrite: bool, *, series: bool = False) -> None:
         raise OutputError(f"{path} {why}. Choose another --out.")
 
 
-def fresh(runs: Path, recipe_name: str, now: datetime) -> Path:
+def new_folder(runs: Path, recipe_name: str, now: datetime) -> Path:
     """A new folder in `runs` for a run that was given none: resnet18-20261123-210500, or with -2
     and so on where another start took that name in the same second."""
     name = f"{recipe_name}-{now:%Y%m%d-%H%M%S}"
@@ -139,7 +139,7 @@ def withdraw(path: Path, made: Sequence[Path]) -> None:
             folder.rmdir()  # an empty one only
 
 
-def locked(folder: Path) -> IO[bytes]:
+def acquire(folder: Path) -> IO[bytes]:
     """The lock file, open; the lock ends when it is closed or the process dies, however it dies."""
     path, flags = folder / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     with atomic.reported(path):

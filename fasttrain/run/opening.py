@@ -17,33 +17,33 @@ from ..parallel.group import Group
 from ..recipe.recipe import Recipe
 from ..storage import checkpoint
 from . import folders, lock, resume
-from .bystander import Bystander
+from .bystander import NullRunDir
 from .rundir import RunDir
 
 
 @contextmanager
 def run_dir(
     recipe: Recipe, out: Path | None, overwrite: bool, continued: Path | None, group: Group
-) -> Iterator[RunDir | Bystander]:
+) -> Iterator[RunDir | NullRunDir]:
     """The folder of the run to go on with, or of a new one; open until the block ends.
 
     Of a group only the first process has it, the others know where it is.
     """
     if not group.first:
-        yield Bystander(Path(group.share(None)))
+        yield NullRunDir(Path(group.broadcast(None)))
         return
     if continued:
         opened = RunDir.resume(lock.folder_of(continued))
     else:
-        path = out or lock.fresh(lock.RUNS, recipe.recipe, datetime.now())
+        path = out or lock.new_folder(lock.RUNS, recipe.recipe, datetime.now())
         opened = RunDir.create(path, overwrite=overwrite, made=[] if out else [path])
     with opened as folder:
-        group.share(str(folder.path))
+        group.broadcast(str(folder.path))
         yield folder
 
 
 def begin(
-    folder: RunDir | Bystander,
+    folder: RunDir | NullRunDir,
     recipe: Recipe,
     environment: dict[str, Any],
     *,
@@ -62,12 +62,12 @@ def finished(
 ) -> list[Epoch] | None:
     """The history of a run that has nothing left to do; changes nothing, not even its lock."""
     mine = _finished(continued, recipe, display, override=override) if group.first else None
-    rows = group.share(mine)
+    rows = group.broadcast(mine)
     return None if rows is None else [Epoch(*row) for row in rows]
 
 
 def saved_state(
-    folder: RunDir | Bystander,
+    folder: RunDir | NullRunDir,
     continued: Path | None,
     recipe: Recipe,
     display: Display,
@@ -79,7 +79,7 @@ def saved_state(
     mine = None
     if isinstance(folder, RunDir) and continued is not None:
         mine = _saved_state(folder, continued, recipe, display, group, override=override)
-    return group.share(mine)
+    return group.broadcast(mine)
 
 
 def _finished(
@@ -90,11 +90,11 @@ def _finished(
     state, _ = checkpoint.Checkpoints(continued / "checkpoints").latest()
     if state is None:
         return None
-    resume.refuse_foreign(state)
-    resume.refuse_changes(Recipe.saved(state["recipe"]), recipe, override=override)
+    resume.check_form(state)
+    resume.check_changes(Recipe.saved(state["recipe"]), recipe, override=override)
     if not resume.is_over(state, recipe):
         return None
-    display.say(f"{continued} is finished: nothing to do.")
+    display.log(f"{continued} is finished: nothing to do.")
     return state["run"]["history"]
 
 
@@ -110,19 +110,19 @@ def _saved_state(
     if continued.is_dir():
         state, notes = folder.checkpoints.latest()
         for note in notes:
-            display.say(note)
+            display.log(note)
     else:
         state = checkpoint.load(continued)
     if state is None:
-        display.say(f"{folder.path} has no checkpoint yet: starting at its beginning")
+        display.log(f"{folder.path} has no checkpoint yet: starting at its beginning")
         return None
-    resume.refuse_foreign(state)
-    resume.refuse_changes(Recipe.saved(state["recipe"]), recipe, override=override)
+    resume.check_form(state)
+    resume.check_changes(Recipe.saved(state["recipe"]), recipe, override=override)
     done = state["run"]
-    display.say(f"resuming {folder.path} after epoch {done['epoch']}, step {done['step']}")
+    display.log(f"resuming {folder.path} after epoch {done['epoch']}, step {done['step']}")
     before = state.get("processes", 1)
     if before != group.world:
-        display.say(
+        display.log(
             f"  it had {before} process(es) and goes on with {group.world}, at the same global "
             "batch: the same training, but not bit for bit"
         )

@@ -37,7 +37,7 @@ class Profiling:
         """Say where the time of the recorded steps went; keep it as profile.txt, profile.json."""
         found = summarise(read(self.written[-1])) if self.written else None
         if found is None:
-            self.display.say("profile: the run ended before a whole step was recorded")
+            self.display.log("profile: the run ended before a whole step was recorded")
             return
         row = nearest(run.history, self.epoch)
         untraced = row.seconds / len(built.train) if row else None
@@ -49,8 +49,8 @@ class Profiling:
         }
         self.folder.write_json("profile.json", {**numbers, **found.as_dict()})
         atomic.write_atomically(self.folder.path / "profile.txt", encode(text + "\n"))
-        self.display.say(text)
-        self.display.say(f"  trace: {self.written[-1]}")
+        self.display.log(text)
+        self.display.log(f"  trace: {self.written[-1]}")
 
 
 def nearest(history: Sequence[Epoch], epoch: int) -> Epoch | None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..engine import metrics
-from ..engine.loop import Epoch, Run, look
+from ..engine.loop import Epoch, Run, read_metrics
 from ..engine.step import Step
 from ..errors import CheckpointError, UsageError
 from ..optim.schedule import EveryStep, Plateau
@@ -36,10 +36,10 @@ def capture(
     """
     group = group or Group()
     if run.sums is not None:
-        look(step, run, group.sum)
+        read_metrics(step, run, group.sum)
     state: dict[str, Any] = {"epoch": run.epoch, "step": run.step, "seconds": run.seconds}
     state |= {"data_wait_seconds": run.data_wait_seconds, "eval_seconds": run.eval_seconds}
-    state["sums"] = None if run.sums is None else group.rows(run.sums.cpu())
+    state["sums"] = None if run.sums is None else group.gather(run.sums.cpu())
     state["history"] = [list(row) for row in run.history]
     return {
         "progress": [run.epoch, run.step],
@@ -91,7 +91,7 @@ def restore(
     return run
 
 
-def refuse_foreign(state: dict[str, Any]) -> None:
+def check_form(state: dict[str, Any]) -> None:
     """Raise CheckpointError if a loaded checkpoint is not of a run, or its recipe is not ours."""
     try:
         parts = [state[name] for name in ("run", "step", "schedule", "recipe", "ledger")]
@@ -119,7 +119,7 @@ def _sums(run: Run, group: Group) -> Tensor:
     rows = metrics.current(torch.atleast_2d(run.sums), run.step)
     if rows.shape[1:] != (metrics.PLACES,):
         raise ValueError(f"the running sums have the shape {tuple(rows.shape)}")
-    sums = group.row(rows).clone()
+    sums = group.own_row(rows).clone()
     sums[metrics.PER_PROCESS] *= group.world / len(rows)  # its rows may be of another world
     return sums
 
@@ -154,7 +154,7 @@ def is_over(state: dict[str, Any], recipe: Recipe) -> bool:
     return stopped or run["epoch"] >= recipe.epochs
 
 
-def refuse_changes(saved: Recipe, asked: Recipe, *, override: bool = False) -> None:
+def check_changes(saved: Recipe, asked: Recipe, *, override: bool = False) -> None:
     """Raise UsageError, with old and new, if `asked` would train something else than `saved`.
 
     With `override` it may, but for another scheduler, since no rate of one is a place in another,

@@ -15,7 +15,7 @@ from ..storage import atomic
 from ..storage.checkpoint import Checkpoints
 from ..storage.encode import encode, to_json
 from . import lock
-from .folders import FOLDERS, JSON_FILES, is_trained, own_files, recipe_of
+from .folders import FOLDERS, JSON_FILES, is_trained, own_files, read_recipe
 
 # What is said of a network that a run that goes on may leave behind: of its end, and of its best.
 OF_THE_END = ["summary.json", "report.html", "misclassified.json", "class_accuracy.json"]
@@ -36,11 +36,13 @@ class RunDir(AbstractContextManager["RunDir"]):
         self.figures, self.tensorboard = path / "figures", path / "tensorboard"
         self.checkpoints = Checkpoints(path / "checkpoints")
         self._new, self._made, self.replaces = new, made, False
-        self._lock = lock.locked(path)
+        self._lock = lock.acquire(path)
         try:
             if new:
-                lock.refuse(path, overwrite)  # again: a run may have come and gone before the lock
-                if overwrite or recipe_of(path):
+                lock.check_new(
+                    path, overwrite
+                )  # again: a run may have come and gone before the lock
+                if overwrite or read_recipe(path):
                     _refuse_links(path)
             atomic.check_writable(path)
             for folder in (path, *(path / name for name in FOLDERS)):
@@ -61,7 +63,7 @@ class RunDir(AbstractContextManager["RunDir"]):
         folders that were made for this run before. Raises OutputError, with nothing changed, if it
         is in use, holds files that are no run, or holds a run and not `overwrite`.
         """
-        lock.look(path, new=True, overwrite=overwrite)
+        lock.check_free(path, new=True, overwrite=overwrite)
         made = [*made, *lock.missing(path)]
         atomic.make_folder(path)
         return cls(path, new=True, overwrite=overwrite, made=made)
@@ -69,7 +71,7 @@ class RunDir(AbstractContextManager["RunDir"]):
     @classmethod
     def resume(cls, path: Path) -> RunDir:
         """Open the folder of a run to add to it; CheckpointError if it holds none."""
-        if not recipe_of(path):
+        if not read_recipe(path):
             raise CheckpointError(f"run ({path}): there is none. Name a run directory.")
         return cls(path, new=False)
 

@@ -25,7 +25,7 @@ from ..engine.loop import Epoch, Run
 from ..errors import CheckpointError
 from ..storage import atomic, checkpoint
 from . import resume
-from .bystander import Bystander
+from .bystander import NullRunDir
 from .ledger import Ledger
 from .rundir import RunDir
 
@@ -42,7 +42,7 @@ class Saver(AbstractContextManager["Saver"]):
 
     def __init__(
         self,
-        folder: RunDir | Bystander,
+        folder: RunDir | NullRunDir,
         capture: Callable[[Run], State],
         ledger: Ledger,
         *,
@@ -130,7 +130,7 @@ def on_host(tree: Any) -> Any:
     return tree
 
 
-def settle(folder: RunDir | Bystander, state: State, say: Callable[[str], None]) -> Epoch | None:
+def settle(folder: RunDir | NullRunDir, state: State, log: Callable[[str], None]) -> Epoch | None:
     """Before a run goes on from `state`: leave no checkpoint that is newer or of another branch,
     and return the epoch whose weights are in best.pt, if there is one.
 
@@ -140,30 +140,30 @@ def settle(folder: RunDir | Bystander, state: State, say: Callable[[str], None])
     if not isinstance(folder, RunDir):
         return None
     if not folder.checkpoints.last_is_sound:  # else `state` was read from last.pt
-        _lead_to(state, folder, say)
+        _lead_to(state, folder, log)
     path, rows = folder.checkpoints.folder / "best.pt", resume.history_of(state)
     best = _row_of(path, rows)
     if best is None and os.path.lexists(path):
-        _set_aside(path, say)
+        _set_aside(path, log)
     if state["run"]["step"] == 0 and rows and _is_better(rows[-1], best):
         folder.checkpoints.save_best(resume.best_of(state))
         best = rows[-1]
     first = max(rows, key=lambda row: row.test_accuracy, default=None)
     if first and _is_better(first, best):
         named = f"epoch {best.epoch}, or a better one to come" if best else "the best one to come"
-        say(f"  the weights of epoch {first.epoch}, the best, are gone: best.pt holds {named}")
+        log(f"  the weights of epoch {first.epoch}, the best, are gone: best.pt holds {named}")
     return best
 
 
-def _lead_to(state: State, folder: RunDir, say: Callable[[str], None]) -> None:
+def _lead_to(state: State, folder: RunDir, log: Callable[[str], None]) -> None:
     """Make `state` what the run has last, and leave what came before it."""
     last, previous = (folder.checkpoints.folder / f"{name}.pt" for name in ("last", "previous"))
     if not _leads_to(state, last):
         aside = last.with_name(f"{last.name}.abandoned")
         checkpoint.save(last, state, keep=aside)  # at no instant is there no last.pt
-        say(f"  {last.name} is of what is left behind: kept as {aside.name}")
+        log(f"  {last.name} is of what is left behind: kept as {aside.name}")
     if not _leads_to(state, previous):
-        _set_aside(previous, say)
+        _set_aside(previous, log)
 
 
 def _leads_to(state: State, path: Path) -> bool:
@@ -186,11 +186,11 @@ def _row_of(path: Path, rows: list[Epoch]) -> Epoch | None:
     return next((row for row in rows if (row.epoch, row.test_accuracy) == (epoch, score)), None)
 
 
-def _set_aside(path: Path, say: Callable[[str], None]) -> None:
+def _set_aside(path: Path, log: Callable[[str], None]) -> None:
     aside = path.with_name(f"{path.name}.abandoned")
     with atomic.reported(path):
         path.replace(aside)
-    say(f"  {path.name} is of what is left behind: kept as {aside.name}")
+    log(f"  {path.name} is of what is left behind: kept as {aside.name}")
 
 
 def _is_better(row: Epoch, best: Epoch | None) -> bool:

@@ -21,17 +21,17 @@ from .ledger import Ledger
 
 
 def measure_rates(
-    recipe: Recipe, built: Built, ledger: Ledger, *, say: Callable[[str], None]
+    recipe: Recipe, built: Built, ledger: Ledger, *, log: Callable[[str], None]
 ) -> None:
     """Measure the matrix products that the summary compares with, before training and after it;
     say when the two differ."""
     compared = {torch.float32} if recipe.target_accuracy else set()
     ledger.measure_rates(built.device, {built.step.amp or torch.float32} | compared)
     for note in ledger.notes():
-        say(note)
+        log(note)
 
 
-def reckon(
+def target_summary(
     recipe: Recipe, built: Built, history: Sequence[Epoch], ledger: Ledger, group: Group
 ) -> dict[str, float]:
     """For summary.json, to be called when training ends: the time to the target, if it was reached,

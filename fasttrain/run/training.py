@@ -19,15 +19,15 @@ from ..parallel.signals import Signals
 from ..recipe.named import faster
 from ..recipe.recipe import Recipe
 from . import resume
-from .agreement import now_and_then, stop_together
-from .bystander import Bystander
+from .agreement import every_few_steps, stop_on_signal
+from .bystander import NullRunDir
 from .contention import Contention
 from .find_lr import range_test
 from .ledger import Ledger, summarise
 from .profiling import Profiling
 from .rundir import RunDir
 from .saving import Saver, settle
-from .summary import measure_rates, reckon
+from .summary import measure_rates, target_summary
 from .tensorboard import scalars
 
 
@@ -37,7 +37,7 @@ class Training:
     def __init__(
         self,
         recipe: Recipe,
-        folder: RunDir | Bystander,
+        folder: RunDir | NullRunDir,
         display: Display,
         signals: Signals,
         ledger: Ledger,
@@ -56,10 +56,10 @@ class Training:
         """Load the data, build the parts, find the rate, go on from `state`; write nothing yet."""
         recipe = self.recipe
         with self.ledger.part("data"), self.group.first_on_node():
-            self.halves = splits(recipe, say=self.display.say, bar=self.display.bar)
+            self.halves = splits(recipe, log=self.display.log, bar=self.display.bar)
         built = self.built = build(recipe, *self.halves, self.group)
         self._introduce()
-        measure_rates(recipe, built, self.ledger, say=self.display.say)
+        measure_rates(recipe, built, self.ledger, log=self.display.log)
         over = state is not None and resume.is_over(state, recipe)
         self.changed = state is not None and not over and state["recipe"] != recipe.as_dict()
         # DDP lays its buckets anew after its first backward and then sums in another order: that
@@ -78,7 +78,7 @@ class Training:
                 self.schedule.aim(float(recipe.lr))
             self.schedule.seek(self.position.epoch * len(built.train) + self.position.step)
             self.ledger.load_state_dict(state["ledger"])
-            self.best = settle(self.folder, state, self.display.say)
+            self.best = settle(self.folder, state, self.display.log)
         built.train.seek(self.position.epoch + 1, self.position.step)
 
     def run(self) -> None:
@@ -103,10 +103,10 @@ class Training:
             saver.check(self.position)
             if self.changed:  # or, killed now, its checkpoint would not be of its recipe
                 saver.now(self.position)
-            stop = stop_together(self.group, self.signals)
+            stop = stop_on_signal(self.group, self.signals)
             images = self.halves[0].images[: plan.batch_size]
-            slowed = Contention(built.step, images, ledger=self.ledger, say=self.display.say)
-            together = partial(now_and_then, self.group, built.device)
+            slowed = Contention(built.step, images, ledger=self.ledger, log=self.display.log)
+            together = partial(every_few_steps, self.group, built.device)
             on_step: list[Hook] = [shown.step, together(saver.step, stop)]
             if self.profiling:
                 on_step.insert(0, stack.enter_context(self.profiling.record(built, self.position)))
@@ -122,15 +122,17 @@ class Training:
                     on_epoch=[saver.epoch, shown.epoch, write, stop, slowed.epoch],
                     until=self._enough,
                     total=self.group.sum,
-                    align=self.group.align,
+                    sync_buffers=self.group.sync_buffers,
                 )
             except Stopped:
                 saver.now(self.position)
-                self.group.highest(0)  # none leaves before rank 0 has saved
+                self.group.max(0)  # none leaves before rank 0 has saved
                 raise
         self.best = saver.best
-        measure_rates(self.recipe, built, self.ledger, say=self.display.say)
-        self.reckoning = reckon(self.recipe, built, self.position.history, self.ledger, self.group)
+        measure_rates(self.recipe, built, self.ledger, log=self.display.log)
+        self.reckoning = target_summary(
+            self.recipe, built, self.position.history, self.ledger, self.group
+        )
 
     def sum_up(self, *, finished: bool = False) -> dict[str, Any]:
         """Write and return summary.json; once the report is drawn, again as that of a finished
@@ -156,7 +158,7 @@ class Training:
         self.folder.write_json("summary.json", summary)
         return summary
 
-    def tell_profile(self) -> None:
+    def report_profile(self) -> None:
         """Say and keep where the time of the recorded steps went, if they were to be recorded."""
         if self.profiling:
             self.profiling.tell(self.built, self.position)
@@ -171,22 +173,22 @@ class Training:
             self.ledger,
             every=self.recipe.save_every,
             best=self.best,
-            agree=lambda due: bool(self.group.highest(due and self.group.first)),
+            agree=lambda due: bool(self.group.max(due and self.group.first)),
         )
 
     def _enough(self, run: Run) -> bool:
         """Whether the target or the time limit has been reached, at the end of an epoch."""
         enough = resume.enough(self.recipe, run.history, self.ledger.total)
-        return run.step == 0 and bool(self.group.highest(enough))  # clocks differ
+        return run.step == 0 and bool(self.group.max(enough))  # clocks differ
 
     def _introduce(self) -> None:
         train, test = self.halves
-        self.display.say(
+        self.display.log(
             f"{self.folder.path}: {len(train.labels):,} training and {len(test.labels):,} test "
             f"images of {self.recipe.dataset} on {self.built.device}"
         )
         for name, choice in self.built.choices.items():
-            self.display.say(f"  {name} {choice.value} ({choice.why})")
+            self.display.log(f"  {name} {choice.value} ({choice.why})")
 
     def _warm_up(self) -> None:
         """Compile before the clock of the first epoch starts, leaving no trace in the weights."""

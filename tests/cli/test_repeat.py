@@ -162,7 +162,7 @@ def test_a_foreign_file_in_a_later_seeds_folder_is_said_before_the_first_trains(
 
 
 def test_a_series_in_use_names_the_holder(half, capsys):
-    held = lock.locked(half)
+    held = lock.acquire(half)
     for words in (["--resume"], [*WORDS, "--runs=3", "--out", "runs/ser"]):
         assert cli.main(words) == 6
         assert f"is in use by pid {os.getpid()}" in one_line(capsys.readouterr().err)
@@ -188,7 +188,7 @@ def test_a_series_that_is_replaced_loses_its_runs_once_the_new_one_begins(half, 
     assert len(folders.series_of(half)["runs"]) == 1
     assert cli.main(words) == 0
     assert [row["seed"] for row in folders.series_of(half)["runs"]] == [6, 7]
-    assert not folders.recipe_of(half / "seed-5")
+    assert not folders.read_recipe(half / "seed-5")
 
 
 @pytest.mark.parametrize("words", [["--batch-size=49"], ["--optimizer=apex"], ["--lr=1000"]])

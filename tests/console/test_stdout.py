@@ -15,7 +15,7 @@ from tiny_runs import SMALL, end, small
 
 import fasttrain
 from fasttrain.cli import main as cli
-from fasttrain.console.stdout import Lasting, tell
+from fasttrain.console.stdout import BrokenPipeSafe, print_error
 from fasttrain.errors import Stopped
 from fasttrain.storage.encode import for_shell
 from tests.run.test_train import Interrupting
@@ -37,10 +37,10 @@ def test_a_run_goes_on_whatever_its_output_can_express(name, encoding, tmp_path,
     said = sys.stdout.buffer.getvalue().decode(encoding)
     assert name.encode(encoding, "backslashreplace").decode(encoding) in said
     assert cli.main([*WORDS, "--out", name]) == 6
-    told = sys.stderr.buffer.getvalue().decode(encoding)
-    assert told.startswith("fasttrain: error: ")
-    assert told.count("\n") == 1
-    assert "already holds a run" in told
+    reported = sys.stderr.buffer.getvalue().decode(encoding)
+    assert reported.startswith("fasttrain: error: ")
+    assert reported.count("\n") == 1
+    assert "already holds a run" in reported
     found = json.loads((tmp_path / name / "environment.json").read_text(encoding="utf-8"))
     assert shlex.split(found["command"])[-2:] == ["--out", name]
 
@@ -50,14 +50,14 @@ def test_the_strict_stream_itself_raises():
     strict = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
     with pytest.raises(UnicodeEncodeError):
         strict.write("прогон")
-    Lasting(strict).write("прогон\n")
+    BrokenPipeSafe(strict).write("прогон\n")
     assert strict.buffer.getvalue() == b"\\u043f\\u0440\\u043e\\u0433\\u043e\\u043d\n"
 
 
 def test_a_line_on_a_stderr_of_any_encoding_is_not_lost(monkeypatch):
     made = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
     monkeypatch.setattr(sys, "stderr", made)
-    tell("fasttrain: error: läufe")
+    print_error("fasttrain: error: läufe")
     assert made.buffer.getvalue() == b"fasttrain: error: l\\xe4ufe\n"
 
 

@@ -112,10 +112,10 @@ def test_arrays_that_were_given_out_outlive_a_cache_made_anew(folder):
 
 def test_the_folder_is_private_and_leftovers_of_killed_processes_go(tmp_path):
     inner = tmp_path / "a" / "b"
-    with cache.alone(inner, pytest.fail):
+    with cache.exclusive(inner, pytest.fail):
         (inner / ".fetch-x").mkdir()
         (inner / ".fetch-x" / "half").write_bytes(b"x")
-    with cache.alone(inner, pytest.fail):
+    with cache.exclusive(inner, pytest.fail):
         assert [path.name for path in inner.iterdir()] == [".lock"]
     if os.name == "posix":
         assert stat.S_IMODE(inner.stat().st_mode) == 0o700
@@ -133,7 +133,7 @@ def test_who_has_to_wait_is_told_and_goes_on(tmp_path):
     other.start()
     held.wait()
     began = time.perf_counter()
-    with cache.alone(tmp_path, said.append):
+    with cache.exclusive(tmp_path, said.append):
         assert 1.0 < time.perf_counter() - began < 10
     other.join()
     assert said == ["waiting for another process that fetches CIFAR-10"]
@@ -144,21 +144,27 @@ def test_waiting_ends(tmp_path, monkeypatch):
     with (
         FileLock(tmp_path / ".lock"),
         pytest.raises(DataError, match=r"another process has held its lock for 0.2 s"),
-        cache.alone(tmp_path, lambda line: None),
+        cache.exclusive(tmp_path, lambda line: None),
     ):
         pytest.fail("two are alone")
 
 
 def test_a_full_disk_is_an_output_error_and_another_a_data_error(tmp_path):
     for number, kind in ((errno.ENOSPC, OutputError), (errno.EIO, DataError)):
-        with pytest.raises(kind, match="--data-dir") as caught, cache.alone(tmp_path, pytest.fail):
+        with (
+            pytest.raises(kind, match="--data-dir") as caught,
+            cache.exclusive(tmp_path, pytest.fail),
+        ):
             raise OSError(number, os.strerror(number))
         assert os.strerror(number) in str(caught.value)
-        with cache.alone(tmp_path, pytest.fail):  # the lock is free again
+        with cache.exclusive(tmp_path, pytest.fail):  # the lock is free again
             pass
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(DataError, match="cache"), cache.alone(tmp_path / "file" / "x", pytest.fail):
+    with (
+        pytest.raises(DataError, match="cache"),
+        cache.exclusive(tmp_path / "file" / "x", pytest.fail),
+    ):
         pytest.fail("there is no such folder")

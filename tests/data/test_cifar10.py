@@ -48,8 +48,8 @@ def fetches(folder):
 
 def test_it_is_fetched_once_and_then_comes_from_the_cache(tiny):
     said = []
-    expect(cifar10.load(folder=tiny / "cache", say=said.append))
-    expect(cifar10.load(folder=tiny / "cache", say=said.append))
+    expect(cifar10.load(folder=tiny / "cache", log=said.append))
+    expect(cifar10.load(folder=tiny / "cache", log=said.append))
     assert fetches(tiny) == 1
     assert said == [f"CIFAR-10 is in {tiny / 'cache'}"]
 
@@ -86,7 +86,7 @@ def test_a_damaged_cache_is_made_anew_and_says_so(tiny, name):
     data[-1] ^= 1
     path.write_bytes(data)
     said = []
-    expect(cifar10.load(folder=tiny / "cache", say=said.append))
+    expect(cifar10.load(folder=tiny / "cache", log=said.append))
     assert "damaged" in said[0]
     assert fetches(tiny) == 2
 

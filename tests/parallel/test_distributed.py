@@ -205,12 +205,12 @@ def dead_is_named(ended, kind, *, dead):
     """The survivors have exit code 9, and one process names the dead one; what hangs does it."""
     survivors = [each for rank, each in enumerate(ended) if rank != dead]
     assert statuses(survivors) == [9] * len(survivors), ended
-    tellers = ended if kind == "hang" else survivors
+    reporters = ended if kind == "hang" else survivors
     if dead == 0 and kind != "hang":  # it held the store through which they speak
         assert any("rank 0" in each.err for each in survivors), ended
     else:
         # Where rank 0 holds the store, torch itself may say, at length, that it has gone.
-        lines = re.findall("^fasttrain: .*", "".join(each.err for each in tellers), re.MULTILINE)
+        lines = re.findall("^fasttrain: .*", "".join(each.err for each in reporters), re.MULTILINE)
         assert len(lines) == 1, lines
         words = "died|does not answer|ended with|hangs"
         assert re.search(rf"error: rank {dead} .*({words})", lines[0])
@@ -281,7 +281,7 @@ def test_a_start_is_not_taken_for_an_earlier_one_whose_keys_are_still_there():
     names = []
     for _ in range(3):  # as torchrun restarts its processes, in any order
         found = in_threads(
-            [partial(rendezvous.call_the_roll, store, rank, 3) for rank in (2, 0, 1)]
+            [partial(rendezvous.agree_on_start, store, rank, 3) for rank in (2, 0, 1)]
         )
         assert len(set(found)) == 1
         names += found[:1]
@@ -398,7 +398,7 @@ def test_a_process_alone_is_a_group_of_one_without_cost():
         assert (group.rank, group.world, group.first) == (0, 1, True)
         tensor = torch.arange(3.0)
         assert group.sum(tensor) is tensor
-        assert group.rows(tensor) is tensor
-        assert torch.equal(group.row(tensor), tensor)
-        assert group.highest(7) == 7
+        assert group.gather(tensor) is tensor
+        assert torch.equal(group.own_row(tensor), tensor)
+        assert group.max(7) == 7
         assert not torch.distributed.is_initialized()

@@ -22,7 +22,7 @@ def test_without_torchrun_a_process_is_alone():
 
 def test_under_torchrun_it_knows_its_place():
     here = launch.place(SET)
-    assert (here.rank, here.world, here.node, here.meeting) == (3, 4, 2, "there:29500")
+    assert (here.rank, here.world, here.node, here.address) == (3, 4, 2, "there:29500")
 
 
 @pytest.mark.parametrize("name", SET)

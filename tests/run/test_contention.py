@@ -44,7 +44,7 @@ def clocks(monkeypatch):
 
 
 def watch(said):
-    return Contention(tiny_step(), IMAGES, ledger=Ledger(0.0), say=said.append)
+    return Contention(tiny_step(), IMAGES, ledger=Ledger(0.0), log=said.append)
 
 
 @pytest.mark.parametrize(
@@ -147,14 +147,14 @@ def test_the_doctor_finds_the_number_of_threads_whatever_that_of_cores(
         far = max(torch.get_num_threads(), best) / min(torch.get_num_threads(), best)
         return probe.Rate(1000 / far, 3, 1000 / far, 1000 / far)
 
-    halves, say = doctor.images(), []
+    halves, log = doctor.images(), []
     recipe = Recipe(device="cpu", loader="resident", batch_size=2, amp="off", compile="off")
     of = measure.subject(recipe, torch.device("cpu"), halves, seconds=0.1)
     monkeypatch.setattr(measure, "step_rate", rate)
     monkeypatch.setattr(measure, "_cores", lambda: cores)
     monkeypatch.setattr(measure, "_precisions", lambda device: ("off",))
     with threads(used):
-        found = measure.measure(of, seconds=0.1, say=say.append)
+        found = measure.measure(of, seconds=0.1, log=log.append)
     advice = [line for line in verdict(found).splitlines() if "wrong number of threads" in line]
     if best == used:
         assert not advice

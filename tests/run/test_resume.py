@@ -90,10 +90,10 @@ FOREIGN = {
 @pytest.mark.parametrize("name", FOREIGN)
 def test_a_checkpoint_that_no_run_wrote_is_refused(name):
     *_, state = captured()
-    resume.refuse_foreign(state)  # the control
+    resume.check_form(state)  # the control
     FOREIGN[name](state)
     with pytest.raises(CheckpointError, match="not one that a run goes on from") as caught:
-        resume.refuse_foreign(state)
+        resume.check_form(state)
     assert "\n" not in str(caught.value)
 
 

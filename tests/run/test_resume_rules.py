@@ -109,8 +109,8 @@ def test_a_run_killed_while_it_looks_back_is_finished_by_resuming(
     summary = json.loads((path / "summary.json").read_text())
     (path / "summary.json").write_text(json.dumps({**summary, "finished": False}))
     looks = []
-    real = commands.look_at
-    monkeypatch.setattr(commands, "look_at", lambda *a, **o: (looks.append(a), real(*a, **o)))
+    real = commands.explain_run
+    monkeypatch.setattr(commands, "explain_run", lambda *a, **o: (looks.append(a), real(*a, **o)))
     train(path)
     train(path)
     assert len(looks) == 1, "and only once"

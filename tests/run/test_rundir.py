@@ -131,7 +131,7 @@ def test_what_a_crash_right_after_the_start_left_is_no_obstacle(tmp_path):
 
 
 def test_a_run_that_came_and_went_before_the_lock_is_seen(tmp_path, monkeypatch):
-    took_the_lock = lock.locked
+    took_the_lock = lock.acquire
 
     def slowly(path):
         monkeypatch.undo()

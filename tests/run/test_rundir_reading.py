@@ -9,7 +9,7 @@ from datetime import datetime
 import pytest
 
 from fasttrain.errors import CheckpointError
-from fasttrain.run.lock import fresh, newest, read_epochs
+from fasttrain.run.lock import new_folder, newest, read_epochs
 from fasttrain.run.rundir import RunDir
 from tests.run.test_rundir import a_run, row, snapshot
 
@@ -70,7 +70,7 @@ def test_the_newest_unfinished_run_is_the_one_started_last(tmp_path):
 
 def test_runs_without_a_name_are_named_after_recipe_and_start_and_never_share_a_folder(tmp_path):
     when = datetime(2026, 11, 23, 21, 5, 0)
-    found = [fresh(tmp_path / "runs", "resnet18", when) for _ in range(3)]
+    found = [new_folder(tmp_path / "runs", "resnet18", when) for _ in range(3)]
     name = "resnet18-20261123-210500"
     assert [path.name for path in found] == [name, f"{name}-2", f"{name}-3"]
     assert all(path.is_dir() for path in found)

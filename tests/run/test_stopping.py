@@ -146,8 +146,10 @@ def test_standard_output_that_is_closed_does_not_end_training(tmp_path, ends):
         child.reached()
     ended = child.ended()
     assert ended.status == 0
-    told = "fasttrain: standard output (Broken pipe): gone; all goes on, see the run directory.\n"
-    assert ended.err == told
+    reported = (
+        "fasttrain: standard output (Broken pipe): gone; all goes on, see the run directory.\n"
+    )
+    assert ended.err == reported
     assert same(end(tmp_path / "a"), ends())
 
 

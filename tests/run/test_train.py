@@ -11,7 +11,7 @@ import torch
 import fasttrain
 from fasttrain.cli import main as cli
 from fasttrain.console.console import Display
-from fasttrain.console.progress import Follower
+from fasttrain.console.progress import ProgressLines
 from fasttrain.errors import Stopped, UsageError
 from fasttrain.recipe.recipe import Recipe
 from fasttrain.run import lock
@@ -40,7 +40,7 @@ class Interrupting(Display):
         self.at, self.number, self.seen = at, number, 0
 
     def follow(self, plan):
-        follower = Follower(self.say, plan)
+        follower = ProgressLines(self.log, plan)
         step = follower.step
 
         def counted(run):
@@ -180,7 +180,7 @@ def test_with_override_it_may(whole, tmp_path):
 
 def test_one_command_line_serves_launch_and_relaunch(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert lock.run_to_continue(None, None) is None
+    assert lock.run_to_resume(None, None) is None
     words = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
     launch = [*words, "--epochs=1", "--resume", "--out", "a"]
     assert cli.main(launch) == 0
