@@ -115,12 +115,9 @@ def drawn(draws: Draws, images: int, reflect: bool, epoch: int) -> Draw:
 def batches(
     loader: Iterable[Any], step: Any, where: str, *, begun: bool = False
 ) -> Iterator[Batch]:
-    """The batches of an epoch of `loader`, the first one checked against what `step` trains.
-
-    Only shapes, dtypes and devices are looked at, and values that lie on the host. UsageError for
-    what is no batch; DataError, naming `where`, for an epoch of no images, unless one that has
-    `begun` before ends here.
-    """
+    """The batches of an epoch of `loader`, the first one checked against what `step` trains: shapes,
+    dtypes, devices, and values on the host. UsageError for what is no batch; DataError, naming
+    `where`, for an epoch of no images, unless one that has `begun` before ends here."""
     try:
         given = iter(loader)
     except TypeError:
