@@ -115,7 +115,7 @@ def drawn(draws: Draws, images: int, reflect: bool, epoch: int) -> Draw:
 def batches(
     loader: Iterable[Any], step: Any, where: str, *, begun: bool = False
 ) -> Iterator[Batch]:
-    """The batches of an epoch of `loader`, the first one checked against what `step` trains: shapes,
+    """The batches of an epoch of `loader`, the first one checked against what `step` takes: shapes,
     dtypes, devices, and values on the host. UsageError for what is no batch; DataError, naming
     `where`, for an epoch of no images, unless one that has `begun` before ends here."""
     try:
