@@ -98,7 +98,9 @@ def drawn(draws: Draws, images: int, reflect: bool, epoch: int) -> Draw:
     expected["hole"] = ("iu", (*rows, 2))
     for (name, (kinds, shape)), given in zip(expected.items(), draw, strict=True):
         array = np.asarray(given)
-        if array is not given or array.dtype.kind not in kinds or array.shape != shape or not rows:
+        enough = rows and len(array.shape) == len(shape) and array.shape[0] >= rows[0]
+        fits = enough and array.shape[1:] == shape[1:]  # an epoch is as long as its order
+        if array is not given or array.dtype.kind not in kinds or not fits:
             why = f"must be {'bool' if kinds == 'b' else 'whole numbers'} {shape}"
             raise _refused(f"draws, {name} of epoch {epoch}", array, f"{why}. See draws.Draw")
     if draw.order.min(initial=0) < 0 or draw.order.max(initial=-1) >= images:
@@ -113,12 +115,9 @@ def drawn(draws: Draws, images: int, reflect: bool, epoch: int) -> Draw:
 def batches(
     loader: Iterable[Any], step: Any, where: str, *, begun: bool = False
 ) -> Iterator[Batch]:
-    """The batches of an epoch of `loader`, the first one checked against what `step` trains.
-
-    Only shapes, dtypes and devices are looked at, and values that lie on the host. UsageError for
-    what is no batch; DataError, naming `where`, for an epoch of no images, unless one that has
-    `begun` before ends here.
-    """
+    """The batches of an epoch of `loader`, the first one checked against what `step` takes: shapes,
+    dtypes, devices, and values on the host. UsageError for what is no batch; DataError, naming
+    `where`, for an epoch of no images, unless one that has `begun` before ends here."""
     try:
         given = iter(loader)
     except TypeError:
