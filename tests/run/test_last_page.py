@@ -104,8 +104,8 @@ def test_no_fault_of_the_report_makes_a_failed_training(name, tmp_path, monkeypa
 
 @pytest.mark.usefixtures("tiny_with_report")
 def test_python_is_warned_where_it_shows_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "draw_all", broken(ValueError("no such backend")))
-    with pytest.warns(UserWarning, match=r"ValueError: no such backend .* fasttrain explain"):
+    monkeypatch.setattr(html, "write", broken(ValueError("too deep.")))
+    with pytest.warns(UserWarning, match=r"ValueError: too deep\. .* fasttrain report"):
         rows = fasttrain.train(tiny_runs.small(epochs=1), out=tmp_path / "a")
     assert len(rows) == 1
 
