@@ -347,7 +347,7 @@ def test_a_sigterm_to_torchrun_itself_saves_and_the_run_goes_on_bitwise(whole, t
     there = tmp_path / "there"
     started = torchrun(
         tmp_path,
-        "from fasttrain import watch",
+        "from fasttrain.parallel import watch",
         "watch.STILL = 60",
         f"ranks.FAULTS['tell'] = lambda: (open({str(there)!r}, 'w').close(), time.sleep(2))",
         "ranks.plant('tell@step:6')",

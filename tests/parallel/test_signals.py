@@ -56,7 +56,7 @@ def test_what_is_unwound_by_a_signal_warns_of_nothing_and_warnings_come_back():
 
 SWALLOWED = """
 import os, signal, time
-from fasttrain import signals
+from fasttrain.parallel import signals
 signals.UNWOUND_SECONDS = 0.2
 with signals.Signals():
     try:

@@ -111,7 +111,7 @@ def test_a_read_only_folder_is_exit_6_before_data_or_device_are_touched(runs, tm
 
 IN_USE = """
 import sys
-from fasttrain import cli
+from fasttrain.cli import main as cli
 status = cli.main(sys.argv[1:])
 print(status, "torch" in sys.modules)
 """

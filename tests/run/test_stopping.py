@@ -100,7 +100,7 @@ def test_what_nohup_ignores_stays_ignored(tmp_path):
 IGNORING = """
 import os, signal
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
-from fasttrain import signals
+from fasttrain.parallel import signals
 signals.end_at_once()
 with signals.Signals() as here:
     os.kill(os.getpid(), signal.SIGHUP)

@@ -103,14 +103,14 @@ def test_the_file_reaches_the_disk_before_its_name_and_then_the_folder(tmp_path,
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from fasttrain import files
+from fasttrain.storage import atomic
 from fasttrain.errors import OutputError
 path, new = Path(sys.argv[1]), b"x" * 4000
 for limit in range(0, 4400, 200):
     path.write_bytes(b"old")
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
-        files.write_atomically(path, new)
+        atomic.write_atomically(path, new)
         said = "written"
     except OutputError as error:
         said = str(error)
