@@ -10,12 +10,14 @@ import hashlib
 import math
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 from filelock import FileLock, Timeout
 
 from ..errors import DataError, OutputError
@@ -33,6 +35,29 @@ HEADER = 128  # bytes that np.save puts before such arrays
 SCRATCH = ".fetch-"  # how the names of the folders of unfinished fetches begin
 WAIT_SECONDS = 2400  # more than a fetch may take in all
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def default_folder(name: str) -> Path:
+    """Return the folder of data set `name` in the user's caches; DataError if there is no home.
+
+    A folder that release 0.1 filled stays in use: on Windows and macOS it chose another place.
+    """
+    try:
+        earlier = _earlier_folder() / name
+        if earlier.is_dir():
+            return earlier
+        return platformdirs.user_cache_path("fasttrain", appauthor=False) / name
+    except RuntimeError as error:
+        raise DataError(
+            f"cache ({name}): no home folder ({error}). Set HOME, or name the data with --data-dir."
+        ) from None
+
+
+def _earlier_folder() -> Path:
+    if sys.platform == "darwin":  # platformdirs also obeys XDG_CACHE_HOME there
+        return Path.home() / "Library" / "Caches" / "fasttrain"
+    # On Windows without the last part, `Cache`, that platformdirs adds; elsewhere the same.
+    return platformdirs.user_cache_path("fasttrain", appauthor=False, opinion=False)
 
 
 def read(folder: Path, digests: Mapping[str, str]) -> tuple[Split, Split] | None:

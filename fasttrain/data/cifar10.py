@@ -6,8 +6,6 @@ second; a damaged cache is set right, a damaged source is refused.
 
 from __future__ import annotations
 
-import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -67,17 +65,8 @@ def load(
 
 
 def where() -> Path:
-    """The cache folder: the platform's usual place for a user's caches."""
-    home = Path(os.path.expanduser("~"))
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    if not base.is_absolute():  # XDG says that such a value is to be ignored
-        base = home / ".cache"
-    return base / "fasttrain" / "cifar10"
+    """Return the default cache folder of CIFAR-10."""
+    return cache.default_folder("cifar10")
 
 
 def describe(

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from ..errors import DataError, EnvironmentProblem
+from ..errors import DataError
 from . import Split, archive
 
 BATCH = 10_000  # records of a batch
@@ -106,12 +107,6 @@ def _labels(data: bytes, name: str) -> list[Any]:
 
 
 def _pixels(data: bytes, name: str) -> np.ndarray:
-    try:
-        from PIL import Image
-    except ImportError:
-        raise EnvironmentProblem(
-            "Pillow: not installed, and the npm package's PNGs need it. Run pip install pillow."
-        ) from None
     try:
         with Image.open(BytesIO(data), formats=["PNG"]) as image:
             if image.size != (1024, BATCH) or image.mode != "RGB":  # before anything is decoded
