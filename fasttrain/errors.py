@@ -5,12 +5,22 @@ The command line turns any of these into one line on stderr; a traceback is kept
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 def shown(value: object, most: int = 40) -> str:
     """A value as a line can hold it: what a terminal would obey escaped, what is long cut."""
     text = str(value) if str(value).isprintable() else repr(value)
     text = text if text.isprintable() else " ".join(text.split())
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def nearest(word: object, known: Iterable[str]) -> str:
+    """Return `Did you mean NAME?` for what `known` has most like `word`, else `See --help.`"""
+    names = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(str(word)[:100].lower(), names, n=1)
+    return f"Did you mean {names[near[0]]}?" if near else "See --help."
 
 
 class FasttrainError(Exception):

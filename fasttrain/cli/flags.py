@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..errors import UsageError, shown
-from ..recipe.fields import words
+from ..errors import UsageError, nearest, shown
+from ..recipe.fields import not_one_of, words
 from ..recipe.recipe import FIELDS, Scalar, flag, make, parse
 from . import values
 
@@ -45,10 +44,7 @@ def read(arguments: list[str]) -> tuple[str, argparse.Namespace, dict[str, Scala
     if arguments and arguments[0] in COMMANDS:
         name, arguments = arguments[0], arguments[1:]
     elif arguments and not arguments[0].startswith("-"):
-        raise UsageError(
-            f"command ({shown(repr(arguments[0]))}): must be one of {', '.join(COMMANDS)}. "
-            "See --help."
-        )
+        raise not_one_of("command", arguments[0], COMMANDS)
     options, unknown = parser(name).parse_known_args(arguments)
     if unknown:
         _refuse(unknown[0], name)
@@ -155,7 +151,8 @@ def _add_run_arguments(made: Parser, name: str) -> None:
         )
         made.add_argument(
             "--sample",
-            choices=("confident", "random"),
+            type=values.sample,
+            metavar="{confident,random}",
             default="confident",
             help="which mistakes are shown (default: confident: the most confident ones first)",
         )
@@ -195,6 +192,5 @@ def _metavar(field: Any) -> str:
 
 def _refuse(word: str, name: str) -> NoReturn:
     known = [option for action in parser(name)._actions for option in action.option_strings]
-    near = difflib.get_close_matches(word.split("=")[0], known, n=1)
-    hint = f"Did you mean {near[0]}?" if near else "See --help."
+    hint = nearest(word.split("=")[0], known)
     raise UsageError(f"argument ({shown(repr(word))}): not known to fasttrain {name}. {hint}")

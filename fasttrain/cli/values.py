@@ -9,8 +9,10 @@ import os
 from pathlib import Path
 
 from ..errors import UsageError, shown
+from ..recipe.fields import not_one_of
 
 LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes, as file systems have it
+SAMPLES = ("confident", "random")
 
 
 def path(given: str | os.PathLike[str]) -> Path:
@@ -47,6 +49,13 @@ def index(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
         raise _refused("--image", text, "from 0")
     return int(text)
+
+
+def sample(text: str) -> str:
+    """Which mistakes `explain` shows."""
+    if text not in SAMPLES:
+        raise not_one_of("--sample", text, SAMPLES)
+    return text
 
 
 def _is_printable(text: str) -> bool:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from collections.abc import Collection
 from typing import Any
 
-from ..errors import UsageError, shown
+from ..errors import UsageError, nearest, shown
 
 Scalar = bool | int | float | str | None
 
@@ -69,7 +70,7 @@ def check(field: dataclasses.Field[Any], value: object) -> None:
         return
     if "choices" in facts:
         if not isinstance(value, str) or value not in facts["choices"]:
-            raise invalid(field.name, value, f"must be one of {', '.join(facts['choices'])}")
+            raise not_one_of(flag(field.name), value, facts["choices"])
     elif "low" in facts:
         if isinstance(value, str) and value in facts["also"]:
             return
@@ -97,6 +98,12 @@ def bounds(field: dataclasses.Field[Any]) -> str:
     kind = "a whole number" if isinstance(facts["low"], int) else "a finite number"
     others = "".join(f", or {word}" for word in words(field))
     return f"must be {kind} from {facts['low']:g} to {facts['high']:.10g}{others}"
+
+
+def not_one_of(name: str, value: object, choices: Collection[str]) -> UsageError:
+    """Return the error for a value of `name` that is none of `choices`; it names the nearest."""
+    why = f"must be one of {', '.join(choices)}. {nearest(value, choices)}"
+    return UsageError(f"{name} ({shown(value)}): {why}")
 
 
 def invalid(name: str, value: object, why: str) -> UsageError:
