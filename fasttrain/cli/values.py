@@ -1,6 +1,6 @@
-"""What may be given where it is no field of a Recipe: paths, also from Python, and counts.
+"""Checks of the arguments that are not fields of Recipe: paths, counts and names.
 
-Whatever is refused here is refused in a line, before anything is imported or opened.
+A bad one is refused in one line, before torch is imported or a file is opened.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from pathlib import Path
 from ..errors import UsageError, shown
 from ..recipe.fields import not_one_of
 
-LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes, as file systems have it
+LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes, the limits of usual file systems
 SAMPLES = ("confident", "random")
 
 
 def path(given: str | os.PathLike[str]) -> Path:
-    """A path whose names a file system can have."""
+    """Return `given`, text or a path, as a Path; UsageError if no file system could hold it."""
     text = os.fspath(given) if isinstance(given, os.PathLike) else given
     if not isinstance(text, str):
         raise UsageError(f"path ({shown(repr(given))}): must be a str or a path. Give one.")
@@ -33,36 +33,36 @@ def path(given: str | os.PathLike[str]) -> Path:
 
 
 def some_path(given: str | os.PathLike[str] | None) -> Path | None:
-    """The same, or None."""
+    """Return the path, or None if none is given."""
     return None if given is None else path(given)
 
 
 def runs(text: str) -> int:
-    """How many runs: 1 to 9999."""
+    """Parse a number of runs: 1 to 9999."""
     if not (text.isascii() and text.isdecimal() and len(text) < 5 and int(text)):
         raise _refused("--runs", text, "from 1 to 9999")
     return int(text)
 
 
 def index(text: str) -> int:
-    """Of an image: 0 or more."""
+    """Parse the index of an image: 0 or more."""
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
         raise _refused("--image", text, "from 0")
     return int(text)
 
 
 def sample(text: str) -> str:
-    """Which mistakes `explain` shows."""
+    """Check which mistakes `explain` is to show."""
     if text not in SAMPLES:
         raise not_one_of("--sample", text, SAMPLES)
     return text
 
 
 def _is_printable(text: str) -> bool:
-    """Also of letters that this process's locale cannot decode: then they are surrogates."""
+    """Return whether text is printable; undecoded bytes may be in it as surrogates."""
     try:
         return _bytes(text).decode("utf-8", "replace").isprintable()
-    except UnicodeEncodeError:  # half a letter, which no file system has
+    except UnicodeEncodeError:  # a lone surrogate that stands for no byte
         return False
 
 
