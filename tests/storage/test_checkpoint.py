@@ -130,7 +130,7 @@ def test_a_damaged_last_is_kept_aside_and_never_pushes_out_the_good_previous(loo
         found, notes = checkpoints.latest()
         assert same(found, {**state(1), "format": 1})
         assert len(notes) == 1
-        assert re.search(r"last\.pt\): damaged: its SHA-256 .* Taking previous\.pt", notes[0])
+        assert re.search(r"last\.pt\): damaged: its SHA-256 .* Using previous\.pt", notes[0])
         assert sorted(os.listdir(tmp_path)) == ["last.pt", "previous.pt"], "reading changes nothing"
     checkpoints.save_last(state(3))
     assert same(load(tmp_path / "last.pt"), {**state(3), "format": 1})
