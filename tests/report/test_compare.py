@@ -41,7 +41,7 @@ def test_the_table_holds_what_came_out(runs):
         f"{100 * s['final_test_accuracy']:.2f} %" for s in found
     ]
     assert shown["in epoch"] == [str(s["best_epoch"]) for s in found]
-    assert shown["seconds in all"] == [f"{s['total_seconds']:.1f}" for s in found]
+    assert shown["total seconds"] == [f"{s['total_seconds']:.1f}" for s in found]
     assert shown["images/s"] == [f"{s['images_per_second']:,.0f}" for s in found]
 
 

@@ -314,7 +314,7 @@ def test_a_torn_last_line_is_left_out_with_a_note_and_left_alone(tmp_path):
     path.write_bytes(torn := path.read_bytes()[:-40])
     run = read(folder)
     assert [row.epoch for row in run.rows] == list(range(1, 9))
-    assert run.notes == ["metrics.jsonl is torn in line 9: up to epoch 8 was read."]
+    assert run.notes == ["metrics.jsonl is damaged in line 9: up to epoch 8 was read."]
     assert path.read_bytes() == torn
 
 

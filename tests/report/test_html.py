@@ -256,7 +256,7 @@ def test_an_unfinished_run_shows_what_there_is_and_says_so(tmp_path):
     path.write_bytes(torn := path.read_bytes()[:-30])
     page = rewritten(folder)
     assert "not finished: this is what there is after 16 of 50 epochs" in page.text
-    assert "metrics.jsonl is torn in line 17: up to epoch 16 was read." in page.text
+    assert "metrics.jsonl is damaged in line 17: up to epoch 16 was read." in page.text
     assert "92.53" not in page.text
     assert [a["id"] for a, _ in page.all("section")] == ["curves", "rate", "details"]
     assert path.read_bytes() == torn
@@ -360,7 +360,7 @@ def test_a_run_without_a_finite_test_accuracy_does_not_say_that_no_epoch_ended(t
     folder = write_run(tmp_path / "run", epochs=2)
     lines = [json.dumps(row | {"test_accuracy": None}) + "\n" for row in metrics(folder)]
     (folder / "metrics.jsonl").write_text("".join(lines))
-    assert "no test accuracy is a number" in rewritten(folder).text
+    assert "no test accuracy is finite" in rewritten(folder).text
     assert "no epoch has ended" not in rewritten(folder).text
 
 
