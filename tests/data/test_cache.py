@@ -1,4 +1,4 @@
-"""The cache: verified whenever it is opened, never half written, filled once."""
+"""The cache is verified at every opening, never half written, and filled once."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""CIFAR-10 from the cache, a source that stands in for the network, and the real thing."""
+"""CIFAR-10 from the cache, from a replacement of the network, and the real data."""
 
 import hashlib
 import multiprocessing
@@ -19,7 +19,7 @@ from fasttrain.errors import DataError
 
 
 def pretend(folder):
-    """What stands 20 records a batch in for CIFAR-10, and a slow copy of a file for the network."""
+    """Return patches: 20 records per file for CIFAR-10, a slow copy of a file for the network."""
     read_any, archives = decode.read_any, known(folder / "a.tar.gz")
 
     def fetched(scratch, **options):
@@ -140,7 +140,7 @@ def test_of_four_that_start_at_once_one_fetches_and_all_go_on(tiny):
 
 @pytest.fixture
 def on_platform(monkeypatch, tmp_path):
-    """Let fasttrain and platformdirs see another operating system, with `tmp_path` as home."""
+    """Make fasttrain and platformdirs see another operating system, with `tmp_path` as home."""
 
     def choose(platform: str, **variables: str) -> Path:
         kinds = {"linux": unix.Unix, "darwin": macos.MacOS, "win32": windows.Windows}

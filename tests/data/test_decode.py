@@ -166,7 +166,7 @@ def test_a_png_of_another_size_or_mode_is_refused_before_it_is_decoded(
 
 
 def picture(size, *, colour):
-    """A PNG that promises `size` pixels and holds none."""
+    """Return a PNG whose header has `size` pixels and which contains none."""
 
     def chunk(kind, data):
         return (

@@ -1,4 +1,4 @@
-"""A file that is no checkpoint is refused with its reason, and nothing in it is ever run."""
+"""A file that is not a valid checkpoint is refused with the reason, and its code never runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GOOD = {"format": 1, "progress": [1, 0], "weight": torch.arange(6.0)}
 
 
 def refusal(path, data: bytes | None = None) -> str:
-    """The one line that `load` refuses with, of the file there or of these bytes."""
+    """Return the one-line error of `load`, for the file at `path` or for these bytes."""
     if data is not None:
         path.write_bytes(data)
     with pytest.raises(CheckpointError) as caught:
@@ -32,7 +32,7 @@ def refusal(path, data: bytes | None = None) -> str:
 
 
 def signed(payload: bytes) -> bytes:
-    """Any payload with a valid digest, as an attacker would write it."""
+    """Return a payload with a valid digest, as an attacker would write it."""
     return payload + checkpoint._trailer(memoryview(payload))
 
 
@@ -43,7 +43,7 @@ def zipped(value) -> bytes:
 
 
 def rewritten(change, *, compression: int = zipfile.ZIP_STORED) -> bytes:
-    """A good archive with `change(name, bytes)` as the content of each member."""
+    """Return a valid archive with `change(name, bytes)` as the content of each member."""
     buffer = io.BytesIO()
     with (
         zipfile.ZipFile(io.BytesIO(zipped(GOOD))) as old,
@@ -79,7 +79,7 @@ def test_a_hostile_pickle_with_a_valid_digest_runs_nothing(tmp_path):
         "Popen": Calls(subprocess.Popen, ["touch", str(canary)]),
         "torch.load": Calls(torch.load, str(canary)),
         "nested": {**GOOD, "deep": [{"x": (1, system)}]},
-        "beside tensors": {"x": torch.nn.Parameter(torch.zeros(2)), "y": system},
+        "next to tensors": {"x": torch.nn.Parameter(torch.zeros(2)), "y": system},
     }
     for name, payload in payloads.items():
         pickled = pickle.dumps(payload, protocol=2)
