@@ -65,15 +65,15 @@ function drawMark(svg, mark, frame, x, y, width, height) {
   const px = x.at(mark.x);
   const beyond = px > (frame.left + width) / 2;
   if (mark.y === undefined) {
-    element("line", { class: `mark ${mark.look}`, x1: px, x2: px, y1: frame.top, y2: height - EDGE.bottom }, svg);
+    element("line", { class: `mark ${mark.style}`, x1: px, x2: px, y1: frame.top, y2: height - EDGE.bottom }, svg);
     // Above the plot, where there is no curve.
     const edge = { class: "label", x: px, y: frame.top - 6, "text-anchor": beyond ? "end" : "start" };
     if (mark.label) element("text", edge, svg, mark.label);
     return;
   }
   const py = y.at(mark.y);
-  if (mark.look !== "fall") {
-    element("circle", { class: `mark ${mark.look}`, cx: px, cy: py, r: 5 }, svg);
+  if (mark.style !== "fall") {
+    element("circle", { class: `mark ${mark.style}`, cx: px, cy: py, r: 5 }, svg);
     return;
   }
   // A falling staircase leaves room above and before each step. A label that would overlap is dropped.
@@ -111,12 +111,12 @@ function draw(box, spec) {
   for (const series of spec.series) {
     if (series.dots) {
       series.values.forEach((v, i) => {
-        if (v !== null) element("circle", { class: `dot ${series.look}`, cx: x.at(spec.x.values[i]), cy: Math.max(frame.top, Math.min(height - EDGE.bottom, y.at(v))), r: 1.8 }, svg);
+        if (v !== null) element("circle", { class: `dot ${series.style}`, cx: x.at(spec.x.values[i]), cy: Math.max(frame.top, Math.min(height - EDGE.bottom, y.at(v))), r: 1.8 }, svg);
       });
-    } else element("path", { class: `line ${series.look}`, d: pathOf(series, spec.x.values, x, y) }, svg);
+    } else element("path", { class: `line ${series.style}`, d: pathOf(series, spec.x.values, x, y) }, svg);
     if (finite(series.values).length === 1) {
       const i = series.values.findIndex((v) => v !== null);
-      element("circle", { class: `dot ${series.look}`, cx: x.at(spec.x.values[i]), cy: y.at(series.values[i]), r: 4 }, svg);
+      element("circle", { class: `dot ${series.style}`, cx: x.at(spec.x.values[i]), cy: y.at(series.values[i]), r: 4 }, svg);
     }
   }
   for (const mark of spec.marks.filter((m) => m.y !== undefined)) drawMark(svg, mark, frame, x, y, width, height);
@@ -133,8 +133,8 @@ function chart(box, spec) {
   const values = shown.map((series) => {
     const key = html("span", "key", readout);
     const swatch = element("svg", { width: 26, height: 10, "aria-hidden": "true" }, key);
-    if (series.dots) element("circle", { class: `dot ${series.look}`, cx: 13, cy: 5, r: 2.5 }, swatch);
-    else element("line", { class: `line ${series.look}`, x1: 0, x2: 26, y1: 5, y2: 5 }, swatch);
+    if (series.dots) element("circle", { class: `dot ${series.style}`, cx: 13, cy: 5, r: 2.5 }, swatch);
+    else element("line", { class: `line ${series.style}`, x1: 0, x2: 26, y1: 5, y2: 5 }, swatch);
     key.append(` ${series.name} `);
     return html("b", "value", key);
   });
@@ -163,7 +163,7 @@ function chart(box, spec) {
     element("line", { x1: px, x2: px, y1: drawn.top, y2: drawn.height - EDGE.bottom }, drawn.cursor);
     for (const series of shown.filter((s) => !s.dots)) {
       const found = valueAt(series, at, series.join);
-      if (found !== null) element("circle", { class: `dot ${series.look}`, cx: px, cy: drawn.y.at(found), r: 4 }, drawn.cursor);
+      if (found !== null) element("circle", { class: `dot ${series.style}`, cx: px, cy: drawn.y.at(found), r: 4 }, drawn.cursor);
     }
   }
 

@@ -22,12 +22,12 @@ def axis(name: str, form: str, *, log: bool = False, zero: bool = False) -> Spec
     return {"name": name, "format": form, "log": log, "zero": zero}
 
 
-def line(name: str, look: str, values: Values, **more: bool) -> Spec:
-    """Return a series; `look` is its class in page.css.
+def line(name: str, style: str, values: Values, **more: bool) -> Spec:
+    """Return a series; `style` is its class in page.css.
 
     `step`, `dots`, `loose` (does not set the scale) and `join` (bridges gaps) may be true.
     """
-    return {"name": name, "look": look, "values": list(values), **more}
+    return {"name": name, "style": style, "values": list(values), **more}
 
 
 def spec(
@@ -67,7 +67,7 @@ def range_test(run: Run, sweep: Sweep) -> Spec:
     series = [line("smoothed", "test", sweep.losses.tolist())]
     if len(sweep.raw):
         series.insert(0, line("each step", "raw", sweep.raw.tolist(), dots=True, loose=True))
-    mark = {"x": sweep.suggestion, "look": "sign", "label": f"suggestion {rate(sweep.suggestion)}"}
+    mark = {"x": sweep.suggestion, "style": "sign", "label": f"suggestion {rate(sweep.suggestion)}"}
     smoothed = f" with {smoothing(run)}" if smoothing(run) else ""
     y = axis(f"cross-entropy{smoothed} (nats per image)", "loss")
     x = axis("learning rate", "rate", log=True)
@@ -80,7 +80,7 @@ def _accuracy(run: Run) -> Spec:
     last, marks = run.rows[-1], _drops(run)
     ends = f"ends at {percent(last.train_accuracy)} train, {percent(last.test_accuracy)} test"
     if best := run.best:
-        marks.append({"x": best.epoch, "y": best.test_accuracy, "look": "best"})
+        marks.append({"x": best.epoch, "y": best.test_accuracy, "style": "best"})
         ends += f", best test {percent(best.test_accuracy)} in epoch {best.epoch}"
     y = axis("images classified correctly (%)", "percent")
     return spec(f"Accuracy by epoch; {ends}", *_epochs(run), y, _pair(run, "accuracy"), marks)
@@ -108,7 +108,7 @@ def _lr(run: Run) -> Spec:
     label += f"; it falls after epoch {fell}" if fell else ""
     # No dotted lines: the curve itself falls here, and they would cross its labels.
     marks = [
-        {"x": row.epoch - 1, "y": row.lr, "look": "fall", "label": rate(row.lr)}
+        {"x": row.epoch - 1, "y": row.lr, "style": "fall", "label": rate(row.lr)}
         for row in run.drops
     ]
     series = [line("rate", "test", drawn.values, step=drawn.stairs)]
@@ -130,7 +130,7 @@ def _column(rows: list[Row], name: str) -> list[float]:
 
 
 def _drops(run: Run) -> list[Spec]:
-    return [{"x": row.epoch - 1, "look": "drop"} for row in run.drops]
+    return [{"x": row.epoch - 1, "style": "drop"} for row in run.drops]
 
 
 def _positive(value: float | None) -> float | None:

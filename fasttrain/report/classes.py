@@ -84,9 +84,9 @@ def ledger(run: Run) -> Figure | None:
     fills = colours(np.linspace(0.25, 0.95, len(parts)), "cividis") / 255
     done = 0.0
     for i, (name, seconds) in enumerate(parts):
-        look = {"color": fills[i], "hatch": HATCHES[i % len(HATCHES)], "edgecolor": INK}
+        style = {"color": fills[i], "hatch": HATCHES[i % len(HATCHES)], "edgecolor": INK}
         label = f"{name}: {duration(seconds)}, {percent(seconds / whole, 1)}"
-        axes.barh(0, seconds, left=done, height=0.6, label=label, linewidth=0.7, **look)
+        axes.barh(0, seconds, left=done, height=0.6, label=label, linewidth=0.7, **style)
         done += seconds
     axes.set(yticks=[], xlim=(0, whole), ylim=(-0.5, 0.5))
     axes.spines["left"].set_visible(False)

@@ -12,7 +12,7 @@ import numpy as np
 from .rates import first, rates
 from .read import Run
 from .records import Sweep
-from .style import ACCENT, INK, MUTED, PAPER, RULE, TEST_LINE, TRAIN_LINE, Look, figure, plot
+from .style import ACCENT, INK, MUTED, PAPER, RULE, TEST_LINE, TRAIN_LINE, Style, figure, plot
 from .words import (
     best_in_words,
     ending,
@@ -65,8 +65,8 @@ def lr(run: Run) -> Figure | None:
     by = f"Scheduler: {scheduler}. " if scheduler else ""
     made = figure("Learning rate", f"{by}It starts at {rate(start)}." if start > 0 else by)
     axes = plot(made, x="epoch", y="learning rate")
-    look = TEST_LINE | ({"drawstyle": "steps-pre"} if drawn.stairs else {})
-    axes.semilogy(drawn.epochs, values, **look)
+    style = TEST_LINE | ({"drawstyle": "steps-pre"} if drawn.stairs else {})
+    axes.semilogy(drawn.epochs, values, **style)
     axes.yaxis.set_major_formatter(_power)
     axes.margins(y=0.12)
     middle = (drawn.epochs[0] + drawn.epochs[-1]) / 2
@@ -74,9 +74,9 @@ def lr(run: Run) -> Figure | None:
         axes.axvline(row.epoch - 1, color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
         text = f"after epoch {row.epoch - 1}:\n{rate(row.lr)}"
         # On the side that has room; opaque, because it may cross an earlier dotted line.
-        place: Look = {"ha": "right"} if row.epoch > middle else {"ha": "left", "va": "bottom"}
+        place: Style = {"ha": "right"} if row.epoch > middle else {"ha": "left", "va": "bottom"}
         shift = (-9, 1) if row.epoch > middle else (7, 3)
-        box: Look = {"bbox": {"facecolor": PAPER, "edgecolor": "none", "pad": 1}}
+        box: Style = {"bbox": {"facecolor": PAPER, "edgecolor": "none", "pad": 1}}
         at = (row.epoch - 1, row.lr)
         axes.annotate(text, at, shift, textcoords="offset points", **place, **box)
     _whole_epochs(axes)
@@ -98,8 +98,8 @@ def lr_finder(run: Run) -> Figure | None:
     _limit(axes, sweep)
     axes.axvline(sweep.suggestion, color=ACCENT, linewidth=1.6, linestyle=(0, (6, 2, 1, 2)))
     text = f"suggestion {rate(sweep.suggestion)} "
-    look: Look = {"color": ACCENT, "ha": "right", "transform": axes.get_xaxis_transform()}
-    axes.text(sweep.suggestion, 0.04, text, **look)
+    style: Style = {"color": ACCENT, "ha": "right", "transform": axes.get_xaxis_transform()}
+    axes.text(sweep.suggestion, 0.04, text, **style)
     axes.plot(sweep.lrs[-1], sweep.losses[-1], "X", color=INK, ms=8, label="end of the test")
     _legend(axes)
     return made
@@ -117,8 +117,8 @@ def train_vs_test(run: Run) -> Figure | None:
     axes.axline((100, 100), slope=1, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
     axes.plot(train, test, color=RULE, linewidth=1.2, zorder=1.5)
     epochs = [row.epoch for row in run.rows]
-    look: Look = {"cmap": "viridis_r", "s": 34, "edgecolors": INK, "linewidths": 0.5, "zorder": 3}
-    dots = axes.scatter(train, test, c=epochs, **look)
+    style: Style = {"cmap": "viridis_r", "s": 34, "edgecolors": INK, "linewidths": 0.5, "zorder": 3}
+    dots = axes.scatter(train, test, c=epochs, **style)
     if np.isfinite([train, test]).any():
         limits = np.nanmin([train, test]) - 2, np.nanmax([train, test]) + 2
         axes.set(xlim=limits, ylim=limits, aspect="equal")
@@ -162,9 +162,9 @@ def _pair(
     """Draw the training and test line of `what`, times `factor`, and the drops of the rate."""
     epochs = [row.epoch for row in run.rows]
     marker = "o" if len(run.rows) == 1 else None  # a line of one point is invisible
-    for half, name, look in zip(("train", "test"), names, (TRAIN_LINE, TEST_LINE), strict=True):
+    for half, name, style in zip(("train", "test"), names, (TRAIN_LINE, TEST_LINE), strict=True):
         values = [factor * getattr(row, f"{half}_{what}") for row in run.rows]
-        axes.plot(epochs, values, label=name, marker=marker, **look)
+        axes.plot(epochs, values, label=name, marker=marker, **style)
     for row in run.drops:
         axes.axvline(row.epoch - 1, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
     _whole_epochs(axes)

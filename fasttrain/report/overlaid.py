@@ -13,7 +13,7 @@ from .read import Run
 from .records import Row
 from .words import smoothing
 
-LOOKS = 6  # line styles in page.css
+LINE_STYLES = 6  # line styles in page.css
 
 TITLES = {
     "test_accuracy": "Test accuracy",
@@ -49,7 +49,7 @@ def _by_epoch(runs: list[Run], name: str, epochs: list[int], y: Spec) -> Spec:
     for i, (label, run) in enumerate(zip(names(runs), runs, strict=True)):
         at = {row.epoch: getattr(row, name) for row in run.rows}
         values: Values = [at.get(epoch) for epoch in epochs]
-        series.append(line(label, f"run{i % LOOKS}", values))
+        series.append(line(label, f"run{i % LINE_STYLES}", values))
     made = spec(f"{TITLES[name]} by epoch", axis("epoch", "epoch"), epochs, y, series, [])
     return made | {"rest": None}  # at rest, each run shows its own last value
 
@@ -59,7 +59,7 @@ def _rates(runs: list[Run], y: Spec) -> Spec:
     drawn = [rates(run) for run in runs]
     epochs = sorted({round(epoch, 3) for found in drawn for epoch in found.epochs})
     series = [
-        line(label, f"run{i % LOOKS}", [found.at(x) for x in epochs], step=found.stairs)
+        line(label, f"run{i % LINE_STYLES}", [found.at(x) for x in epochs], step=found.stairs)
         for i, (label, found) in enumerate(zip(names(runs), drawn, strict=True))
     ]
     title = f"{TITLES['lr']} by epoch"
@@ -70,7 +70,7 @@ def _by_time(runs: list[Run], y: Spec) -> Spec:
     clocks = [_clock(run.rows) for run in runs]
     moments = sorted({moment for clock in clocks for moment in clock})
     series = [
-        line(label, f"run{i % LOOKS}", [clock.get(moment) for moment in moments], join=True)
+        line(label, f"run{i % LINE_STYLES}", [clock.get(moment) for moment in moments], join=True)
         for i, (label, clock) in enumerate(zip(names(runs), clocks, strict=True))
     ]
     x = axis("training time (s)", "seconds")

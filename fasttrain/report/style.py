@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes as Axes
     from matplotlib.figure import Figure as Figure
 
-Look = dict[str, Any]  # keyword arguments of matplotlib
+Style = dict[str, Any]  # keyword arguments of matplotlib
 Grid = Literal["", "x", "y", "both"]
 
 INK, MUTED, RULE, PAPER = "#1b1f24", "#59616b", "#d9dde2", "#ffffff"
@@ -31,10 +31,10 @@ TEST, TRAIN, ACCENT = "#1f5fa8", "#b8550b", "#8a1f5c"
 DPI = 120
 
 # Keyword arguments of lines; page.css draws the same two styles.
-TRAIN_LINE: Look = {"color": TRAIN, "linestyle": (0, (4, 2)), "linewidth": 1.6}
-TEST_LINE: Look = {"color": TEST, "linestyle": "-", "linewidth": 2.0}
+TRAIN_LINE: Style = {"color": TRAIN, "linestyle": (0, (4, 2)), "linewidth": 1.6}
+TEST_LINE: Style = {"color": TEST, "linestyle": "-", "linewidth": 2.0}
 
-_LOOK: Any = {
+_SETTINGS: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "text.color": INK,
@@ -65,7 +65,7 @@ def styled() -> Iterator[None]:
     matplotlib = _matplotlib()
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_LOOK)
+        matplotlib.rcParams.update(_SETTINGS)
         yield
 
 
@@ -98,10 +98,10 @@ def figure(title: str, note: str = "", *, size: tuple[float, float] = (8, 4.5)) 
     note = textwrap.fill(note, int(13.2 * width))  # characters per inch at 9.5 points
     head = 0.42 + 0.165 * len(note.splitlines())
     made.set_layout_engine("constrained", rect=(0, 0, 1, 1 - head / height))
-    look: Look = {"x": 0.12 / width, "ha": "left", "va": "top"}
-    bold: Look = {"fontsize": 12.5, "fontweight": "bold", "color": INK}
-    made.suptitle(title, y=1 - 0.12 / height, **look, **bold)
-    made.text(s=note, y=1 - 0.39 / height, color=MUTED, **look)
+    style: Style = {"x": 0.12 / width, "ha": "left", "va": "top"}
+    bold: Style = {"fontsize": 12.5, "fontweight": "bold", "color": INK}
+    made.suptitle(title, y=1 - 0.12 / height, **style, **bold)
+    made.text(s=note, y=1 - 0.39 / height, color=MUTED, **style)
     return made
 
 

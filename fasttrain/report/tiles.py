@@ -13,9 +13,8 @@ import numpy as np
 
 from .style import colours
 
-STRENGTH = (
-    0.65  # opacity where the map is 1: more hides the image, less is invisible on bright ones
-)
+# Opacity where the map is 1: more hides the image, less is lost on bright images.
+STRENGTH = 0.65
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 

@@ -90,7 +90,7 @@ def test_the_page_lays_the_curves_over_each_other(runs, tmp_path):
     assert first["values"] == [row["test_accuracy"] for row in rows[0]]
     assert second["values"] == [row["test_accuracy"] for row in rows[1]] + [None, None]
     assert (first["name"], second["name"]) == ("first", "second")
-    assert first["look"] != second["look"]
+    assert first["style"] != second["style"]
     time = charts["time"]["series"][1]
     assert [v for v in time["values"] if v is not None] == [r["test_accuracy"] for r in rows[1]]
     moments = dict(zip(charts["time"]["x"]["values"], time["values"], strict=True))

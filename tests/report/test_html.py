@@ -355,7 +355,7 @@ def test_losses_of_two_kinds_have_two_names(page, tmp_path):
 
 def test_nothing_is_written_over_the_accuracies(page):
     marks = page.charts()["accuracy"]["marks"]
-    assert [mark["look"] for mark in marks].count("best") == 1
+    assert [mark["style"] for mark in marks].count("best") == 1
     assert not any("label" in mark for mark in marks)
 
 

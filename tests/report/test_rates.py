@@ -60,7 +60,7 @@ def expect(path, taken: list[float]) -> None:
     assert chart["series"][0]["step"] == (line.get_drawstyle() == "steps-pre") == drawn.stairs
     written = [*figure.texts, *figure.axes[0].texts, figure.axes[0].title]
     assert any(f"starts at {rate(taken[0])}" in text.get_text() for text in written)
-    falls = [mark["x"] for mark in chart["marks"] if mark["look"] == "fall"]
+    falls = [mark["x"] for mark in chart["marks"] if mark["style"] == "fall"]
     assert falls == [other.get_xdata()[0] for other in figure.axes[0].lines[1:]]
     both = overlaid.curves([run, run])["lr"]
     assert both["series"][0]["values"] == pytest.approx(chart["series"][0]["values"], rel=0.01)
