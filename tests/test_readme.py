@@ -131,7 +131,7 @@ def world(tmp_path_factory):
                 patches.setattr(commands, "rebuild", lambda run, **_: None)
                 explained(run, **options)
         else:
-            tiny_runs.a_short_look(run)
+            tiny_runs.short_report(run)
 
     few = synthetic.load(256, 64)
     where = tmp_path_factory.mktemp("reader")

@@ -73,7 +73,7 @@ def shrink(patches: Any, *, report: bool = False) -> None:
     patches.setattr(build.synthetic, "load", images)
     patches.setattr(commands.environment, "describe", dict)
     if not report:
-        patches.setattr(commands, "explain_run", a_short_look)
+        patches.setattr(commands, "explain_run", short_report)
         patches.setattr(commands, "draw_end", lambda *args, **options: None)
 
 
@@ -93,10 +93,10 @@ def shrunk() -> Iterator[None]:
 images = lru_cache(synthetic.load)
 
 
-def a_short_look(run: Path, **options: Any) -> None:
+def short_report(run: Path, **options: Any) -> None:
     """Replace the report: load best.pt and write a page."""
     checkpoint.load(run / "checkpoints" / "best.pt")
-    atomic.write_atomically(run / "report.html", b"<title>short</title>")
+    atomic.write_atomically(run / "report.html", b"<title>short</title><p>Drawn by fasttrain</p>")
 
 
 def small(**changes: Any) -> Recipe:
