@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "together": {"group", "loop", "signals"},
     "recipe": {"fields", "named"},
     "named": {"fields"},
-    "data": {"errors", "draws", "kernels"},
+    "data": {"errors", "draws", "files", "kernels"},
     "trace": {"files"},
     "timeline": {"intervals"},
     "bottleneck": set(),
@@ -101,7 +101,10 @@ ONE_HOME = {
     "triton": {"kernels/__init__.py", "kernels/augment.py", "kernels/sgd.py"},
     "rich": {"fasttrain/progress.py", "fasttrain/display.py", "fasttrain/cli.py"},
     "tensorboard": {"fasttrain/scalars.py"},
-    "PIL": {"fasttrain/data/decode.py", "fasttrain/report/tiles.py"},
+    "PIL": {"fasttrain/data/decode.py", "fasttrain/report/tiles.py"}
+    | {f"fasttrain/data/{name}.py" for name in ("arrays", "found", "making", "packed")}
+    | {f"fasttrain/data/{name}.py" for name in ("pictures", "scan")},
+    "pyarrow": {"fasttrain/data/packed.py"},
 }
 SOURCES = sorted([*ROOT.glob("fasttrain/**/*.py"), *ROOT.glob("kernels/*.py")])
 
