@@ -78,7 +78,7 @@ def alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
         try:
             lock.acquire(timeout=1)
         except Timeout:
-            say("waiting for another process that fetches CIFAR-10")
+            say("waiting for another process that fetches the data")
             lock.acquire()
         try:
             for left in folder.glob(f"{SCRATCH}*"):  # by a process that was killed

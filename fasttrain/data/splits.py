@@ -115,7 +115,7 @@ def _shares(sizes: dict[object, int], count: int) -> dict[object, int]:
     """Largest remainders, one at least; the sum is `count`, less than all sizes together."""
     total = sum(sizes.values())
     order = sorted(sizes, key=lambda label: (-sizes[label], str(label)))
-    shares = Counter({label: 1 for label in order[:count]})
+    shares = Counter(dict.fromkeys(order[:count], 1))
     wanted = {label: count * sizes[label] / total for label in order}
     while (rest := count - shares.total()) > 0:
         open_ones = [label for label in order if shares[label] < sizes[label]]
