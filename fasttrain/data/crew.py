@@ -6,7 +6,9 @@ no copies. Large images take turns, so that memory stays bounded however many co
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -18,7 +20,7 @@ from typing import TypeVar
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-TOGETHER = 8  # items a task: a task costs 50 microseconds, a small image 200
+TOGETHER = 8  # items a task at most: a task costs 50 microseconds, a small image 200
 AHEAD = 64  # items under way for each thread, at least
 
 
@@ -40,9 +42,10 @@ def in_order(
 
     `ahead` results at most, or AHEAD for each thread if that is more, wait to be taken.
     """
-    groups = (items[start : start + TOGETHER] for start in range(0, len(items), TOGETHER))
     threads = cores() if threads is None else threads
-    window = max(ahead, threads * AHEAD) // TOGETHER
+    size = min(TOGETHER, 1 + len(items) // (4 * threads))  # a few large ones are shared out too
+    groups = (items[start : start + size] for start in range(0, len(items), size))
+    window = max(ahead, threads * AHEAD) // size
     pool = ThreadPoolExecutor(threads, thread_name_prefix="fasttrain-images")
     waiting: deque[Future[list[Out]]] = deque()
     try:
@@ -62,22 +65,39 @@ def _all(work: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
 
 
 class Budget:
-    """Lets work under way until its size reaches `total`; something larger goes alone."""
+    """Lets work under way until its size reaches `total`; something larger goes alone.
+
+    After every half of `total`, what was freed goes back to the system: glibc would keep up to
+    64 MB for each thread that ever held a large image.
+    """
 
     def __init__(self, total: int) -> None:
-        self.total, self.used = total, 0
+        self.total, self.used, self.freed = total, 0, 0
         self.changed = threading.Condition()
 
     @contextmanager
     def taking(self, size: int) -> Iterator[None]:
         """Wait for room for `size`."""
-        size = min(size, self.total)
+        taken = min(size, self.total)
         with self.changed:
-            self.changed.wait_for(lambda: self.used + size <= self.total)
-            self.used += size
+            self.changed.wait_for(lambda: self.used + taken <= self.total)
+            self.used += taken
         try:
             yield
         finally:
             with self.changed:
-                self.used -= size
+                self.used -= taken
+                self.freed += taken if taken > self.total // 100 else 0  # what is small is reused
+                much = self.freed > self.total // 2
+                self.freed = 0 if much else self.freed
                 self.changed.notify_all()
+            if much:
+                _give_back()
+
+
+def _give_back() -> None:
+    """Let glibc return freed memory; other systems' allocators do so by themselves."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

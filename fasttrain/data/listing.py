@@ -151,7 +151,7 @@ class Listing:
 def write(path: Path, listing: Listing) -> None:
     """Write `listing.csv`: a line for each row, then one for each file that cannot be used."""
     text = io.StringIO(newline="")
-    lines = csv.writer(text, lineterminator="\n")
+    lines = csv.writer(text)
     lines.writerow(COLUMNS)
     lines.writerows((*row, "") for row in listing.rows)
     lines.writerows(

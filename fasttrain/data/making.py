@@ -30,7 +30,7 @@ from .pixels import PIXELS, Block, Store, rows_in_block, totals
 Say = Callable[[str], None]
 AT_ONCE = 2 << 30  # bytes that are verified before a start goes on
 SPARE = 64 << 20  # bytes of the disk that are left to others
-IN_FLIGHT = 120_000_000  # pixels decoded at a time: 1.4 GB in three copies of 4 bytes
+IN_FLIGHT = 80_000_000  # pixels decoded at a time: 1 GB in three copies of 4 bytes
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ file's side. Nothing here knows a file system: a listing goes in, a listing come
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -112,18 +112,17 @@ def per_class(labels: Sequence[object], keys: Iterable[str], count: int) -> list
 
 
 def _shares(sizes: dict[object, int], count: int) -> dict[object, int]:
-    """Largest remainders, one at least; the sum is `count`, less than all sizes together."""
+    """Shares in proportion, one at least while there are enough; their sum is `count`."""
     total = sum(sizes.values())
     order = sorted(sizes, key=lambda label: (-sizes[label], str(label)))
-    shares = Counter(dict.fromkeys(order[:count], 1))
     wanted = {label: count * sizes[label] / total for label in order}
-    while (rest := count - shares.total()) > 0:
-        open_ones = [label for label in order if shares[label] < sizes[label]]
-        open_ones.sort(key=lambda label: shares[label] - wanted[label])
-        for label in open_ones[:rest]:
-            lacking = int(wanted[label] - shares[label])
-            shares[label] += max(1, min(lacking, count - shares.total()))
-    return shares
+    shares = {label: max(int(wanted[label]), 1) for label in order[:count]}
+    while (lacking := count - sum(shares.values())) > 0:
+        shares[max(shares, key=lambda label: wanted[label] - shares[label])] += 1
+    for _ in range(-lacking):  # given to classes that are worth less than one
+        large = (label for label in shares if shares[label] > 1)
+        shares[max(large, key=lambda label: shares[label] - wanted[label])] -= 1
+    return {label: shares.get(label, 0) for label in order}
 
 
 def _units(rows: Sequence[Row]) -> list[str]:

@@ -103,7 +103,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
                 yield lines.line_num, "another number of cells" if spoilt else line
         except csv.Error as error:
             raise DataError(
-                f"table ({path}): line {lines.line_num:,}: {error}. Mend the line."
+                f"table ({path}): line {lines.line_num + 1:,}: {error}. Mend the line."
             ) from None
 
 
