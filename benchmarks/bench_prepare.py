@@ -11,10 +11,12 @@ SHA-256 and header of every file, then pixels.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -61,14 +63,27 @@ def again(data: Path, side: int, cache: Path) -> None:
     prepare.prepare(listing, found.source, side=side, folder=cache)
 
 
-def one_pillow_thread(data: Path, side: int) -> None:
-    """Decode, resize and keep: the same work, and nothing else."""
-    paths = sorted(data.rglob("*.jpg"))
+def a_slice(paths: list[Path], side: int) -> np.ndarray:
+    """The same for some of the files."""
     images = np.empty((len(paths), side, side, 3), np.uint8)
     for number, path in enumerate(paths):
         with Image.open(path) as image:
             small = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
         images[number] = np.asarray(small)
+    return images
+
+
+def one_pillow_thread(data: Path, side: int) -> None:
+    """Decode, resize and keep: the same work, and nothing else."""
+    a_slice(sorted(data.rglob("*.jpg")), side)
+
+
+def pillow_processes(pool: Executor, data: Path, side: int) -> None:
+    """The same by a process for each core, warm: what the machine can give."""
+    paths, cores = sorted(data.rglob("*.jpg")), crew.cores()
+    parts = [paths[start::cores] for start in range(cores)]
+    for _ in pool.map(a_slice, parts, [side] * cores):
+        pass
 
 
 def image_folder(data: Path, side: int) -> None:
@@ -86,14 +101,20 @@ def image_folder(data: Path, side: int) -> None:
 
 def measured(count: int, side: int, rounds: int) -> dict[str, Any]:
     """Images a second of each provider, and ours as a part of cores x one thread."""
-    with tempfile.TemporaryDirectory() as folder:
+    context = multiprocessing.get_context("spawn")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(crew.cores(), mp_context=context) as pool,
+    ):
         data, cache = written(Path(folder) / "data", count), Path(folder) / "cache"
         again(data, side, cache)
         time.sleep(scan_age())
         again(data, side, cache)  # remembers what was too young to be
+        pillow_processes(pool, data, side)
         providers: dict[str, Callable[[], None]] = {
             "ours": lambda: ours(data, side),
             "one Pillow thread": lambda: one_pillow_thread(data, side),
+            "Pillow processes": lambda: pillow_processes(pool, data, side),
             "ImageFolder": lambda: image_folder(data, side),
             "ours, a later start": lambda: again(data, side, cache),
         }

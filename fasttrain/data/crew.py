@@ -20,8 +20,8 @@ from typing import TypeVar
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-TOGETHER = 8  # items a task at most: a task costs 50 microseconds, a small image 200
-AHEAD = 64  # items under way for each thread, at least
+TOGETHER = 128  # items a task at most: each handing over is a fight for the interpreter's lock
+AHEAD = 3  # tasks under way for each thread
 
 
 def cores() -> int:
@@ -36,20 +36,19 @@ def in_order(
     items: Sequence[In],
     *,
     threads: int | None = None,
-    ahead: int = 0,
+    together: int = TOGETHER,
 ) -> Generator[Out, None, None]:
     """The result of `work` for each item, in the order of `items`.
 
-    `ahead` results at most, or AHEAD for each thread if that is more, wait to be taken.
+    A task is `together` items at most, and AHEAD tasks for each thread wait to be taken.
     """
     threads = cores() if threads is None else threads
-    size = min(TOGETHER, 1 + len(items) // (4 * threads))  # a few large ones are shared out too
+    size = min(together, 1 + len(items) // (4 * threads))  # a few large ones are shared out too
     groups = (items[start : start + size] for start in range(0, len(items), size))
-    window = max(ahead, threads * AHEAD) // size
     pool = ThreadPoolExecutor(threads, thread_name_prefix="fasttrain-images")
     waiting: deque[Future[list[Out]]] = deque()
     try:
-        for group in islice(groups, window):
+        for group in islice(groups, threads * AHEAD):
             waiting.append(pool.submit(_all, work, group))
         while waiting:
             done = waiting.popleft().result()
@@ -77,7 +76,10 @@ class Budget:
 
     @contextmanager
     def taking(self, size: int) -> Iterator[None]:
-        """Wait for room for `size`."""
+        """Wait for room for `size`; what is small needs to ask nobody."""
+        if size <= self.total // 500:
+            yield
+            return
         taken = min(size, self.total)
         with self.changed:
             self.changed.wait_for(lambda: self.used + taken <= self.total)
@@ -87,7 +89,7 @@ class Budget:
         finally:
             with self.changed:
                 self.used -= taken
-                self.freed += taken if taken > self.total // 100 else 0  # what is small is reused
+                self.freed += taken
                 much = self.freed > self.total // 2
                 self.freed = 0 if much else self.freed
                 self.changed.notify_all()

