@@ -101,7 +101,7 @@ class _Walk:
         return real.startswith(os.path.join(self.root, "")) and os.path.isfile(real)
 
     def _relative(self, path: str) -> str:
-        return os.path.relpath(path, self.root).replace(os.sep, "/")
+        return path[len(self.root) :].replace(os.sep, "/").lstrip("/")
 
 
 def find(path: Path) -> Found:

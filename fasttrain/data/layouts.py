@@ -64,6 +64,8 @@ def _of_folder(path: Path) -> Found:
             f"--dataset ({path}): neither the name of a data set nor a path that exists. "
             f"It can be {LOOKED_FOR}."
         )
-    if sharded := sorted(one for one in path.rglob("*.parquet") if one.is_file()):
+    # There, or in data/ as Hugging Face has it: to search every folder takes as long as a scan.
+    sharded = sorted(one for at in (path, path / "data") for one in at.glob("*.parquet"))
+    if sharded:
         return packed.find(sharded, root=path)
     return folders.find(path)

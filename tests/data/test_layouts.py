@@ -375,9 +375,9 @@ def test_damaged_array_files_are_refused_or_their_images_are_bad(tmp_path):
 
 def parquet(path, names, *, labels=(0, 1), column="image", label="label", huggingface=True, **more):
     """A Parquet file as Hugging Face publishes image sets."""
-    pa = pytest.importorskip("pyarrow")
     import io
 
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     cells = []
@@ -395,16 +395,18 @@ def parquet(path, names, *, labels=(0, 1), column="image", label="label", huggin
     pq.write_table(table, path, row_group_size=2)
 
 
-def test_parquet_files_with_names_of_labels_and_splits_by_file_name(tmp_path):
+@pytest.mark.parametrize("where", ["", "data"])
+def test_parquet_files_with_names_of_labels_and_splits_by_file_name(tmp_path, where):
     for split in ("train", "validation", "test"):
-        parquet(tmp_path / "data" / f"{split}-00000-of-00001.parquet", ["zebra", "ant"])
-    made = prepared(tmp_path / "data", tmp_path / "cache", side=8)
+        name = f"{split}-00000-of-00001.parquet"
+        parquet(tmp_path / "set" / where / name, ["zebra", "ant"])
+    made = prepared(tmp_path / "set", tmp_path / "cache", side=8)
     assert made.listing.classes == ("ant", "zebra")
     assert made.listing.splits == ("train", "val", "test")
     assert made.listing.labels("val").tolist() == [1, 0] * 3
     for row, image in zip(made.listing.rows, made.images, strict=True):
         number = int(row.path.rpartition("/")[2])
-        name = row.path.rpartition("/")[0]
+        name = row.path.split("/")[-2]
         assert (image == np.asarray(picture(number + len(name) * 10, height=8, width=8))).all()
 
 
