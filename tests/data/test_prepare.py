@@ -16,7 +16,7 @@ from made import folder, listing_of, picture, prepared, save
 from PIL import Image
 from test_pictures import bomb
 
-from fasttrain.data import crew, making, pictures, pixels, prepare, scan
+from fasttrain.data import crew, found, making, pictures, pixels, prepare, scan
 from fasttrain.errors import DataError, OutputError
 
 
@@ -469,15 +469,26 @@ def test_what_was_remembered_of_a_folder_is_not_believed_if_it_is_damaged(data, 
     assert listing_of(data, folder=cache)[0] == listing
 
 
-def test_a_file_changed_within_its_time_stamp_is_read_again(data, tmp_path):
-    """Same size, same times: a start within a second of a change does not go by the stamp."""
-    path = data / "train" / "a" / "0.png"
-    cache = tmp_path / "cache"
-    Image.new("L", (4, 4), 7).save(path.with_suffix(".bmp"))
-    first, _ = listing_of(data, folder=cache)
-    Image.new("L", (4, 4), 9).save(path.with_suffix(".bmp"))
-    second, _ = listing_of(data, folder=cache)
-    assert first != second
+def test_a_file_changed_a_moment_ago_has_no_stamp_that_is_believed(tmp_path, monkeypatch):
+    """It may change again within the step of the file system's clock, with the same size."""
+    (tmp_path / "x").write_text("x")
+    os.utime(tmp_path / "x", (1, 1))  # its inode is still as young
+    assert found.stamp_of(os.stat(tmp_path / "x")) == ""
+    monkeypatch.setattr(found, "FRESH_SECONDS", -1)
+    old = found.stamp_of(os.stat(tmp_path / "x"))
+    assert old != ""
+    (tmp_path / "x").write_text("xy")
+    assert found.stamp_of(os.stat(tmp_path / "x")) != old
+
+
+def test_an_image_that_goes_over_to_the_test_split_no_longer_counts_for_the_mean(data, tmp_path):
+    """Even if the images and their order stay the same."""
+    first = prepared(data, tmp_path / "cache")
+    last = data / first.listing.of_split("train")[-1].path
+    last.rename(data / "test" / "a" / "!.png")
+    second = prepared(data, tmp_path / "cache")
+    assert (second.images == first.images).all()
+    assert second.mean == pixels.split_mean_std(second.split("train").images)[0] != first.mean
 
 
 @pytest.mark.parametrize("side", [28, 32, 64, 96, 224])
