@@ -38,7 +38,10 @@ ONE_HOME = {
         f"fasttrain/{name}.py" for name in ("console/progress", "console/console", "cli/main")
     },
     "tensorboard": {"fasttrain/run/tensorboard.py"},
-    "PIL": {"fasttrain/data/decode.py", "fasttrain/report/tiles.py"},
+    "PIL": {"fasttrain/data/decode.py", "fasttrain/report/tiles.py"}
+    | {f"fasttrain/data/{name}.py" for name in ("arrays", "found", "making", "packed")}
+    | {f"fasttrain/data/{name}.py" for name in ("pictures", "scan")},
+    "pyarrow": {"fasttrain/data/packed.py"},
 }
 SOURCES = sorted([*ROOT.glob("fasttrain/**/*.py"), *ROOT.glob("kernels/*.py")])
 

