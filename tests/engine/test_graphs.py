@@ -1,4 +1,4 @@
-"""A captured step is the plain step: its buffers, its rate, its refusals; on a GPU, its graph."""
+"""A captured step equals the plain step: buffers, rate, errors; on a GPU, the graph itself."""
 
 import copy
 
