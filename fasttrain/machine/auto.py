@@ -25,46 +25,46 @@ class Choice(NamedTuple):
     why: str
 
 
-def device(asked: str) -> torch.device:
+def device(requested: str) -> torch.device:
     """The device to train on; EnvironmentProblem if this machine does not have it."""
-    if asked == "auto":
+    if requested == "auto":
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     try:
-        found = torch.device(asked)
+        found = torch.device(requested)
     except RuntimeError:
         raise EnvironmentProblem(
-            f"--device ({asked!r}): not a device. Use auto, cpu, cuda or cuda:N."
+            f"--device ({requested!r}): not a device. Use auto, cpu, cuda or cuda:N."
         ) from None
     if found.type not in ("cpu", "cuda"):
         raise EnvironmentProblem(
-            f"--device ({asked!r}): fasttrain supports only cpu and cuda. Use one of them."
+            f"--device ({requested!r}): fasttrain supports only cpu and cuda. Use one of them."
         )
     if found.type == "cuda" and not torch.cuda.is_available():
         raise EnvironmentProblem(
-            f"--device ({asked}): CUDA is not available to torch {torch.__version__}. "
+            f"--device ({requested}): CUDA is not available to torch {torch.__version__}. "
             "Install an NVIDIA driver and a CUDA build of torch, or use --device cpu."
         )
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise EnvironmentProblem(
-            f"--device ({asked}): only {torch.cuda.device_count()} GPU(s) are visible. "
+            f"--device ({requested}): only {torch.cuda.device_count()} GPU(s) are visible. "
             "Use a smaller index, or check CUDA_VISIBLE_DEVICES."
         )
     return torch.device("cuda", found.index or 0) if found.type == "cuda" else found
 
 
-def amp(asked: str, on: torch.device) -> Choice:
+def amp(requested: str, on: torch.device) -> Choice:
     """Choose bf16, fp16 or off; warn about a requested precision that is only emulated."""
-    if asked != "auto":
-        if on.type == "cpu" and _emulated(asked):
+    if requested != "auto":
+        if on.type == "cpu" and _emulated(requested):
             # A 512^3 product: fp16 1.8 GFLOP/s, bf16 370, float32 105 (1 core of an EPYC, torch
             # 2.13); ResNet18's convolutions in fp16 a fifteenth of float32's rate.
             better = amp("auto", on).value
             return Choice(
-                asked,
-                f"requested, but this CPU has no {asked} instructions and is many times slower "
+                requested,
+                f"requested, but this CPU has no {requested} instructions and is many times slower "
                 f"with it. Use --amp {better}",
             )
-        return Choice(asked, "requested")
+        return Choice(requested, "requested")
     if on.type == "cuda":
         if torch.cuda.get_device_capability(on) >= (8, 0):
             return Choice(
@@ -92,14 +92,14 @@ def _emulated(amp: str) -> bool:
     return amp == "bf16" and not cpu_multiplies_bf16()
 
 
-def compiled(asked: str, on: torch.device, *, steps: int) -> Choice:
+def compiled(requested: str, on: torch.device, *, steps: int) -> Choice:
     """Choose on or off for a run of `steps` training steps."""
-    if asked == "on" and on.type == "cpu" and not _cpp_compiler():
+    if requested == "on" and on.type == "cpu" and not _cpp_compiler():
         raise EnvironmentProblem(
             "--compile (on): no C++ compiler found. Install g++ or clang++, or use --compile off."
         )
-    if asked != "auto":
-        return Choice(asked, "requested")
+    if requested != "auto":
+        return Choice(requested, "requested")
     if on.type == "cpu":
         # 0.93 of eager's speed at batch 64 and 1.03 at 128 in bf16, 0.89 in fp32 (2 AVX-512 cores),
         # 0.99 at 128 with AMX and 0.87 with images side by side (1 core, n = 7; torch 2.13):
@@ -115,13 +115,13 @@ def compiled(asked: str, on: torch.device, *, steps: int) -> Choice:
 
 
 def graphs(
-    asked: str, on: torch.device, *, amp: str, optimizer: str, filters: str, world: int
+    requested: str, on: torch.device, *, amp: str, optimizer: str, filters: str, world: int
 ) -> Choice:
     """Choose on or off; off, with the reason, if the step cannot be captured."""
-    if asked == "off":
+    if requested == "off":
         return Choice("off", "requested")
     if on.type != "cuda":
-        if asked == "on":
+        if requested == "on":
             raise EnvironmentProblem(
                 f"--graphs (on): {on} has no CUDA graphs. Use --device cuda, or --graphs off."
             )
@@ -136,15 +136,15 @@ def graphs(
     found = next((why for why, applies in obstacles.items() if applies), None)
     if found:
         return Choice("off", found)
-    if asked == "auto":
+    if requested == "auto":
         return Choice("off", "not measured yet; the doctor command times them")
     return Choice("on", "requested")
 
 
-def loader(asked: str, dali_problem: str | None) -> Choice:
+def loader(requested: str, dali_problem: str | None) -> Choice:
     """Choose dali, resident or kernel; `dali_problem` is why DALI cannot be imported, or None."""
-    if asked != "auto":
-        return Choice(asked, "requested")
+    if requested != "auto":
+        return Choice(requested, "requested")
     if dali_problem is None:
         return Choice("dali", "DALI is installed")
     return Choice("resident", dali_problem)
