@@ -1,4 +1,4 @@
-"""What the Python interface takes: anybody's numbers and paths, and recipes by their names."""
+"""The Python interface accepts numbers of numpy and torch, any paths, and recipes by name."""
 
 from __future__ import annotations
 

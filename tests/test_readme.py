@@ -1,4 +1,4 @@
-"""What README.md, CONTRIBUTING.md and the pages of docs/ say that a machine can check."""
+"""README.md, CONTRIBUTING.md and the pages of docs/ are correct where a test can check it."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def check(words):
         assert set(",".join(wanted).split(",")) - {""} <= EXTRAS
         assert words[-1].split("[")[0] in (".", "pre-commit", "airbench")
     else:
-        assert words[0] == ".venv/bin/tensorboard", f"nobody checks {words}"
+        assert words[0] == ".venv/bin/tensorboard", f"no test checks {words}"
 
 
 @pytest.mark.parametrize("page", TEXTS)

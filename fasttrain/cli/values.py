@@ -1,25 +1,35 @@
-"""The values of flags that are no field of a Recipe: counts and indices.
+"""Checks of the arguments that are not fields of Recipe: counts and names.
 
-A wrong value is refused in one line, before anything is imported or opened.
+A bad one is refused in one line, before torch is imported or a file is opened.
 """
 
 from __future__ import annotations
 
 from ..errors import UsageError, shown
+from ..recipe.fields import not_one_of
+
+SAMPLES = ("confident", "random")
 
 
 def runs(text: str) -> int:
-    """How many runs: 1 to 9999."""
+    """Parse a number of runs: 1 to 9999."""
     if not (text.isascii() and text.isdecimal() and len(text) < 5 and int(text)):
         raise _refused("--runs", text, "from 1 to 9999")
     return int(text)
 
 
 def index(text: str) -> int:
-    """Of an image: 0 or more."""
+    """Parse the index of an image: 0 or more."""
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
         raise _refused("--image", text, "from 0")
     return int(text)
+
+
+def sample(text: str) -> str:
+    """Check which mistakes `explain` is to show."""
+    if text not in SAMPLES:
+        raise not_one_of("--sample", text, SAMPLES)
+    return text
 
 
 def _refused(flag: str, text: str, bounds: str) -> UsageError:

@@ -1,4 +1,7 @@
-"""The page's section on the classes: accuracies with their intervals, and the confusion matrix."""
+"""The page's section on the classes: a table of accuracies, and the confusion matrix.
+
+It is separate from the other sections because it builds its own SVG and table cells.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,14 @@ from .words import MISSING, percent, whole
 
 
 def classes(run: Run) -> str:
-    """Accuracy per class with its interval, and the confusion matrix."""
+    """Return the section: accuracy per class with its interval, and the confusion matrix."""
     if not run.classes:
         return ""
     head = ("class", "accuracy", "95 % interval", "correct", "images", "most often taken for")
     low = min((row.low for row in run.classes if np.isfinite(row.low)), default=0.0)
     floor = int(10 * max(0.0, low)) / 10
     rows = [_class(row, _rival(run, i), floor) for i, row in enumerate(run.classes)]
-    lead = f"The bars reach from {percent(floor, 0)} to 100 %; a column's name sorts by it."
+    lead = f"The bars reach from {percent(floor, 0)} to 100 %. Press a column's name to sort by it."
     shown = table("Test accuracy per class, with its Wilson interval", head, rows, sortable=True)
     return section("classes", "Classes", lead, shown + _confusion(run))
 
@@ -50,7 +53,7 @@ def _interval(row: ClassRow, floor: float) -> str:
 
 
 def _rival(run: Run, i: int) -> str:
-    """The class that images of class `i` are most often mistaken for, and how often."""
+    """Return the class that class `i` is most often mistaken for, and how often."""
     if not run.confusion.size:
         return MISSING
     wrong = run.confusion[i].copy()

@@ -1,6 +1,6 @@
-"""The figures of the classes, and of where the time went: bars, their intervals, the confusions.
+"""The figures of the classes and of the time: accuracy bars, confusion matrix, ledger.
 
-Each takes a Run and returns a Figure, or None where the run has nothing to draw.
+Each function takes a Run and returns a Figure, or None if the run has no data for it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HATCHES = ("", "////", "....", "\\\\\\\\", "xx", "--", "oo", "++", "||")
 
 
 def class_bars(run: Run) -> Figure | None:
-    """Accuracy per class, the best on top, with its 95 % interval."""
+    """Draw the accuracy of each class, the best on top, with its 95 % interval."""
     rows = sorted(run.classes, key=lambda row: row.accuracy)
     if not rows:
         return None
@@ -43,7 +43,7 @@ def class_bars(run: Run) -> Figure | None:
 
 
 def confusion(run: Run) -> Figure | None:
-    """How often each class was taken for which: counts, coloured by their share of the row."""
+    """Draw the confusion matrix: counts, coloured by their share of the row."""
     counts = run.confusion
     if not counts.size:
         return None
@@ -51,7 +51,7 @@ def confusion(run: Run) -> Figure | None:
     made = figure("Confusion matrix", note, size=(7.6, 7))
     axes = plot(made, x="predicted class", y="true class", grid="")
     shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
-    # The square root: otherwise the diagonal leaves no shade to the few per cent beside it.
+    # The square root makes the few per cent off the diagonal visible.
     drawn = axes.imshow(np.sqrt(shares), cmap="magma_r", vmin=0, vmax=1, interpolation="nearest")
     names = [row.name for row in run.classes]
     axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
@@ -73,13 +73,13 @@ def _write_counts(axes: Axes, counts: np.ndarray, shades: np.ndarray) -> None:
 
 
 def ledger(run: Run) -> Figure | None:
-    """Where the wall-clock time went: one bar, a part for each line of the ledger."""
+    """Draw the wall-clock time as one bar with a part for each line of the ledger."""
     parts = share_sum(run.summary.get("ledger") or {})
     if not parts:
         return None
     whole = sum(seconds for _, seconds in parts)
     size = (8, 2.2 + 0.2 * ((len(parts) + 1) // 2))
-    made = figure("Where the time went", f"{duration(whole)} in all.", size=size)
+    made = figure("Where the time went", f"{duration(whole)} in total.", size=size)
     axes = plot(made, x="time since the start (s)", y="", grid="x")
     fills = colours(np.linspace(0.25, 0.95, len(parts)), "cividis") / 255
     done = 0.0

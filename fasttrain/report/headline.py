@@ -1,4 +1,7 @@
-"""The first screen of a run's page: what came out, in how long, on what, by which command."""
+"""The first screen of a run's page: its result, time, hardware and command.
+
+It is separate from the sections because it has no chart and no table.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +28,11 @@ from .words import (
 
 
 def headline(run: Run) -> str:
-    """What came out, in how long, on what, by which command."""
+    """Return the header of the page as HTML: result, time, hardware and command."""
     best, recipe = run.best, run.recipe
     name, data = (TITLES.get(str(recipe.get(k)), recipe.get(k)) for k in ("recipe", "dataset"))
-    kicker = " on ".join(str(word) for word in (name, data) if word)
-    big, said = (percent(best.test_accuracy), _said(run)) if best else (MISSING, _said(run))
+    subtitle = " on ".join(str(word) for word in (name, data) if word)
+    big = percent(best.test_accuracy) if best else MISSING
     date = moment(run.environment.get("date", ""))
     command = run.environment.get("command")
     shown = command_line(str(command)) if command else ""
@@ -37,8 +40,8 @@ def headline(run: Run) -> str:
     notes = "".join(f"<li>{esc(note)}</li>" for note in _notes(run))
     return f"""<header>
 <h1>{esc(run.name)}</h1>
-<p class="muted">{esc(" · ".join(filter(None, (kicker, date))))}</p>
-<p class="big"><strong>{big}</strong><span>{esc(said)}</span></p>
+<p class="muted">{esc(" · ".join(filter(None, (subtitle, date))))}</p>
+<p class="big"><strong>{big}</strong><span>{esc(_best_in_words(run))}</span></p>
 {f'<p class="lead">{esc(_against_source(run))}</p>' if is_mission(run) and run.summary else ""}
 {facts(_facts(run))}
 {f'<p class="fine">{esc(fine)}</p>' if fine else ""}
@@ -47,10 +50,10 @@ def headline(run: Run) -> str:
 </header>"""
 
 
-def _said(run: Run) -> str:
+def _best_in_words(run: Run) -> str:
     planned = run.recipe.get("epochs", "?")
     if run.best is None:
-        return "no test accuracy is a number" if run.rows else "no epoch has ended yet"
+        return "no test accuracy is finite" if run.rows else "no epoch has ended yet"
     so_far = "" if run.summary else " so far"
     return f"best test accuracy{so_far}, in epoch {run.best.epoch} of {planned}"
 
@@ -59,7 +62,7 @@ def _notes(run: Run) -> list[str]:
     if not unfinished(run):
         return run.notes
     done = f"{len(run.rows)} of {run.recipe.get('epochs', '?')} epochs"
-    return [f"This run is not finished: this is what there is after {done}.", *run.notes]
+    return [f"This run is not finished. The page shows it after {done}.", *run.notes]
 
 
 def _against_source(run: Run) -> str:
@@ -74,7 +77,7 @@ def _against_source(run: Run) -> str:
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
-    """The few numbers that belong beside the accuracy; those that are known."""
+    """Return the known ones of a few numbers to show under the accuracy."""
     summary, last = run.summary, run.rows[-1] if run.rows else None
     known = [
         (
@@ -82,7 +85,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
             percent(last.test_accuracy) if last else MISSING,
         ),
         ("With test-time flips", percent(fact(summary, "final_test_accuracy_with_flips"))),
-        ("Time in all", duration(fact(summary, "total_seconds"))),
+        ("Total time", duration(fact(summary, "total_seconds"))),
         (_to_target(run), duration(fact(summary, "seconds_to_target"))),
         ("Throughput", f"{whole(fact(summary, 'images_per_second'))} images/s"),
         ("FLOP utilisation", percent(fact(summary, "mfu"), 1)),
@@ -99,20 +102,20 @@ def _to_target(run: Run) -> str:
 
 
 def _fine_print(run: Run) -> list[str]:
-    """What a reader of the facts should know: by what was chosen, and what is measured."""
-    said = []
+    """Explain how the best epoch was chosen and what the numbers measure."""
+    lines = []
     if run.best:
         fell = run.recipe.get("scheduler", "plateau") == "plateau"
-        too = ", and so was when the learning rate falls" if fell else ""
-        said.append(
+        too = ", as were the drops of the learning rate" if fell else ""
+        lines.append(
             f"The best epoch was chosen by the accuracy on these same test images{too}: "
-            "on new images, expect slightly less."
+            "expect a slightly lower accuracy on new images."
         )
     if math.isfinite(fact(run.summary, "seconds_to_target")):
-        said.append(f"{_to_target(run)} runs from the data in memory to the end of training.")
+        lines.append(f"{_to_target(run)} counts from the data in memory to the end of training.")
     if math.isfinite(fact(run.summary, "mfu")):
-        said.append(
+        lines.append(
             "FLOP utilisation is the network's own arithmetic per second of training, as a share "
             "of the rate at which this device multiplies large matrices."
         )
-    return said
+    return lines

@@ -303,7 +303,7 @@ def test_a_damaged_newest_checkpoint_is_kept_aside_and_the_older_goes_on(half, d
     flip(last)
     damaged = last.read_bytes()
     assert cli.main(["--resume", str(half)]) == 0
-    assert "Taking previous.pt; the bad file is kept" in capsys.readouterr().out
+    assert "Using previous.pt; the bad file is kept" in capsys.readouterr().out
     assert (half / "checkpoints" / "last.pt.damaged").read_bytes() == damaged
     assert same(end(half), end(done))
 
