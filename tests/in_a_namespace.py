@@ -20,7 +20,7 @@ from tiny_runs import end, same
 
 from fasttrain.cli import main as cli
 from fasttrain.engine import build
-from fasttrain.run import training
+from fasttrain.run import train
 from fasttrain.storage import checkpoint
 
 LAST = "checkpoints/last.pt"
@@ -72,7 +72,7 @@ def read_only(folder: Path, place: Path):
     subprocess.run(["mount", "--bind", place, place], check=True)
     subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True)
     touched: list[str] = []
-    training.splits = lambda *args, **options: touched.append("data")  # type: ignore[assignment]
+    train.splits = lambda *args, **options: touched.append("data")  # type: ignore[assignment]
     build.build = lambda *args, **options: touched.append("device")  # type: ignore[assignment]
     for name in ("new", "half", "whole"):
         status, err = command(processes.flags(place / name))

@@ -115,21 +115,20 @@ def _redirect(number: int, path: Path) -> None:
 
 def announce(phase: str, at: Path) -> None:
     """Make a phase of the next run touch `at` when it begins, and take LASTS longer."""
-    from fasttrain.cli import commands
     from fasttrain.engine import loop, step
     from fasttrain.parallel import signals
-    from fasttrain.run import find_lr, training
+    from fasttrain.run import find_lr, finish, train
     from fasttrain.storage import atomic
 
     homes = {
-        "data": (training, "splits"),
+        "data": (train, "splits"),
         "lr finder": (find_lr, "find_lr"),
-        "compile": (training.Training, "_warm_up"),
+        "compile": (train, "_warm_up"),
         "epoch": (step.Step, "__call__"),
         "eval": (loop, "evaluate"),
         "save": (atomic, "write_atomically"),
-        "summary": (training.Training, "sum_up"),
-        "analysis": (commands, "explain_run"),
+        "summary": (finish, "write_summary"),
+        "analysis": (finish, "explain_run"),
         "end": (signals, "ignore"),
     }
     home, name = homes[phase]

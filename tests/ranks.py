@@ -142,22 +142,21 @@ def hurry() -> None:
 
 def plant(fault: str) -> None:
     """Make KIND happen in this process when it reaches PLACE."""
-    from fasttrain.cli import commands
     from fasttrain.engine import loop, step
     from fasttrain.parallel import rendezvous
-    from fasttrain.run import training
+    from fasttrain.run import finish, train
     from fasttrain.storage import atomic
 
     kind, _, place = fault.partition("@")
     place, _, number = place.partition(":")
     home, name = {
         "join": (rendezvous, "join"),
-        "data": (training, "splits"),
+        "data": (train, "splits"),
         "step": (step.Step, "__call__"),
         "evaluation": (loop, "evaluate"),
         "save": (atomic, "write_atomically"),
         "disk": (atomic, "_write"),
-        "analysis": (commands, "explain_run"),
+        "analysis": (finish, "explain_run"),
     }[place]
     real, calls = getattr(home, name), iter(range(1, 10**9))
 

@@ -35,10 +35,13 @@ ONE_HOME = {
     "apex": {"fasttrain/optim/sgd.py"},
     "triton": {"kernels/__init__.py", "kernels/augment.py", "kernels/sgd.py"},
     "rich": {
-        f"fasttrain/{name}.py" for name in ("console/progress", "console/console", "cli/main")
+        f"fasttrain/{name}.py" for name in ("cli/commands", "console/console", "console/progress")
     },
     "tensorboard": {"fasttrain/run/tensorboard.py"},
-    "PIL": {"fasttrain/data/decode.py", "fasttrain/report/tiles.py"},
+    "PIL": {"fasttrain/data/decode.py", "fasttrain/report/tiles.py"}
+    | {f"fasttrain/data/{name}.py" for name in ("arrays", "found", "making", "packed")}
+    | {f"fasttrain/data/{name}.py" for name in ("pictures", "scan")},
+    "pyarrow": {"fasttrain/data/packed.py"},
 }
 SOURCES = sorted([*ROOT.glob("fasttrain/**/*.py"), *ROOT.glob("kernels/*.py")])
 

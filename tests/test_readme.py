@@ -14,10 +14,10 @@ import tiny_runs
 import torch
 
 import fasttrain
-from fasttrain.cli import commands
 from fasttrain.cli import main as cli
 from fasttrain.cli.flags import COMMANDS, read
 from fasttrain.data import cifar10, synthetic
+from fasttrain.run import finish
 from tests.conftest import tiny_loader, tiny_step
 
 ROOT = Path(__file__).parents[1]
@@ -123,12 +123,12 @@ def test_the_pages_hold_commands_of_every_form():
 def world(tmp_path_factory):
     """A folder in which the pages' commands run: a data set has 256 images here and the network
     3,000 numbers; the first run's mistakes are explained, and `report` draws them."""
-    explained = commands.explain_run
+    explained = finish.explain_run
 
     def explain_run(run, **options):
         if run.name == "taste":
             with pytest.MonkeyPatch.context() as patches:
-                patches.setattr(commands, "rebuild", lambda run, **_: None)
+                patches.setattr(finish, "draw_report", lambda run, **_: None)
                 explained(run, **options)
         else:
             tiny_runs.short_report(run)
@@ -140,7 +140,7 @@ def world(tmp_path_factory):
         patches.setattr(cifar10, "load", lambda *_, **__: few)
         patches.setattr(synthetic, "load", lambda *_, **__: few)
         patches.setattr(cifar10, "describe", lambda *_, **__: {"images": 256})
-        patches.setattr(commands, "explain_run", explain_run)
+        patches.setattr(finish, "explain_run", explain_run)
         yield where
 
 

@@ -18,12 +18,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import fasttrain
-from fasttrain.cli import commands
 from fasttrain.data import synthetic
 from fasttrain.engine import build
 from fasttrain.models import build as models_build
 from fasttrain.recipe.recipe import Recipe
-from fasttrain.run import ledger
+from fasttrain.run import finish, ledger, start
 from fasttrain.storage import atomic, checkpoint
 
 SMALL: dict[str, Any] = {
@@ -71,10 +70,10 @@ def shrink(patches: Any, *, report: bool = False) -> None:
     patches.setattr(ledger, "gemm_rate", lambda device, dtype: 1e11)
     patches.setattr(ledger, "training_flops", lambda model: 1)
     patches.setattr(build.synthetic, "load", images)
-    patches.setattr(commands.environment, "describe", dict)
+    patches.setattr(start.environment, "describe", dict)
     if not report:
-        patches.setattr(commands, "explain_run", short_report)
-        patches.setattr(commands, "draw_end", lambda *args, **options: None)
+        patches.setattr(finish, "explain_run", short_report)
+        patches.setattr(finish, "draw_end", lambda *args, **options: None)
 
 
 @contextmanager

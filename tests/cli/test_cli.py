@@ -216,7 +216,7 @@ def test_a_batch_that_does_not_fit_is_exit_8(tmp_path):
     assert done.returncode == 8
     assert re.fullmatch(
         r"fasttrain: error: --batch-size \(4000\): out of memory on cpu, \d\.\d of 5\.0 GiB at its "
-        r"peak\. Try --batch-size 2000, or ask `python -m fasttrain doctor --find-batch-size`\.\n",
+        r"peak\. Try --batch-size 2000, or run `python -m fasttrain doctor --find-batch-size`\.\n",
         done.stderr,
     )
     assert not list((tmp_path / "a").rglob("*.pt"))

@@ -53,11 +53,11 @@ def test_what_a_cpu_emulates_is_said_to_be_slow_with_what_to_use(
     choice = auto.amp(asked, CPU)
     assert choice.value == asked
     if asked in native:
-        assert choice.why == "asked for"
+        assert choice.why == "requested"
     else:
         assert f"no {asked} instructions and is many times slower" in choice.why
         assert choice.why.endswith(f"Use --amp {better}")
-    assert auto.amp("off", CPU).why == "asked for"
+    assert auto.amp("off", CPU).why == "requested"
 
 
 @pytest.mark.parametrize(("amp", "said"), [("fp16", True), ("off", False)])
@@ -67,7 +67,7 @@ def test_a_run_in_an_emulated_precision_says_what_to_use(amp, said, tiny, tmp_pa
     recipe = tiny_runs.small(amp=amp, epochs=1)
     display = Display(Console(file=text, width=200))
     fasttrain.train(recipe, out=tmp_path / "a", display=display)
-    line = "  amp fp16 (asked for, but this CPU has no fp16 instructions and is many times slower "
+    line = "  amp fp16 (requested, but this CPU has no fp16 instructions and is many times slower "
     assert (line + "with it. Use --amp off)\n" in text.getvalue()) == said
 
 

@@ -1,0 +1,189 @@
+"""Decodes a listing's images into a folder of the cache, by one process on all its cores.
+
+Concurrent starts wait for the first one, a killed one is gone on with, and an array in which
+undecodable files were left out gets the name of the listing without them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import PIL
+from filelock import FileLock, Timeout
+
+from ..errors import DataError, OutOfMemory, OutputError
+from ..storage.atomic import make_folder
+from . import crew, pictures, scan
+from .found import Source
+from .listing import Listing, Row
+from .pictures import Unusable
+from .pixels import PIXELS, Block, Store, rows_in_block
+
+Log = Callable[[str], None]
+AT_ONCE = 2 << 30  # bytes that are verified before a start goes on
+SPARE = 64 << 20  # bytes of the disk that are left to others
+TASK_BYTES = 1 << 20  # of the images that a thread makes before it hands them over
+IN_FLIGHT = 80_000_000  # pixels decoded at a time: 1 GB in three copies of 4 bytes
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one preparation works with."""
+
+    source: Source
+    side: int
+    fit: str
+    folder: Path
+    log: Log
+    progress: scan.Progress
+    threads: int | None
+
+    def place(self, listing: Listing) -> Path:
+        """The folder of a listing's array."""
+        major = PIL.__version__.partition(".")[0]
+        digest = hashlib.sha256(f"{pictures.RULE} {major} {self.side} {self.fit}\n".encode())
+        for row in listing.rows:
+            digest.update(f"{row.sha256}{'t' if row.split == 'train' else 'e'}\n".encode())
+        return self.folder / f"{digest.hexdigest()[:32]}-{self.side}"
+
+    def array_of(self, listing: Listing) -> tuple[Listing, list[Block], bool]:
+        """The listing without what cannot be decoded, its array's blocks, and whether they were
+        verified."""
+        listing = listing.without(scan.read_undecodable(self.folder))
+        if not listing.rows:
+            return listing, [], True
+        place = self.place(listing)
+        if (found := self._opened(Store(place, self.side))) is not None:
+            return listing, *found
+        with alone(place, self.log):
+            if (known := listing.without(scan.read_undecodable(self.folder))) == listing:
+                return self._array_of(listing, place)
+        return self.array_of(known)  # another process was first and found out
+
+    def _array_of(self, listing: Listing, place: Path) -> tuple[Listing, list[Block], bool]:
+        store = Store(place, self.side)
+        if (found := self._opened(store)) is not None:  # another process was first
+            return listing, *found
+        if store.done() is not None:
+            self.log(f"the prepared pixels in {place} are damaged: they are made anew")
+            shutil.rmtree(place, ignore_errors=True)
+        make_folder(place)
+        blocks = store.begun()
+        self._check_room(listing, blocks)
+        for block in store.append(self._made(listing.rows, sum(one.images for one in blocks))):
+            blocks.append(block)
+        bad = {sha256: why for block in blocks for sha256, why in block.bad.items()}
+        if not bad:
+            store.finish(blocks, self._about())
+            return listing, blocks, True
+        scan.add_undecodable(self.folder, bad)
+        listing = listing.without(bad)
+        blocks = [replace(block, images=block.rows, bad={}) for block in blocks]
+        if listing.rows:  # it is the array of the listing without them: it gets that one's name
+            with alone(self.place(listing), self.log):
+                final = Store(self.place(listing), self.side)
+                if final.done() is None:
+                    make_folder(final.folder)
+                    os.replace(place / PIXELS, final.folder / PIXELS)
+                    final.finish(blocks, self._about())
+        shutil.rmtree(place, ignore_errors=True)
+        return (listing, blocks, True) if listing.rows else (listing, [], True)
+
+    def _about(self) -> dict[str, object]:
+        return {"side": self.side, "fit": self.fit, "rule": pictures.RULE}
+
+    def _check_room(self, listing: Listing, blocks: list[Block]) -> None:
+        """Log how much will be written; OutputError if the disk has no room for it."""
+        row = self.side * self.side * 3
+        size, there = len(listing.rows) * row, sum(block.rows for block in blocks) * row
+        free = shutil.disk_usage(self.folder).free
+        if size - there + SPARE > free:
+            raise OutputError(
+                f"prepared pixels ({self.folder}): {size - there:,} bytes needed, {free:,} free. "
+                "Make room, set XDG_CACHE_HOME, or choose a smaller --side."
+            )
+        again = f", {there / 1e6:,.0f} MB of it there already" if there else ""
+        self.log(
+            f"preparing {len(listing.rows):,} images of {self.side} x {self.side}: "
+            f"{size / 1e6:,.0f} MB in {self.folder}{again}"
+        )
+
+    def _made(self, rows: Sequence[Row], done: int) -> Iterator[tuple[np.ndarray, Block]]:
+        """The pixels of `rows` from the one at `done` on, in blocks."""
+        step, budget = rows_in_block(self.side), crew.Budget(IN_FLIGHT)
+        one = partial(self._one, budget=budget)
+        together = max(1, min(crew.TOGETHER, TASK_BYTES // (self.side * self.side * 3)))
+        results = crew.in_order(one, rows[done:], threads=self.threads, together=together)
+        with pictures.quiet(), closing(results):
+            for start in range(done, len(rows), step):
+                part = rows[start : start + step]
+                pixels = np.empty((len(part), self.side, self.side, 3), np.uint8)
+                good, training, bad = 0, 0, {}
+                for number, row in enumerate(part, start + 1):
+                    found = next(results)
+                    if isinstance(found, str):
+                        bad[row.sha256] = found
+                    else:
+                        pixels[good], good = found, good + 1
+                        training += row.split == "train"
+                    if number % scan.EVERY == 0 or number == len(rows):
+                        self.progress(number, len(rows))
+                yield pixels[:good], Block(len(part), good, "", training, bad=bad)
+
+    def _one(self, row: Row, *, budget: crew.Budget) -> np.ndarray | str:
+        """One image's pixels, or why it cannot be decoded."""
+        try:
+            with budget.taking(row.height * row.width), self.source.open(row.path) as file:
+                if scan.sha256_of(file) != row.sha256:
+                    raise OSError("its bytes are not those of a moment ago")
+                try:
+                    return pictures.pixels(self.source.image(file), self.side, fit=self.fit)
+                except Unusable as error:
+                    return str(error)
+        except (OSError, Unusable) as error:
+            raise DataError(
+                f"{row.path}: changed while the images were prepared ({error}). Start again."
+            ) from None
+        except MemoryError:
+            raise OutOfMemory(
+                f"{row.path} ({row.width} x {row.height}): no memory to decode it. End other "
+                "programs, or take the image out."
+            ) from None
+
+    def _opened(self, store: Store) -> tuple[list[Block], bool] | None:
+        """A finished array's blocks; None if there is none, or it is damaged."""
+        blocks = store.done()
+        if blocks is None:
+            return None
+        if sum(block.rows for block in blocks) * store.row > AT_ONCE:
+            return blocks, False
+        return (blocks, True) if store.intact(blocks) == len(blocks) else None
+
+
+@contextmanager
+def alone(place: Path, log: Log) -> Iterator[None]:
+    """Be the only process that makes `place`; a dead process's lock is free."""
+    lock = FileLock(place.with_name(f"{place.name}.lock"))
+    try:
+        try:
+            lock.acquire(timeout=0.5)
+        except Timeout:
+            log("waiting for another process that prepares these images")
+            lock.acquire()
+    except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
+        raise OutputError(
+            f"cache ({place.parent}): cannot be locked ({error}). Make it writable, or set "
+            "XDG_CACHE_HOME."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()

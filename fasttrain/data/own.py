@@ -1,0 +1,75 @@
+"""A person's own images from a path to arrays: found, scanned, split, limited, prepared, checked.
+
+One order of these steps for training, `fasttrain data` and Python, so that they agree.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from . import cifar10, layouts, scan, splits
+from .making import Log
+from .prepare import Prepared, prepare
+from .splits import Judges
+
+
+class Own(NamedTuple):
+    """The prepared pixels with their listing, and which split judges what."""
+
+    prepared: Prepared
+    judges: Judges
+
+
+def load(
+    path: Path,
+    *,
+    side: int | None = None,
+    fit: str = "crop",
+    holdout: float = splits.FRACTION,
+    train_limit: int | None = None,
+    test_limit: int | None = None,
+    skip_bad_files: bool = False,
+    folder: Path | None = None,
+    log: Log = lambda line: None,
+    scanning: scan.Progress = lambda done, total: None,
+    preparing: scan.Progress = lambda done, total: None,
+) -> Own:
+    """The images at `path`, ready to train on; `folder` is the cache, else the user's.
+
+    Limits are drawn per class before anything is decoded; `test_limit` holds for every split but
+    train. Raises DataError (4) for what is wrong with the data, EnvironmentProblem (3) if a
+    package is missing, OutputError (6) if the disk is full.
+    """
+    folder = where() if folder is None else folder
+    found = layouts.find(path)
+    log(found.line)
+    for note in found.notes:
+        log(f"  {note}")
+    listing = scan.scan(found, folder=folder, progress=scanning)
+    what = f"--dataset ({path})"
+    listing.check(what)
+    listing, judges = splits.judged(listing, fraction=holdout)
+    log(f"  {judges.line}")
+    for split in listing.splits:
+        count = train_limit if split == "train" else test_limit
+        if count is not None:
+            listing = splits.limit(listing, split, count)
+    prepared = prepare(
+        listing,
+        found.source,
+        side=side,
+        fit=fit,
+        folder=folder,
+        skip_bad_files=skip_bad_files,
+        log=log,
+        progress=preparing,
+    )
+    for note in prepared.listing.check(what):  # again: more may have been left out
+        log(f"  {note}")
+    return Own(prepared, judges)
+
+
+def where() -> Path:
+    """The folder of prepared pixels in the user's cache."""
+    return cifar10.where().with_name("images")

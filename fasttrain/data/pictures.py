@@ -1,0 +1,176 @@
+"""One image file to one small RGB array, by one stated rule: upright, 8 bits, antialiased.
+
+Preparing and predicting share it, so what is trained on is what is asked about. The rule: the EXIF
+turn, then Pillow's plain conversion to RGB (16 bits scaled to 8, alpha dropped as it stands, which
+is also what DALI does), then for `crop` the centred square, for `pad` a black border; one bilinear
+resize with Pillow's antialiasing.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+RULE = 1  # to be raised whenever the pixels that come out change
+FITS = ("crop", "squash", "pad")
+SIDES = (32, 64, 128, 224)
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
+EXTENSIONS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif"}
+EXTENSIONS |= {".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif"}
+MOST_PIXELS = 100_000_000
+ORIENTATION = 0x0112  # EXIF's tag; 5 to 8 swap height and width
+ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
+
+
+class Unusable(Exception):
+    """Why a file cannot be used, in a few words."""
+
+
+def auto_side(shorter: np.ndarray) -> int:
+    """The largest of SIDES that does not enlarge the median image, and at least 32.
+
+    `shorter` is the shorter side of each image, pixels (N,).
+    """
+    middle = float(np.median(shorter))
+    return max((side for side in SIDES if side <= middle), default=SIDES[0])
+
+
+def opened(file: BinaryIO) -> Image.Image:
+    """The image in `file`, its header read and nothing decoded; Unusable if it is none, or one of
+    more than 100 megapixels."""
+    try:
+        image = Image.open(file, formats=_formats())
+    except UnidentifiedImageError:
+        raise Unusable("no image that Pillow knows, or a damaged header") from None
+    except Image.DecompressionBombError:
+        raise Unusable(_too_large()) from None
+    # What else Pillow raises for damaged files is not documented, and is of many kinds.
+    except Exception as error:
+        raise Unusable(reason(error)) from None
+    width, height = image.size
+    if width * height > MOST_PIXELS:
+        raise Unusable(f"{width:,} x {height:,}: {_too_large()}")
+    if not width * height:
+        raise Unusable("no pixels")
+    return image
+
+
+def header(image: Image.Image) -> tuple[int, int, str, str]:
+    """Upright height and width, mode, and what is worth saying, from the header alone."""
+    width, height = image.size
+    turn, notes = _turn(image), []
+    # Pillow gives a TIFF's size upright already.
+    if turn in (5, 6, 7, 8) and image.format != "TIFF":
+        width, height = height, width
+    if turn != 1:
+        notes.append(f"EXIF {turn}")
+    if image.mode.startswith("I"):
+        notes.append("16-bit")
+    if image.mode in ALPHA or "transparency" in image.info:
+        notes.append("alpha")
+    if getattr(image, "is_animated", False):
+        notes.append("first frame of several")
+    return height, width, image.mode, ", ".join(notes)
+
+
+def pixels(image: Image.Image, side: int, *, fit: str = "crop") -> np.ndarray:
+    """The image as uint8 (side, side, 3) RGB, by the rule above; Unusable if it is damaged."""
+    try:
+        image.load()
+        image = _rgb(ImageOps.exif_transpose(image) if _turn(image) != 1 else image)
+        found = _fitted(image, side, fit).tobytes()  # half the time of np.asarray
+        return np.frombuffer(found, np.uint8).reshape(side, side, 3)
+    except (Unusable, MemoryError):
+        raise
+    except Exception as error:  # as above
+        raise Unusable(reason(error)) from None
+
+
+def _fitted(image: Image.Image, side: int, fit: str) -> Image.Image:
+    width, height = image.size
+    if fit == "crop" and width != height:
+        short = min(width, height)
+        left, top = (width - short) // 2, (height - short) // 2
+        image = image.crop((left, top, left + short, top + short))
+    if fit == "pad" and width != height:
+        scale = side / max(width, height)
+        inner = max(1, round(width * scale)), max(1, round(height * scale))
+        canvas = Image.new("RGB", (side, side))
+        corner = (side - inner[0]) // 2, (side - inner[1]) // 2
+        canvas.paste(image.resize(inner, Image.Resampling.BILINEAR), corner)
+        return canvas
+    return image.resize((side, side), Image.Resampling.BILINEAR)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I"):
+        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+    if image.mode == "F":
+        return Image.fromarray(_of_floats(np.asarray(image))).convert("RGB")
+    for premultiplied, plain in (("RGBa", "RGBA"), ("La", "LA")):
+        if image.mode == premultiplied:
+            image = image.convert(plain)
+    return image.convert("RGB")
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """0..65535 to 0..255, rounded; Unusable for integers outside."""
+    wide = values.astype(np.int64)
+    if wide.min() < 0 or wide.max() > 65535:
+        raise Unusable("integers outside 0 to 65,535")
+    return ((wide * 255 + 32767) // 65535).astype(np.uint8)
+
+
+def _of_floats(values: np.ndarray) -> np.ndarray:
+    """0..1, or else 0..255, to 0..255, rounded; Unusable for numbers outside."""
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 255):  # also where one is not a number
+        raise Unusable("numbers outside 0 to 255")
+    return np.rint(values * (255 if high <= 1 else 1)).astype(np.uint8)
+
+
+def _turn(image: Image.Image) -> int:
+    """EXIF's orientation, 1 to 8; 1 where there is none or it is damaged."""
+    try:
+        # A PNG's own getexif would decode the whole image at once.
+        unread = image.format == "PNG" and "exif" not in image.info
+        turn = 1 if unread else image.getexif().get(ORIENTATION, 1)
+    except Exception:  # a damaged EXIF block is no reason to refuse a good image
+        return 1
+    return turn if type(turn) is int and 1 <= turn <= 8 else 1
+
+
+def reason(error: Exception) -> str:
+    """An error of a decoder in a few words on one line."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return f"damaged: {words[:120]}"
+
+
+def _too_large() -> str:
+    return f"more than {MOST_PIXELS // 1_000_000} megapixels"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what Pillow warns about: damaged EXIF, large images, palettes with alpha.
+
+    Entered by the thread that starts the others: a filter is the whole process's.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\b")
+        yield
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """FORMATS as far as this Pillow reads them."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)

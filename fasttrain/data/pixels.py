@@ -1,0 +1,193 @@
+"""Prepared pixels on the disk: one uint8 array in blocks, each with its SHA-256.
+
+A block counts once its bytes are on the disk and its line is in the progress file, so a killed
+preparation goes on where it was, and a finished array can be verified on all cores at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from io import RawIOBase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..storage.atomic import reported, write_json
+from . import crew
+
+PIXELS, BLOCKS, DONE = "pixels.u8", "blocks.jsonl", "done.json"
+BLOCK_BYTES, MOST_ROWS = 16 << 20, 1024
+PIECE = 1 << 16  # pixels, 1.5 MB as float64
+
+
+@dataclass(frozen=True)
+class Block:
+    """`images` of the listing that were gone through, `rows` of them good; sums over the training
+    images' values and their squares by channel."""
+
+    images: int
+    rows: int
+    sha256: str
+    training: int = 0
+    sums: tuple[int, ...] = (0, 0, 0)
+    squares: tuple[int, ...] = (0, 0, 0)
+    bad: dict[str, str] = field(default_factory=dict)  # SHA-256 of a file -> why
+
+
+def rows_in_block(side: int) -> int:
+    """Images that make a block."""
+    return max(1, min(MOST_ROWS, BLOCK_BYTES // (side * side * 3)))
+
+
+def totals(pixels: np.ndarray) -> np.ndarray:
+    """Sums of uint8 (..., 3) and of its squares by channel, (2, 3) float64; exact below 2^53."""
+    flat, found = pixels.reshape(-1, 3), np.zeros((2, 3))
+    for start in range(0, len(flat), PIECE):
+        piece = flat[start : start + PIECE].astype(np.float64)
+        found[0] += np.ones(len(piece)) @ piece
+        found[1] += (piece.T @ piece).diagonal()
+    return found
+
+
+def mean_std(blocks: Iterable[Block], side: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of the training pixels by channel, in 0..1; of none 0 and 1."""
+    blocks = list(blocks)
+    sums, squares = (
+        [sum(channel) for channel in zip(*columns, strict=True)] or [0, 0, 0]
+        for columns in ([block.sums for block in blocks], [block.squares for block in blocks])
+    )
+    return _mean_std(sum(block.training for block in blocks) * side * side, sums, squares)
+
+
+def _mean_std(
+    count: int, sums: list[int], squares: list[int]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if not count:
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    # Whole numbers until here, so the order of the images does not show in the last digit.
+    variances = [(count * q - s * s) / (count * count) for s, q in zip(sums, squares, strict=True)]
+    # Images of one colour would have 0, and pixels are divided by it: one level at least.
+    deviations = tuple(max(variance**0.5, 1.0) / 255 for variance in variances)
+    return tuple(total / count / 255 for total in sums), deviations
+
+
+def split_mean_std(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The same for any uint8 array (N, S, S, 3), in pieces on all cores."""
+    step = max(1, (1 << 20) // max(1, images[0].nbytes if len(images) else 1))
+    pieces = range(0, len(images), step)
+    found = list(crew.in_order(lambda start: totals(images[start : start + step]), pieces))
+    sums, squares = np.sum(found, axis=0) if found else np.zeros((2, 3))
+    count = images.size // 3
+    return _mean_std(count, [int(n) for n in sums], [int(n) for n in squares])
+
+
+class Store:
+    """One array's folder: what of it is there, and more of it."""
+
+    def __init__(self, folder: Path, side: int) -> None:
+        self.folder, self.row = folder, side * side * 3
+
+    def done(self) -> list[Block] | None:
+        """The blocks of a finished array; None if it is not finished."""
+        try:
+            about = json.loads((self.folder / DONE).read_bytes())
+            blocks = [_block(one) for one in about["blocks"]]
+            size = (self.folder / PIXELS).stat().st_size
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return blocks if size == sum(block.rows for block in blocks) * self.row else None
+
+    def intact(self, blocks: list[Block], *, threads: int | None = None) -> int:
+        """How many blocks from the first on have the bytes that they had when written."""
+        starts = [0]
+        for block in blocks:
+            starts.append(starts[-1] + block.rows * self.row)
+        pieces = list(zip(blocks, starts, strict=False))
+        for number, good in enumerate(crew.in_order(self._is_good, pieces, threads=threads)):
+            if not good:
+                return number
+        return len(blocks)
+
+    def _is_good(self, piece: tuple[Block, int]) -> bool:
+        block, start = piece
+        try:  # read, not mapped: mapped pages count as this process's memory
+            with open(self.folder / PIXELS, "rb") as file:
+                file.seek(start)
+                data = file.read(block.rows * self.row)
+        except OSError:
+            return False
+        return hashlib.sha256(data).hexdigest() == block.sha256
+
+    def begun(self) -> list[Block]:
+        """The intact blocks of an unfinished array; what follows them on the disk is cut off."""
+        blocks = []
+        with suppress(OSError, ValueError, TypeError, KeyError):  # a torn last line
+            for line in (self.folder / BLOCKS).read_bytes().splitlines():
+                blocks.append(_block(json.loads(line)))
+        blocks = blocks[: self.intact(blocks)]
+        with reported(self.folder):
+            with open(self.folder / PIXELS, "ab") as file:
+                file.truncate(sum(block.rows for block in blocks) * self.row)
+            with open(self.folder / BLOCKS, "wb") as file:
+                file.writelines(_line(block) for block in blocks)
+        return blocks
+
+    def append(self, blocks: Iterable[tuple[np.ndarray, Block]]) -> Iterator[Block]:
+        """Put blocks on the disk while the next is made; yields each once it is there."""
+        with (
+            open(self.folder / PIXELS, "ab", buffering=0) as pixels,
+            open(self.folder / BLOCKS, "ab", buffering=0) as progress,
+            ThreadPoolExecutor(1, thread_name_prefix="fasttrain-disk") as disk,
+        ):
+            pending: Future[Block] | None = None
+            for data, block in blocks:
+                if pending is not None:
+                    yield pending.result()
+                pending = disk.submit(self._write, pixels, progress, data, block)
+            if pending is not None:
+                yield pending.result()
+
+    def _write(self, pixels: RawIOBase, progress: RawIOBase, data: np.ndarray, b: Block) -> Block:
+        content = data.reshape(-1).data
+        sums, squares = (tuple(int(n) for n in line) for line in totals(data[: b.training]))
+        digest = hashlib.sha256(content).hexdigest()
+        block = replace(b, sha256=digest, sums=sums, squares=squares)
+        with reported(self.folder, needed=data.nbytes):
+            for file, part in ((pixels, content), (progress, _line(block))):  # in this order
+                rest = memoryview(part)
+                while rest:
+                    rest = rest[file.write(rest) or 0 :]
+                os.fsync(file.fileno())
+        return block
+
+    def finish(self, blocks: list[Block], about: dict[str, Any]) -> None:
+        """Declare the array whole."""
+        write_json(self.folder / DONE, {**about, "blocks": [asdict(block) for block in blocks]})
+        with suppress(OSError):
+            (self.folder / BLOCKS).unlink()
+
+    def mapped(self, blocks: list[Block], side: int) -> np.ndarray:
+        """The array, mapped and read-only: uint8 (N, side, side, 3)."""
+        count = sum(block.rows for block in blocks)
+        if not count:
+            return np.empty((0, side, side, 3), np.uint8)
+        return np.memmap(self.folder / PIXELS, np.uint8, "r", shape=(count, side, side, 3))
+
+
+def _line(block: Block) -> bytes:
+    return json.dumps(asdict(block)).encode() + b"\n"
+
+
+def _block(found: dict[str, Any]) -> Block:
+    block = Block(**found)
+    for number in (block.images, block.rows, block.training, *block.sums, *block.squares):
+        if type(number) is not int or number < 0:
+            raise ValueError(f"{number!r} in a block")
+    return block
