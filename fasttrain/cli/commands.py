@@ -86,7 +86,8 @@ def train(
                 training = Training(
                     recipe, folder, display, signals, ledger, group, profile=profile
                 )
-                with memory.reported(recipe.batch_size, auto.device(recipe.device)):
+                device = group.device(auto.device(recipe.device))
+                with memory.reported(recipe.batch_size, device):
                     training.prepare(state)
                     if not (state and resume.is_over(state, recipe)):
                         folder.reopen()

@@ -52,6 +52,18 @@ def device(asked: str) -> torch.device:
     return torch.device("cuda", found.index or 0) if found.type == "cuda" else found
 
 
+def make_current(device: torch.device) -> None:
+    """Make a GPU the one that streams, events and loaders of this process use by default."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
+def current_device(asked: str) -> torch.device:
+    """The device that this process uses: of several GPUs its own, whatever all were asked for."""
+    found = device(asked)
+    return torch.device("cuda", torch.cuda.current_device()) if found.type == "cuda" else found
+
+
 def amp(asked: str, on: torch.device) -> Choice:
     """bf16, fp16 or off; asked for where it is emulated, with the reason against it."""
     if asked != "auto":

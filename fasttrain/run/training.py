@@ -19,7 +19,7 @@ from ..parallel.signals import Signals
 from ..recipe.named import faster
 from ..recipe.recipe import Recipe
 from . import resume
-from .agreement import every_few_steps, stop_on_signal
+from .agreement import every_few_steps, position, stop_on_signal
 from .bystander import NullRunDir
 from .contention import Contention
 from .find_lr import range_test
@@ -65,7 +65,8 @@ class Training:
         # DDP lays its buckets anew after its first backward and then sums in another order: that
         # one must not be a step of the run, or a resumed run would differ.
         if (built.choices["compile"].value == "on" or self.group.world > 1) and not over:
-            with self.ledger.part("compile"):
+            watched = self.group.watched(recipe.hang_timeout, lambda: "the warm-up")
+            with self.ledger.part("compile"), watched:
                 self._warm_up()
         if recipe.lr == "auto" and state is None:
             with self.ledger.part("lr_finder"):
@@ -99,6 +100,9 @@ class Training:
                 write = stack.enter_context(scalars(mine, self.position.history))
             shown = stack.enter_context(self.display.follow(plan))
             stack.enter_context(self.signals.polled())
+            where = partial(position, self.position)
+            watched = self.group.watched(self.recipe.hang_timeout, where)
+            progressed = stack.enter_context(watched)
             saver = stack.enter_context(self._saver())
             saver.check(self.position)
             if self.changed:  # or, killed now, its checkpoint would not be of its recipe
@@ -107,7 +111,7 @@ class Training:
             images = self.halves[0].images[: plan.batch_size]
             slowed = Contention(built.step, images, ledger=self.ledger, log=self.display.log)
             together = partial(every_few_steps, self.group, built.device)
-            on_step: list[Hook] = [shown.step, together(saver.step, stop)]
+            on_step: list[Hook] = [shown.step, together(saver.step, stop), progressed]
             if self.profiling:
                 on_step.insert(0, stack.enter_context(self.profiling.record(built, self.position)))
             try:
@@ -119,12 +123,13 @@ class Training:
                     self.recipe.epochs,
                     run=self.position,
                     on_step=on_step,
-                    on_epoch=[saver.epoch, shown.epoch, write, stop, slowed.epoch],
+                    on_epoch=[progressed, saver.epoch, progressed, shown.epoch, write, stop, slowed.epoch],
                     until=self._enough,
                     total=self.group.sum,
                     sync_buffers=self.group.sync_buffers,
                 )
             except Stopped:
+                progressed()
                 saver.now(self.position)
                 self.group.max(0)  # none leaves before rank 0 has saved
                 raise
