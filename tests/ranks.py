@@ -54,8 +54,8 @@ DEATHS = ("SIGKILL", "SIGSEGV", "exit", "exception", "hang")
 class Ranks:
     """The command line in `world` processes on this machine, with the faults of some ranks.
 
-    Unless `patient`, deaths are noticed in seconds, as hangs are by `--hang-timeout`. `plain` is for comparisons: without
-    dropout, which no two processes share.
+    Unless `patient`, deaths are noticed in seconds. `plain` is for comparisons: without dropout,
+    which no two processes share.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ def all_backends() -> set[Any]:
     group = dist.group.WORLD
     if group is None:
         return set()
-    return {group._get_backend(device) for device in group._device_types}  # type: ignore[attr-defined]
+    return {group._get_backend(device) for device in group._device_types}
 
 
 def begun_collectives() -> int:

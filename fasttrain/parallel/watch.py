@@ -35,6 +35,7 @@ class Watch:
         self._over = Event()
         self._neighbour = (0, 0)  # its heartbeats so far, and the beats here since the last one
         self._known: Failure | None = None
+        self._reported = False  # by another process
         self.progress: hang.Progress | None = None  # of the training, while it runs
         store.set(f"who/{rank}", f"pid {os.getpid()} on {socket.gethostname()}")
         self._thread = Thread(target=self._run, name="watch", daemon=True)
@@ -67,7 +68,7 @@ class Watch:
     def wins_report(self, failure: Failure) -> bool:
         """Whether this process is to report a failure that is no process's own; true for one."""
         try:
-            return self._store.add("reports", 1) == 1
+            return not self._reported and self._store.add("reports", 1) == 1
         except RuntimeError:  # rank 0 is gone; which others found it out can only be guessed
             return self._rank <= 1 and failure.rank in (0, self._rank)
 
@@ -105,13 +106,21 @@ class Watch:
                 hang.report(failure.message)
             hang.dump_stacks(f"rank {self._rank}, at {self._where()}")
         # A thread that hangs does not leave, and one that waits for it cannot.
-        if self._over.wait(2 * hang.BEAT if failure.hang else GRACE):
-            return
-        own = failure.own and failure.rank == self._rank  # which only now is not reported
-        if own or not (failure.own or failure.hang) and self.wins_report(failure):
+        until = monotonic() + (2 * hang.BEAT if failure.hang else GRACE)
+        while monotonic() < until:
+            if self._over.wait(hang.BEAT / 4):
+                return
+            self._check_reported()
+        own = failure.own and failure.rank == self._rank
+        nobodys = not (failure.own or failure.hang)
+        if own or (nobodys and self.wins_report(failure)):
             hang.report(failure.message)
         self._say_goodbye(wait=self._rank == 0)
         os._exit(failure.code)
+
+    def _check_reported(self) -> None:
+        with suppress(RuntimeError):  # with rank 0 the store may be gone, and the answer with it
+            self._reported = self._reported or self._store.add("reports", 0) > 0
 
     def _say_goodbye(self, *, wait: bool) -> None:
         """Tell the store's holder that this process leaves; it `wait`s for the others' words."""
@@ -137,13 +146,17 @@ class Watch:
     def _find_hanging(self) -> str:
         """Name the ranks that have begun fewer collectives than others, which wait for them."""
         keys = [f"progress/{rank}" for rank in range(self._world)]
-        found = [json.loads(self._store.get(k)) if self._store.check([k]) else [0, ""] for k in keys]
+        found: list[tuple[int, str]] = [
+            json.loads(self._store.get(key)) if self._store.check([key]) else (0, "its start")
+            for key in keys
+        ]
         counts = [count for count, _ in found]
         if min(counts) == max(counts):
             return f"no process goes on; rank {self._rank} is at {self._where()}"
         behind = [rank for rank, count in enumerate(counts) if count == min(counts)]
-        verb = "hangs" if len(behind) == 1 else "hang"
-        return f"{self._names(behind)} {verb} at {found[behind[0]][1]}, and the others wait for it"
+        verb, them = ("hangs", "it") if len(behind) == 1 else ("hang", "them")
+        place = found[behind[0]][1]
+        return f"{self._names(behind)} {verb} at {place}, and the others wait for {them}"
 
     def _check_neighbour(self) -> Failure | None:
         """Send a heartbeat, and check those of the next rank."""

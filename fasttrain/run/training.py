@@ -123,7 +123,7 @@ class Training:
                     self.recipe.epochs,
                     run=self.position,
                     on_step=on_step,
-                    on_epoch=[progressed, saver.epoch, progressed, shown.epoch, write, stop, slowed.epoch],
+                    on_epoch=[saver.epoch, progressed, shown.epoch, write, stop, slowed.epoch],
                     until=self._enough,
                     total=self.group.sum,
                     sync_buffers=self.group.sync_buffers,
