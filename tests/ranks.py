@@ -138,6 +138,7 @@ def hurry() -> None:
 
     hang.BEAT, watch.LOST, watch.HURRIED, watch.GRACE = 0.1, 4.0, 0.8, 2.0
     backends.PATIENCE, rendezvous.JOIN, distributed.FETCH = 3.0, 4.0, 3.0
+    backends.LEFT = 0.5
 
 
 def plant(fault: str) -> None:
