@@ -72,7 +72,7 @@ class OutOfMemory(FasttrainError):
 
 
 class DistributedError(FasttrainError):
-    """A process of the group died or could not be reached."""
+    """A process of the group died, hangs or could not be reached."""
 
     code = 9
 

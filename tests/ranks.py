@@ -39,8 +39,9 @@ FAULTS: dict[str, Callable[[], Any]] = {
     "exception": lambda: _raise(IndexError("a bug of ours")),
     "hang": lambda: time.sleep(3600),
     "loop": lambda: _compute_for(3600),
-    "slow": lambda: _compute_for(1.6),  # longer than the shortened hang timeout
+    "slow": lambda: _compute_for(1.6),
     "wait": lambda: time.sleep(1.6),
+    "long": lambda: time.sleep(5),  # longer than `hurry` lets a collective wait
     "SIGSTOP": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "SIGTERM": lambda: os.kill(os.getpid(), signal.SIGTERM),
     "data error": lambda: _raise(DataError("train_images: damaged. Fetch them again.")),
@@ -53,7 +54,7 @@ DEATHS = ("SIGKILL", "SIGSEGV", "exit", "exception", "hang")
 class Ranks:
     """The command line in `world` processes on this machine, with the faults of some ranks.
 
-    Unless `patient`, deaths and hangs are detected within seconds. `plain` turns dropout off for
+    Unless `patient`, deaths are detected within seconds. `plain` turns dropout off for
     comparisons, because its random numbers differ between processes.
     """
 
@@ -132,19 +133,19 @@ def _run(
 
 
 def hurry() -> None:
-    """Make deaths and hangs be detected within seconds."""
-    from fasttrain.parallel import distributed, rendezvous, watch
+    """Make deaths be detected within seconds, and bound the wait for other processes."""
+    from fasttrain.parallel import backends, distributed, hang, rendezvous, watch
 
-    watch.BEAT, watch.LOST, watch.HURRIED, watch.GRACE = 0.1, 4.0, 0.8, 2.0
-    watch.STILL = 1.0
-    rendezvous.PATIENCE, rendezvous.JOIN, distributed.FETCH = 3.0, 4.0, 3.0
+    hang.BEAT, watch.LOST, watch.HURRIED, watch.GRACE = 0.1, 4.0, 0.8, 2.0
+    backends.PATIENCE, rendezvous.JOIN, distributed.FETCH = 3.0, 4.0, 3.0
+    backends.LEFT = 0.5
 
 
 def plant(fault: str) -> None:
     """Make KIND happen in this process when it reaches PLACE."""
     from fasttrain.engine import loop, step
-    from fasttrain.parallel import rendezvous
-    from fasttrain.run import finish, train
+    from fasttrain.parallel import rendezvous, watch
+    from fasttrain.run import find_lr, finish, train
     from fasttrain.storage import atomic
 
     kind, _, place = fault.partition("@")
@@ -153,6 +154,10 @@ def plant(fault: str) -> None:
         "join": (rendezvous, "join"),
         "data": (train, "splits"),
         "step": (step.Step, "__call__"),
+        "rates": (train, "measure_rates"),
+        "range test": (find_lr, "find_lr"),
+        "destroy": (torch.distributed, "destroy_process_group"),
+        "leave": (watch.Watch, "leave"),
         "evaluation": (loop, "evaluate"),
         "save": (atomic, "write_atomically"),
         "disk": (atomic, "_write"),

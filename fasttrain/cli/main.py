@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not memory.is_out_of_memory(error):
             raise
         recipe = make(given)
-        short = memory.out_of_memory(recipe.batch_size, auto.device(recipe.device))
+        short = memory.out_of_memory(recipe.batch_size, auto.current_device(recipe.device))
         return _report_error(str(short), short.code)
 
 

@@ -65,6 +65,7 @@ def build(recipe: Recipe, train: Split, test: Split, group: Group | None = None)
             f"Use --batch-size {count} or less."
         )
     device = group.device(auto.device(recipe.device))
+    auto.make_current(device)
     if device.type == "cpu":
         keep_pages()
     chosen = {

@@ -66,6 +66,7 @@ def open_run(
             "Name a run that this version of fasttrain trained."
         ) from None
     where = auto.device(device)
+    auto.make_current(where)
     model = model.to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     train, test = splits or build.splits(recipe, log=log)
     return Subject(model.eval(), recipe, where, train, test)

@@ -52,6 +52,18 @@ def device(requested: str) -> torch.device:
     return torch.device("cuda", found.index or 0) if found.type == "cuda" else found
 
 
+def make_current(device: torch.device) -> None:
+    """Make a GPU the one that streams, events and loaders of this process use by default."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
+def current_device(asked: str) -> torch.device:
+    """The device that this process uses: of several GPUs its own, whatever all were asked for."""
+    found = device(asked)
+    return torch.device("cuda", torch.cuda.current_device()) if found.type == "cuda" else found
+
+
 def amp(requested: str, on: torch.device) -> Choice:
     """Choose bf16, fp16 or off; warn about a requested precision that is only emulated."""
     if requested != "auto":

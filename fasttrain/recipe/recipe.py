@@ -122,6 +122,9 @@ class Recipe:
     save_every: float = number(
         600.0, 0.001, 1e9, "machine", "seconds between checkpoints within an epoch"
     )
+    hang_timeout: float = number(
+        300.0, 0.0, 1e6, "machine", "end a training without progress for so many seconds; 0: never"
+    )
 
     target_accuracy: float | None = number(
         None, 0.0, 1.0, "stopping", "stop at this test accuracy (0.94 is 94 %)"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from ..console.eta import Plan
@@ -17,7 +18,7 @@ from ..errors import Stopped
 from ..optim.schedule import EveryStep, Plateau
 from ..recipe.named import faster
 from . import resume
-from .agreement import every_few_steps, stop_on_signal
+from .agreement import describe_position, every_few_steps, stop_on_signal
 from .contention import Contention
 from .profiling import Profiling
 from .rundir import RunDir
@@ -60,10 +61,12 @@ def observed(
     with ExitStack() as stack:
         mine = folder if isinstance(folder, RunDir) else None
         with ledger.part("import"):
-            where = mine.tensorboard if mine else None
-            write = stack.enter_context(scalars(where, position.history))
+            scalars_folder = mine.tensorboard if mine else None
+            write = stack.enter_context(scalars(scalars_folder, position.history))
         progress = stack.enter_context(display.follow(_plan(session, data, built)))
         stack.enter_context(signals.polled())
+        where = partial(describe_position, position)
+        progressed = stack.enter_context(group.watched(recipe.hang_timeout, where))
         saver = Saver(
             folder,
             capture,
@@ -82,14 +85,23 @@ def observed(
         on_step: list[Hook] = [
             progress.step,
             every_few_steps(group, built.device, saver.step, stop),
+            progressed,
         ]
-        on_epoch = [saver.epoch, progress.epoch, write, stop, contention.epoch]
+        on_epoch: list[Hook] = [
+            saver.epoch,
+            progressed,
+            progress.epoch,
+            write,
+            stop,
+            contention.epoch,
+        ]
         profiling = Profiling(mine, display) if profile and mine else None
         if profiling:
             on_step.insert(0, stack.enter_context(profiling.record(built, position)))
         try:
             yield Observers(on_step, on_epoch, saver, profiling)
         except Stopped:
+            progressed()
             saver.now(position)
             group.max(0)  # no process leaves before rank 0 has saved
             raise

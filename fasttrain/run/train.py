@@ -86,7 +86,7 @@ def train(
             session = Session(recipe, folder, display, ledger, group, signals)
             state = load_state(session, continued, override=override)
             folder.announce(recipe.as_dict())
-            with memory.reported(recipe.batch_size, auto.device(recipe.device)):
+            with memory.reported(recipe.batch_size, group.device(auto.device(recipe.device))):
                 data = _load(session)
                 built = build(recipe, *data, group)
                 _introduce(session, data, built)
@@ -159,7 +159,8 @@ def _warm_up(session: Session, built: Built, state: dict[str, Any] | None) -> No
     needed = built.choices["compile"].value == "on" or session.group.world > 1
     if not needed or resume.is_over(state, session.recipe):
         return
-    with session.ledger.part("compile"), restored(built.step):
+    watched = session.group.watched(session.recipe.hang_timeout, lambda: "the warm-up")
+    with session.ledger.part("compile"), watched, restored(built.step):
         built.step(*next(iter(built.train)))
         built.step.model.eval()
         with torch.no_grad():

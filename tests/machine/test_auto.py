@@ -7,9 +7,13 @@ import torch
 from rich.console import Console
 
 import fasttrain
+from fasttrain.cli import main as cli
 from fasttrain.console.console import Display
+from fasttrain.engine import build
 from fasttrain.errors import EnvironmentProblem
-from fasttrain.machine import auto
+from fasttrain.explain import explain
+from fasttrain.machine import auto, memory
+from fasttrain.parallel.group import Group
 
 CPU = torch.device("cpu")
 
@@ -97,3 +101,66 @@ def test_auto_takes_dali_where_it_imports_and_else_says_what_is_missing():
         "DALI is not installed",
     )
     assert auto.loader("resident", None).value == "resident"
+
+
+class Reached(Exception):
+    """Ends a call at the place that a test is about."""
+
+
+def reach(device, *rest):
+    raise Reached(device)
+
+
+@pytest.fixture
+def four_gpus(monkeypatch):
+    """As on a machine with four GPUs, of which the third is this process's own."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", reach)
+
+
+@pytest.mark.parametrize(("asked", "number"), [("auto", 0), ("cuda", 0), ("cuda:3", 3)])
+def test_the_gpu_that_is_asked_for_becomes_the_current_one(
+    four_gpus, asked, number, monkeypatch, tmp_path
+):
+    """Its streams, events and loaders are those of the current device, which is GPU 0 at first."""
+    recipe = tiny_runs.small(device=asked)
+    with pytest.raises(Reached, match=f"cuda:{number}"):
+        build.build(recipe, *build.splits(recipe))
+    network = torch.nn.Linear(1, 1)
+    saved = {"recipe": recipe.as_dict(), "model": network.state_dict()}
+    monkeypatch.setattr(explain.checkpoint, "load", lambda path: saved)
+    monkeypatch.setattr(explain, "network", lambda recipe: network)
+    with pytest.raises(Reached, match=f"cuda:{number}"):
+        explain.open_run(tmp_path, device=asked)
+
+
+def test_a_cpu_is_nothing_to_make_current(four_gpus):
+    auto.make_current(CPU)
+
+
+class Third(Group):
+    """The third of four processes on a machine."""
+
+    def device(self, chosen):
+        return torch.device("cuda", 2)
+
+
+def test_out_of_memory_is_measured_on_the_process_s_own_gpu(four_gpus, monkeypatch, tmp_path):
+    """On GPU 0 each of the others would open a context there, in memory that has run out."""
+    monkeypatch.setattr(memory, "reported", lambda batch, device: reach(device))
+    with pytest.raises(Reached, match="cuda:2"):
+        fasttrain.train(tiny_runs.small(device="cuda"), out=tmp_path / "a", group=Third())
+
+
+@pytest.mark.parametrize("asked", ["auto", "cuda"])
+def test_out_of_memory_anywhere_else_is_too(four_gpus, monkeypatch, capsys, asked):
+    def full(*args, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(cli, "run", full)
+    monkeypatch.setattr(memory, "peak", lambda device: 0)
+    monkeypatch.setattr(memory, "limit", lambda device: memory.GIB)
+    assert cli.main([f"--device={asked}"]) == 8
+    assert "out of memory on cuda:2" in capsys.readouterr().err

@@ -162,7 +162,7 @@ OTHER = {
     "test_flips": True,
 }
 FREE = {"data_dir", "loader", "device", "amp", "compile", "graphs", "optimizer", "deterministic"}
-FREE |= {"save_every", "target_accuracy", "max_time"}
+FREE |= {"save_every", "hang_timeout", "target_accuracy", "max_time"}
 
 
 def test_every_field_is_known_to_be_free_or_bound():
