@@ -159,7 +159,7 @@ def test_a_hang_is_reported_with_its_place_and_the_stacks_of_all(tmp_path, place
     assert len(re.findall(error, "".join(each.err for each in ended))) == 1, ended
     for rank, each in enumerate(ended):
         assert re.search(rf"^rank {rank}, at .+:\n", each.err, re.MULTILINE), each
-        assert re.search(r'^  File ".+loop\.py|lr_finder\.py|training\.py"', each.err, re.MULTILINE)
+        assert re.search(r'^  File ".+loop\.py|lr_finder\.py|train\.py"', each.err, re.MULTILINE)
     assert re.search(r'File ".+ranks\.py", line \d+ in <lambda>', ended[1].err)
 
 
