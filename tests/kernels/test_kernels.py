@@ -63,7 +63,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from kernels import augment, sgd
 
-FIXED = {"MOMENTUM": True, "NESTEROV": True, "HOLE": 8, "SIDE": 32}
+FIXED = {"MOMENTUM": True, "NESTEROV": True, "HOLE": 8, "SIDE": 32, "BLOCKS": augment.BLOCKS}
 
 def moves(kernel, block, **types):
     '''How often a thread of the compiled kernel loads and stores, by width.'''
