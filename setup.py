@@ -51,10 +51,13 @@ setup(
         "rich>=13",
         "tensorboard>=2.21",
         "filelock>=3.12",
+        "safetensors>=0.4.3",
     ],
     extras_require={
         "dali": [DALI],
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.7", "mkdocstrings-python>=2.0"],
+        # It needs the torchvision that belongs to the installed torch.
+        "timm": ["timm>=1.0"],
         "profile": [f"torch-tb-profiler==0.4.3; {LINUX}"],
         "test": [
             DALI,

@@ -11,20 +11,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from .fields import (
-    Scalar,
-    bounds,
-    check,
-    choice,
-    flag,
-    invalid,
-    line,
-    number,
-    plain,
-    switch,
-    words,
-)
-from .named import LEVELS, RECIPES, settings
+from . import fields
+from .fields import Scalar, check, choice, flag, line, number, plain, switch
+from .named import LEVELS, MODELS, RECIPES, settings
 
 __all__ = ["FIELDS", "LEVELS", "RECIPES", "Recipe", "Scalar", "flag", "make", "parse"]
 
@@ -39,10 +28,23 @@ class Recipe:
     Raises UsageError, naming the flag, the value and its range, when a field is impossible.
     """
 
-    recipe: str = choice(
-        "resnet18", ("resnet18", "reference", "sprint"), "recipe", "named defaults"
+    recipe: str = choice("resnet18", tuple(RECIPES), "recipe", "named defaults")
+    model: str = line(
+        "resnet18",
+        "recipe",
+        f"the network: {', '.join(MODELS)}, your own (it runs the code of MODULE in the current "
+        "folder and calls FUNCTION(num_classes=...)), or one of timm's",
+        metavar="NAME|MODULE:FUNCTION|timm:NAME",
+        form=r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*|timm:[\w.-]+",
+        known=MODELS,
     )
-    model: str = choice("resnet18", ("resnet18", "sprint"), "recipe", "the network")
+    init: str | os.PathLike[str] | None = line(  # noqa: RUF009 - kept as text
+        None,
+        "recipe",
+        "start from the weights of a run or of a file, with a new head if the classes differ",
+        metavar="RUN|FILE.safetensors",
+    )
+    freeze: bool = switch("recipe", "train the head alone; all other weights stay as they are")
     widths: str = line(
         "64,256,256",
         "recipe",
@@ -63,6 +65,13 @@ class Recipe:
     label_smoothing: float = number(
         0.0, 0.0, 0.9, "recipe", "share of each target that is spread over all classes"
     )
+    balance: str = choice(
+        "none",
+        ("none", "loss", "sample"),
+        "recipe",
+        "classes with few images count more, by frequency^-0.5: in the loss, or by being shown "
+        "more often",
+    )
     scheduler: str = choice(
         "plateau",
         ("plateau", "onecycle", "cosine", "linear"),
@@ -80,7 +89,7 @@ class Recipe:
     )
 
     crop_padding: int = number(
-        4, 0, 16, "augmentation", "pixels around an image that the random crop moves over"
+        4, 0, 16, "augmentation", "pixels of a 32x32 image that the random crop moves by"
     )
     border: str = choice(
         "black",
@@ -92,7 +101,9 @@ class Recipe:
     alternate: bool = switch(
         "augmentation", "draw an image's flip once, then show both sides in turn"
     )
-    cutout: int = number(8, 0, 32, "augmentation", "side of the CutOut hole in pixels; 0 is none")
+    cutout: int = number(
+        8, 0, 32, "augmentation", "side of the CutOut hole in pixels of a 32x32 image; 0 is none"
+    )
     cutout_probability: float = number(
         1.0, 0.0, 1.0, "augmentation", "probability that an image gets its hole"
     )
@@ -186,14 +197,4 @@ def make(given: Mapping[str, Scalar]) -> Recipe:
 
 def parse(name: str, text: str) -> Scalar:
     """The value of field `name` that a person wrote as `text`."""
-    facts = FIELDS[name].metadata
-    if "low" not in facts:
-        return text
-    if text in words(FIELDS[name]):
-        return None if text == "none" else text
-    whole = isinstance(facts["low"], int)
-    try:
-        value: Scalar = int(text) if whole else float(text)
-    except ValueError:
-        raise invalid(name, text, bounds(FIELDS[name])) from None
-    return value
+    return fields.parse(FIELDS[name], text)

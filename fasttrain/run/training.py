@@ -57,7 +57,7 @@ class Training:
         recipe = self.recipe
         with self.ledger.part("data"), self.group.first_on_node():
             self.halves = splits(recipe, log=self.display.log, bar=self.display.bar)
-        built = self.built = build(recipe, *self.halves, self.group)
+        built = self.built = build(recipe, *self.halves, self.group, fresh=state is None)
         self._introduce()
         measure_rates(recipe, built, self.ledger, log=self.display.log)
         over = state is not None and resume.is_over(state, recipe)
