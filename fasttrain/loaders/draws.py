@@ -94,13 +94,15 @@ def class_shares(labels: np.ndarray) -> np.ndarray:
 def _by_share(order: np.ndarray, shares: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """As many indices as `order` has, each as often as its share says, in random order.
 
-    Systematic sampling: evenly spaced points on the line of all shares. No image is shown more than
-    one time off its share, where independent draws would leave out a third of the images.
+    Systematic sampling: evenly spaced points on the line of all shares. The images of a class lie
+    together on it, so that images and classes are each shown less than one time more or less than
+    their share. Independent draws would leave out a third of the images.
     """
-    ends = np.cumsum(shares[order])
-    points = (np.arange(len(order)) + random.random()) * (ends[-1] / len(order))
-    picked = np.searchsorted(ends, points, side="right").clip(max=len(order) - 1)
-    return random.permutation(order[picked])
+    line = order[np.argsort(shares[order], kind="stable")]
+    ends = np.cumsum(shares[line])
+    points = (np.arange(len(line)) + random.random()) * (ends[-1] / len(line))
+    picked = np.searchsorted(ends, points, side="right").clip(max=len(line) - 1)
+    return random.permutation(line[picked])
 
 
 def _flips(epoch: int, seed: int, count: int, flip: float) -> np.ndarray:

@@ -95,7 +95,8 @@ def check(field: dataclasses.Field[Any], value: object) -> None:
         near = difflib.get_close_matches(value.lower(), facts["known"], n=1)
         hint = f". Did you mean {near[0]}?" if near else ". See --help."
         names = f"be one of {', '.join(facts['known'])}, or " if facts["known"] else ""
-        why = f"must {names}look like {facts['metavar'].removeprefix('NAME|')}"
+        forms = facts["metavar"].removeprefix("NAME|").replace("|", " or ")
+        why = f"must {names}look like {forms}"
         raise UsageError(f"{flag(field.name)} ({shown(value)}): {why}{hint}")
 
 
