@@ -53,10 +53,13 @@ setup(
         "filelock>=3.30",
         "platformdirs>=4",
         "pillow>=10",
+        "safetensors>=0.4.3",
     ],
     extras_require={
         "dali": [DALI],
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.7", "mkdocstrings-python>=2.0"],
+        # It needs the torchvision that belongs to the installed torch.
+        "timm": ["timm>=1.0"],
         "profile": [f"torch-tb-profiler==0.4.3; {LINUX}"],
         "test": [
             DALI,

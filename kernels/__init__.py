@@ -1,6 +1,6 @@
 """GPU kernels in Triton; they import torch and triton and never fasttrain.
 
-Importing this package needs neither: whoever takes a kernel asks `problem` first.
+Importing this package needs neither. Call `problem` before a kernel is imported.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""SGD with momentum over many tensors in one launch, each number read and written once.
+"""SGD with momentum over many tensors in one launch; each number is read and written once.
 
     g = grad / grad_scale + weight_decay * p
     m = momentum * m + g
     p = p - lr * (g + momentum * m  if nesterov else  m)
 
-and nothing at all where `found_inf` is not 0. All is float32: 20 bytes a parameter, p, grad and m
-read, p and m written (12 without momentum). Not measured on a GPU yet.
+and nothing changes where `found_inf` is not 0. All is float32: 20 bytes per parameter, p, grad and
+m read, p and m written (12 without momentum). Not measured on a GPU yet.
 
-The tensors stay where autograd and the model put them, and a table says where that is. A launch a
-tensor would be 62 of them for a ResNet18; one flat buffer would cost a copy of every gradient,
-since autograd makes those anew in each step.
+The tensors stay where autograd and the model put them; a table holds their addresses. One launch
+per tensor would be 62 launches for a ResNet18. One flat buffer would cost a copy of every gradient,
+since autograd allocates them anew in each step.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK = 2048  # with 4 warps 16 numbers a thread
+BLOCK = 2048  # with 4 warps 16 numbers per thread
 
 
 def rows(params: Sequence[Tensor], grads: Sequence[Tensor], momenta: Sequence[Tensor]) -> Tensor:
-    """Say where the tensors lie: int64 (blocks, 4) of the addresses of p, grad and m and a length.
+    """The table of tensors: int64 (blocks, 4), the addresses of p, grad and m and a length.
 
-    All are float32 and dense, the three of a parameter with the same strides. The addresses are
-    bare ones: the table is good for as long as its tensors stay alive where they are.
+    All are float32 and dense; the three of a parameter have the same strides. The table holds no
+    references: it is valid as long as its tensors stay alive at their addresses.
     """
     sizes = torch.tensor([param.numel() for param in params])
     threes = zip(params, grads, momenta, strict=True)
@@ -131,9 +131,9 @@ def sgd_(
     grad_scale: Tensor | None = None,
     found_inf: Tensor | None = None,
 ) -> None:
-    """Update in place the parameters and momenta that `table` (see `rows`), on their GPU, lists.
+    """Update in place the parameters and momenta of `table` (see `rows`), which is on their GPU.
 
-    `lr`, `grad_scale` and `found_inf` are one-element tensors there: the host never looks at them.
+    `lr`, `grad_scale` and `found_inf` are one-element tensors there; the host never reads them.
     """
     with torch.cuda.device_of(table):
         _sgd_kernel[(len(table),)](
@@ -147,5 +147,5 @@ def sgd_(
             NESTEROV=nesterov,
             BLOCK=BLOCK,
             num_warps=4,
-            enable_fp_fusion=False,  # nothing to gain at 20 bytes for 6 operations; rounds as torch
+            enable_fp_fusion=False,  # no gain at 20 bytes per 6 operations; rounds as torch
         )

@@ -19,7 +19,7 @@ ROOMS = {
     "data": "errors storage",
     "report": "errors",
     "profile": "storage",
-    "models": "errors optim recipe",
+    "models": "errors optim recipe storage",
     "loaders": "data errors kernels machine parallel recipe",
     "engine": "data errors loaders machine models optim parallel profile recipe",
     "console": "engine",
@@ -37,6 +37,8 @@ ONE_HOME = {
     "rich": {
         f"fasttrain/{name}.py" for name in ("cli/commands", "console/console", "console/progress")
     },
+    "timm": {"fasttrain/models/own.py"},
+    "safetensors": {"fasttrain/models/weights.py"},
     "tensorboard": {"fasttrain/run/tensorboard.py"},
     "PIL": {"fasttrain/data/decode.py", "fasttrain/report/tiles.py"}
     | {f"fasttrain/data/{name}.py" for name in ("arrays", "found", "making", "packed")}

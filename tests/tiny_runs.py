@@ -42,7 +42,7 @@ class TinyNet(nn.Module):
 
     stages = ("layer1", "layer2", "layer3", "layer4")
 
-    def __init__(self, classes: int = 10) -> None:
+    def __init__(self, classes: int = 10, side: int = 32) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 8, 3, stride=4, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(8)

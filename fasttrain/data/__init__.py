@@ -17,14 +17,41 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 
 class Split(NamedTuple):
-    """One half of a data set: `images` uint8 (N, 32, 32, 3) RGB, `labels` int64 (N,)."""
+    """One part of a data set: `images` uint8 (N, S, S, 3) RGB, `labels` int64 (N,)."""
 
     images: np.ndarray
     labels: np.ndarray
 
 
+class Statistics(NamedTuple):
+    """Mean and standard deviation of red, green and blue, of pixels in 0..1: the normalisation."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Data(NamedTuple):
+    """A data set that is ready to train on; all splits have images of one side.
+
+    `classes` are the names of the labels 0, 1, ... `val`, where there is one, decides which epoch
+    is best; otherwise `test` does.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    val: Split | None
+    classes: tuple[str, ...]
+    statistics: Statistics
+
+    @property
+    def side(self) -> int:
+        """Pixels along an image."""
+        return int(self.train.images.shape[1])
+
+
 class Batch(NamedTuple):
-    """A step's input: `images` float (B, 3, 32, 32) channels_last, normalised; `labels` (B,)."""
+    """A step's input: `images` float (B, 3, S, S) channels_last, normalised; `labels` (B,)."""
 
     images: torch.Tensor
     labels: torch.Tensor

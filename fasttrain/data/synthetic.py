@@ -1,48 +1,61 @@
-"""A synthetic data set of CIFAR-10's shape: deterministic, learnable, without a download.
+"""A synthetic data set, by default of CIFAR-10's shape: deterministic, learnable, no download.
 
-Each class is a texture: stripes in one of five orientations, fine or coarse, with random colours,
-phase and contrast over noise. Only edges reveal the class: neither the mean colour nor a single
-pixel does.
+Each class is a texture: stripes in one of several orientations, fine or coarse, with random
+colours, phase and contrast over noise. Only edges reveal the class: neither the mean colour nor a
+single pixel does.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import numpy as np
 
 from . import Split
 
-SIDE = 32  # pixels, as in CIFAR-10
-CHUNK = 1000  # images drawn together, so that the first images do not depend on the count
-ORIENTATIONS = 5
-WAVELENGTHS = (4.0, 9.0)  # pixels
+CHUNK = 1000  # images of 32x32 drawn together, so that the first n do not depend on the count
+WAVELENGTHS = (4.0, 9.0)  # pixels, at 32 along an image
 
 
-def load(train: int = 50_000, test: int = 10_000, *, seed: int = 0) -> tuple[Split, Split]:
-    """Return `train` and `test` images; the first n are the same for every size."""
-    return _split(train, seed=seed, half=0), _split(test, seed=seed, half=1)
+def load(
+    train: int = 50_000, test: int = 10_000, *, seed: int = 0, side: int = 32, classes: int = 10
+) -> tuple[Split, Split]:
+    """`train` and `test` images of `side` x `side` pixels; the first n do not depend on the counts.
+
+    Labels are 0 to `classes` - 1, about equally often.
+    """
+    make = partial(_split, seed=seed, side=side, classes=classes)
+    return make(train, half=0), make(test, half=1)
 
 
-def _split(count: int, *, seed: int, half: int) -> Split:
-    images = np.empty((count, SIDE, SIDE, 3), np.uint8)
+def _split(count: int, *, seed: int, half: int, side: int, classes: int) -> Split:
+    images = np.empty((count, side, side, 3), np.uint8)
     labels = np.empty(count, np.int64)
-    for number, start in enumerate(range(0, count, CHUNK)):
-        drawn, classes = _chunk(np.random.default_rng([seed, half, number]))
-        images[start : start + CHUNK] = drawn[: count - start]
-        labels[start : start + CHUNK] = classes[: count - start]
+    # As many pixels as in CHUNK images of 32x32, at most: 25 MB of floats and their copies.
+    size = max(1, CHUNK * 32**2 // max(side, 32) ** 2)
+    for number, start in enumerate(range(0, count, size)):
+        random = np.random.default_rng([seed, half, number])
+        drawn, kinds = _chunk(random, start, size, side=side, classes=classes)
+        images[start : start + size] = drawn[: count - start]
+        labels[start : start + size] = kinds[: count - start]
     return Split(images, labels)
 
 
-def _chunk(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw CHUNK images and their labels, as many of each class."""
-    labels = random.permutation(np.arange(CHUNK) % 10)
-    angle = np.pi / ORIENTATIONS * (labels % ORIENTATIONS + random.normal(0, 0.12, CHUNK))
-    wavelength = np.take(WAVELENGTHS, labels // ORIENTATIONS) * random.uniform(0.85, 1.15, CHUNK)
-    y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
+def _chunk(
+    random: np.random.Generator, start: int, size: int, *, side: int, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`size` images, the first of them number `start`, and their classes."""
+    orientations = -(-classes // len(WAVELENGTHS))
+    labels = random.permutation((start + np.arange(size)) % classes)
+    turned = labels % orientations + random.normal(0, 0.12, size)
+    angle = np.pi / orientations * turned
+    wavelength = np.take(WAVELENGTHS, labels // orientations) * random.uniform(0.85, 1.15, size)
+    y, x = np.mgrid[:side, :side].astype(np.float32) / np.float32(side / 32)
     along = np.cos(angle)[:, None, None] * x + np.sin(angle)[:, None, None] * y
-    phase = random.uniform(0, 2 * np.pi, (CHUNK, 1, 1))
+    phase = random.uniform(0, 2 * np.pi, (size, 1, 1))
     wave = np.sin(2 * np.pi / wavelength[:, None, None] * along + phase).astype(np.float32)
-    contrast = random.uniform(0.3, 0.9, (CHUNK, 1, 1, 3)).astype(np.float32)
-    base = random.uniform(70, 185, (CHUNK, 1, 1, 3)).astype(np.float32)
-    noise = random.normal(0, 22, (CHUNK, SIDE, SIDE, 3)).astype(np.float32)
+    contrast = random.uniform(0.3, 0.9, (size, 1, 1, 3)).astype(np.float32)
+    base = random.uniform(70, 185, (size, 1, 1, 3)).astype(np.float32)
+    noise = random.normal(0, 22, (size, side, side, 3)).astype(np.float32)
     pixels = base + 60 * contrast * wave[..., None] + noise
     return np.clip(pixels, 0, 255).astype(np.uint8), labels.astype(np.int64)

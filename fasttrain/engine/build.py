@@ -14,11 +14,11 @@ import torch
 
 from ..data import Loader, Split, cifar10, synthetic
 from ..errors import UsageError
-from ..loaders.build import few_images, loader
+from ..loaders.build import few_images, loader, loss_weights
 from ..machine import auto
 from ..machine.allocator import keep_pages
 from ..machine.auto import Choice
-from ..models.build import network, optimizer
+from ..models.build import network, optimizer, prepare
 from ..models.packed_conv import pack_convolutions, suits
 from ..models.sync_batchnorm import synchronised
 from ..optim.schedule import EveryStep, Plateau
@@ -51,11 +51,19 @@ def splits(recipe: Recipe, **options: Any) -> tuple[Split, Split]:
     return _first(train, recipe.train_limit), _first(test, recipe.test_limit)
 
 
-def build(recipe: Recipe, train: Split, test: Split, group: Group | None = None) -> Built:
+def build(
+    recipe: Recipe,
+    train: Split,
+    test: Split,
+    group: Group | None = None,
+    *,
+    fresh: bool = True,
+) -> Built:
     """Build model, optimizer, Step and loaders for the splits.
 
-    With a `group` of several processes the loaders give this process's share of each batch. Raises
-    UsageError if the batch size does not fit the splits or the group.
+    With a `group` of several processes the loaders give this process's share of each batch. A run
+    that is not `fresh` resumes a checkpoint and does not read --init's weights. Raises UsageError
+    if the batch size does not fit the splits or the group.
     """
     group = group or Group()
     count, batch = len(train.labels), recipe.batch_size
@@ -82,9 +90,10 @@ def build(recipe: Recipe, train: Split, test: Split, group: Group | None = None)
         world=group.world,
     )
     set_backends(seed=recipe.seed, deterministic=recipe.deterministic)
-    model = network(recipe, partial(few_images, recipe, train))
+    model = network(recipe, partial(few_images, recipe, train), side=train.images.shape[1])
+    prepare(recipe, model, fresh=fresh)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if recipe.sync_bn and group.world > 1:
+    if recipe.sync_bn and group.world > 1 and not recipe.freeze:
         model = synchronised(model, device)
     amp = AMP[chosen["amp"].value]
     if suits(device, amp):
@@ -95,6 +104,7 @@ def build(recipe: Recipe, train: Split, test: Split, group: Group | None = None)
         amp=amp,
         compile=chosen["compile"].value == "on",
         label_smoothing=recipe.label_smoothing,
+        class_weights=loss_weights(recipe, train),
         wrap=group.wrap,
     )
     if chosen["graphs"].value == "on":

@@ -30,6 +30,7 @@ class Step:
     flag to the fused optimizer as tensors, so that the host does not wait even for a skipped step.
     `scale` and `skipped` are then tensors on the device that describe the last step; otherwise they
     are None. Training calls `wrap(model)`, which averages gradients over several processes.
+    `class_weights` (classes,) multiply the images' losses; their mean over all images should be 1.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Step:
         amp: torch.dtype | None = None,
         compile: bool = False,
         label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
         wrap: Callable[[nn.Module], nn.Module] = lambda model: model,
     ) -> None:
         self.model = model
@@ -48,6 +50,9 @@ class Step:
         self.device = next(model.parameters()).device
         self.amp = amp
         self.label_smoothing = float(label_smoothing)
+        self.class_weights = class_weights
+        if class_weights is not None:
+            self.class_weights = class_weights.to(self.device, torch.float32)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp is torch.float16)
         self.scale: Tensor | None = None
         self.skipped: Tensor | None = None
@@ -142,8 +147,16 @@ class Step:
 
     def _loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = self._logits(self._wrapped, images)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
-        return loss, logits
+        smoothing = self.label_smoothing
+        if self.class_weights is None:
+            return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing), logits
+        # Divided by the images, not by their weights as torch's mean is: parts of a batch on
+        # several processes then have the whole batch's gradient as their mean.
+        weights = self.class_weights
+        total = F.cross_entropy(
+            logits.float(), labels, weights, reduction="sum", label_smoothing=smoothing
+        )
+        return total / len(labels), logits
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from ..errors import CheckpointError, UsageError
 from ..loaders import build as loaders_build
 from ..machine import auto
 from ..models.build import network
+from ..models.stages import stages
 from ..recipe.recipe import Recipe
 from ..storage import checkpoint
 from ..storage.atomic import write_atomically, write_json
@@ -42,8 +43,7 @@ class Subject(NamedTuple):
     @property
     def stages(self) -> tuple[str, ...]:
         """The names of the network's stages, whose activations Grad-CAM uses."""
-        stages: Any = self.model.stages
-        return stages
+        return stages(self.model, side=self.test.images.shape[1])
 
 
 def open_run(
@@ -164,7 +164,7 @@ def samples(subject: Subject) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     The images are uint8 (S, 32, 32, 3).
     """
     count = min(SAMPLES, len(subject.train.labels))
-    order = loaders_build.training_draws(subject.recipe, len(subject.train.labels))(1).order[:count]
+    order = loaders_build.training_draws(subject.recipe, subject.train)(1).order[:count]
     images, _ = next(iter(loaders_build.training_loader(subject.recipe, subject.train, count)))
     mean, std = (torch.tensor(s).view(1, 3, 1, 1) for s in loaders_build.statistics(subject.recipe))
     pixels = ((images * std + mean) * 255).round().clamp(0, 255).byte()

@@ -1,6 +1,6 @@
-"""The loaders of a Recipe: whose, in which batches, and of a group which part of every epoch.
+"""Builds the loaders of a Recipe, with this process's share of every batch.
 
-Apart from build.py, which takes them for a training, for those who only want to look at images.
+It is separate from engine/build.py because explain needs loaders without a Step or an optimizer.
 """
 
 from __future__ import annotations
@@ -10,53 +10,76 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..data import Loader, Split, cifar10
+from ..data import Loader, Split, Statistics, cifar10
 from ..errors import UsageError
 from ..parallel.group import Group
 from ..parallel.launch import local_batch
 from ..recipe.recipe import Recipe
 from . import draws
+from .draws import SIDE
 
-FEW = 5_000  # training images that a whitening stem is made from: 5 million patches
-EVAL_BATCH = {"cuda": 1000, "cpu": 250}  # both divide the 10,000 test images: one shape, no rest
+FEW = 5_000  # training images of 32x32 that a whitening stem is computed from: 5 million patches
+# Test images per batch at 32x32; both divide CIFAR-10's 10,000: one shape, no rest.
+EVAL_BATCH = {"cuda": 1000, "cpu": 250}
 
 
-def statistics(recipe: Recipe) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and standard deviation a channel, of pixels in 0..1."""
+def statistics(recipe: Recipe) -> Statistics:
+    """CIFAR-10's mean and standard deviation per channel, of pixels in 0..1."""
     reference = recipe.statistics == "reference"
-    return cifar10.MEAN, cifar10.REFERENCE_STD if reference else cifar10.STD
+    return Statistics(cifar10.MEAN, cifar10.REFERENCE_STD if reference else cifar10.STD)
 
 
-def training_draws(recipe: Recipe, count: int) -> draws.Draws:
-    """epoch -> the Draw of `count` training images."""
+def scaled(pixels: int, side: int) -> int:
+    """A length that a Recipe gives in pixels at side 32, in pixels of images of `side`."""
+    return round(pixels * side / SIDE)
+
+
+def training_draws(recipe: Recipe, split: Split) -> draws.Draws:
+    """epoch -> the Draw of the training images `split`."""
+    side = split.images.shape[1]
     return partial(
         draws.draw,
         seed=recipe.seed,
-        count=count,
-        pad=recipe.crop_padding,
+        count=len(split.labels),
+        side=side,
+        pad=scaled(recipe.crop_padding, side),
         flip=recipe.flip,
-        hole=recipe.cutout,
+        hole=scaled(recipe.cutout, side),
         hole_probability=recipe.cutout_probability,
         alternate=recipe.alternate,
+        shares=draws.class_shares(split.labels) if recipe.balance == "sample" else None,
     )
 
 
-def evaluation_loader(recipe: Recipe, split: Split, device: torch.device) -> Loader:
-    """Every image of `split` once, in order, untouched but normalised; works on any machine."""
-    return loader("resident", recipe, device, split, training=False)
+def loss_weights(recipe: Recipe, split: Split, *, classes: int = 10) -> Tensor | None:
+    """The weights of the classes in the loss, float32 (classes,), for --balance loss; else None."""
+    if recipe.balance != "loss":
+        return None
+    return torch.from_numpy(draws.class_weights(split.labels, classes)).float()
 
 
-def few_images(recipe: Recipe, train: Split) -> Tensor:
-    """The first training images (N, 3, 32, 32), normalised, on the CPU."""
-    few = Split(train.images[:FEW], train.labels[:FEW])
-    batches = evaluation_loader(recipe, few, torch.device("cpu"))
+def evaluation_loader(
+    recipe: Recipe, split: Split, device: torch.device, *, pixels: Statistics | None = None
+) -> Loader:
+    """Every image of `split` once, in order, only normalised; works on any machine."""
+    return loader("resident", recipe, device, split, training=False, pixels=pixels)
+
+
+def few_images(recipe: Recipe, train: Split, *, pixels: Statistics | None = None) -> Tensor:
+    """The first training images (N, 3, S, S), normalised, on the CPU; about 5 million pixels."""
+    most = max(1, FEW * SIDE**2 // train.images.shape[1] ** 2)
+    few = Split(train.images[:most], train.labels[:most])
+    batches = evaluation_loader(recipe, few, torch.device("cpu"), pixels=pixels)
     return torch.cat([images for images, _ in batches])
 
 
-def training_loader(recipe: Recipe, split: Split, batch_size: int) -> Loader:
-    """The training batches of the Recipe on the CPU, in another size: to be looked at."""
+def training_loader(
+    recipe: Recipe, split: Split, batch_size: int, *, pixels: Statistics | None = None
+) -> Loader:
+    """The Recipe's training batches on the CPU, in another size, for a report to show."""
+    device = torch.device("cpu")
     return loader(
-        "resident", recipe, torch.device("cpu"), split, training=True, batch_size=batch_size
+        "resident", recipe, device, split, training=True, batch_size=batch_size, pixels=pixels
     )
 
 
@@ -69,7 +92,9 @@ def loader(
     training: bool,
     batch_size: int | None = None,
     group: Group | None = None,
+    pixels: Statistics | None = None,
 ) -> Loader:
+    """The loader `name` of `split`; `pixels` normalise, CIFAR-10's `statistics` where None."""
     group = group or Group()
     if name == "dali":
         from .dali import DaliLoader as Kind
@@ -77,16 +102,16 @@ def loader(
         from .triton import KernelLoader as Kind  # type: ignore[assignment]
     else:
         from .resident import ResidentLoader as Kind  # type: ignore[assignment]
-    mean, std = statistics(recipe)
-    count = len(split.labels)
+    mean, std = statistics(recipe) if pixels is None else pixels
+    count, side = len(split.labels), split.images.shape[1]
     if training:
         whole = recipe.batch_size if batch_size is None else batch_size
-        shown = draws.sharded(training_draws(recipe, count), group.rank, group.world, whole)
+        shown = draws.sharded(training_draws(recipe, split), group.rank, group.world, whole)
         size = local_batch(whole, group.world)
     else:
-        still = draws.part(draws.in_order(count), group.rank, group.world)
+        still = draws.part(draws.in_order(count, side), group.rank, group.world)
         shown = lambda epoch: still  # noqa: E731
-        size = evaluation_batch(count, group.world, EVAL_BATCH[device.type])
+        size = evaluation_batch(count, group.world, evaluation_most(side, device))
     return Kind(
         split,
         shown,
@@ -94,14 +119,23 @@ def loader(
         device=device,
         mean=mean,
         std=std,
-        hole=recipe.cutout if training else 0,
+        hole=scaled(recipe.cutout, side) if training else 0,
         reflect=recipe.border == "reflect",
         drop_last=training,
     )
 
 
+def evaluation_most(side: int, device: torch.device) -> int:
+    """About how many test images a batch has: fewer above 32x32, in inverse proportion to the side.
+
+    The stems of the networks halve large images once or twice, so that the maps of such a batch
+    need at most twice the memory of those at 32x32.
+    """
+    return max(1, EVAL_BATCH[device.type] * SIDE // max(SIDE, side))
+
+
 def evaluation_batch(count: int, world: int, most: int) -> int:
-    """Images a test batch of each process: about `most`, and the same number of batches in all."""
+    """Images per test batch and process: about `most`, with as many batches in every process."""
     fewest, largest = count // world, -(-count // world)
     if fewest == 0:
         raise UsageError(

@@ -1,7 +1,7 @@
-"""Cuts every epoch into chunks and batches: what the loaders here have in common.
+"""The base class of the loaders: cuts every epoch into chunks, and chunks into batches.
 
-Augmenting several batches in one call makes the fixed cost of a call small, and counting epochs and
-steps in one place lets a run go on from any step with either loader.
+Augmenting several batches in one call makes the fixed cost of a call small. Because epochs and
+steps are counted here, a run can resume at any step with any loader.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ from . import contract
 from .draws import SIDE, Draws
 
 Chunk = Callable[[int, int], Tensor]
-"""(start, stop) of an epoch's images -> their pixels (stop - start, 32, 32, 3), normalised."""
+"""(start, stop) of an epoch's images -> their pixels (stop - start, S, S, 3), normalised."""
 Channels = Sequence[float] | np.ndarray | Tensor
-"""Three numbers, of red, green and blue."""
-MOST = 2**31 - 1  # images a batch or a chunk
+"""Three numbers: red, green, blue."""
+MOST = 2**31 - 1  # images per batch or chunk
 
-# Images augmented in one call. On 2 cores DALI gave 71,000 images/s with 256 and 52,000 with 1,024,
-# whose 12 MB of floats leave the L2 cache between its operators (AMD EPYC, n = 4, noisy).
+# Images of 32x32 pixels augmented in one call; larger images are fewer, with as many pixels. On 2
+# cores DALI gave 71,000 images/s with 256 and 52,000 with 1,024, whose 12 MB of floats do not stay
+# in the L2 cache between its operators (AMD EPYC, n = 4, noisy).
 CHUNK = {"cpu": 256, "cuda": 2048}
 
 
 class Chunked:
     """A Loader whose subclass makes the pixels of one chunk, several whole batches, at a time.
 
-    `draws` maps an epoch (from 1) to its Draw; an epoch is as long as the order of the first. The
-    last, shorter batch is left out with `drop_last`. Raises UsageError where that leaves no batch,
-    or for arrays, draws or settings that are not what contract.py says.
+    `draws` maps an epoch (from 1) to its Draw; the order of epoch 1 sets the length of all epochs.
+    `drop_last` leaves out a shorter last batch. Raises UsageError if that leaves no batch, and for
+    arrays, draws or settings that contract.py refuses.
     """
 
     def __init__(
@@ -55,11 +56,12 @@ class Chunked:
         self.device = contract.device(device)
         self._split = contract.split(split)
         self._mean, self._std = contract.channels(mean, std)
-        self._hole = contract.count("hole", hole, low=0, high=SIDE)
+        self._side = self._split.images.shape[1]
+        self._hole = contract.count("hole", hole, low=0, high=self._side)
         self._reflect, self._dtype = bool(reflect), contract.floats(dtype)
         batch_size = contract.count("batch size", batch_size, low=1, high=MOST)
-        # The epoch being read, and those that a prefetching loader already reaches into.
-        checked = partial(contract.drawn, draws, len(self._split.labels), self._reflect)
+        # The epoch being read, and the next ones, which a prefetching loader already needs.
+        checked = partial(contract.drawn, draws, self._split.images, self._reflect)
         self._draws: Draws = lru_cache(maxsize=4)(checked)
         self._batch_size = batch_size
         count = len(self._draws(1).order)
@@ -70,7 +72,7 @@ class Chunked:
                 "Choose a smaller --batch-size or more images."
             )
         self._shown = min(count, self._length * batch_size)
-        most = CHUNK[self.device.type] if chunk is None else chunk
+        most = chunk_of(self._side, self.device) if chunk is None else chunk
         chunk = contract.count("chunk", most, low=1, high=MOST)
         self._stride = max(1, chunk // batch_size) * batch_size
         self._place = (1, 0)
@@ -86,7 +88,7 @@ class Chunked:
         self._place = (epoch, step)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Begin the next epoch, however far the last one was read."""
+        """Begin the next epoch, even if the last one was not read to its end."""
         epoch, step = self._place
         self._place = (epoch + 1, 0)
         return self._batches(epoch, step)
@@ -111,12 +113,17 @@ class Chunked:
                 yield Batch(images[left - start : right - start], labels[left:right])
 
     def _begin(self, epoch: int) -> Chunk:
-        """Make ready for `epoch`; return what gives the pixels of its chunks."""
+        """Prepare `epoch`; return the function that makes the pixels of its chunks."""
         raise NotImplementedError
 
 
+def chunk_of(side: int, device: torch.device) -> int:
+    """Images augmented in one call: as many pixels as CHUNK images of 32x32 have."""
+    return max(1, CHUNK[device.type] * SIDE**2 // side**2)
+
+
 def upload(array: np.ndarray, device: torch.device) -> Tensor:
-    """`array` on `device`, without making the host wait for a CUDA device's queue."""
+    """Copy `array` to `device` without waiting for a CUDA device's queue."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     if device.type != "cuda":
         return tensor.to(device)

@@ -1,7 +1,7 @@
-"""What a person's own arrays, draws and batches must be, checked once where they come in.
+"""Checks a user's arrays, draws and batches once, where they enter.
 
-Without it a wrong shape trains on other images' pixels and a wrong dtype on garbage, without a
-word, or ends in a raw error far from its cause.
+Otherwise a wrong shape or dtype would silently train on wrong pixels, or raise an unclear error far
+from its cause.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from ..data import Batch, Split
 from ..errors import DataError, UsageError, shown
 from ..machine import auto
-from .draws import SIDE, Draw, Draws
+from .draws import Draw, Draws
 
-PIXELS = f"uint8 (N, {SIDE}, {SIDE}, 3), RGB from 0 to 255"
+PIXELS = "uint8 (N, S, S, 3), square images of one side, RGB from 0 to 255"
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def device(given: torch.device | str) -> torch.device:
-    """The device that `given` names; EnvironmentProblem where it is none that fasttrain knows."""
+    """The device that `given` names; EnvironmentProblem unless fasttrain can use it."""
     try:
         found = torch.device(given)
     except (RuntimeError, TypeError):
@@ -40,17 +40,18 @@ def split(given: Split) -> Split:
         raise UsageError(
             f"split ({type(given).__name__}): not two arrays ({why}). Give Split(images, labels)."
         ) from None
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (SIDE, SIDE, 3):
+    height, width, colours = images.shape[1:] if images.ndim == 4 else (0, 0, 0)
+    if images.dtype != np.uint8 or not 0 < height == width or colours != 3:
         raise _refused("images", images, f"must be {PIXELS}. Convert them")
     if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
-        raise _refused("labels", labels, f"must be int64 ({len(images)},), a class an image")
+        raise _refused("labels", labels, f"must be int64 ({len(images)},), one class per image")
     if labels.min(initial=0) < 0:
-        raise _refused("labels", labels, "must be 0 or more. Leave out what has no class")
+        raise _refused("labels", labels, "must be 0 or more. Leave out images without a class")
     return Split(images, labels.astype(np.int64, copy=False))
 
 
 def channels(mean: Any, std: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation as floats; UsageError unless they are of three channels in 0..1."""
+    """Mean and deviation as floats; UsageError unless each is three numbers in 0..1."""
     found = []
     for name, given, low in (("mean", mean, 0.0), ("std", std, np.nextafter(0.0, 1.0))):
         try:
@@ -61,14 +62,14 @@ def channels(mean: Any, std: Any) -> tuple[tuple[float, ...], tuple[float, ...]]
             bounds = "0 to 1" if low == 0 else "above 0 to 1"
             raise UsageError(
                 f"{name} ({shown(given, 80)}): must be three numbers from {bounds}, of pixels in "
-                "0..1. Divide what is of bytes by 255."
+                "0..1. Divide numbers of bytes by 255."
             )
         found.append(tuple(values.tolist()))
     return found[0], found[1]
 
 
 def count(name: str, given: Any, *, low: int, high: int) -> int:
-    """A whole number as an int; UsageError unless it is one from `low` to `high`."""
+    """`given` as an int; UsageError unless it is a whole number from `low` to `high`."""
     try:
         value = given.__index__()
     except (AttributeError, TypeError):
@@ -81,16 +82,16 @@ def count(name: str, given: Any, *, low: int, high: int) -> int:
 
 
 def floats(given: Any) -> torch.dtype:
-    """The dtype of images; UsageError unless it is one."""
+    """`given`, the dtype of images; UsageError unless it is one of FLOATS."""
     if given not in FLOATS:
         known = ", ".join(str(kind) for kind in FLOATS)
         raise UsageError(f"dtype ({shown(given)}): must be one of {known}. Choose one of them.")
     return given
 
 
-def drawn(draws: Draws, images: int, reflect: bool, epoch: int) -> Draw:
-    """`draws(epoch)`; UsageError unless it is a Draw of a split of so many images."""
-    draw = draws(epoch)
+def drawn(draws: Draws, images: np.ndarray, reflect: bool, epoch: int) -> Draw:
+    """`draws(epoch)`; UsageError unless it is a Draw for `images` (N, S, S, 3)."""
+    draw, count, side = draws(epoch), *images.shape[:2]
     if not isinstance(draw, Draw):
         raise UsageError(f"draws ({type(draw).__name__}): must give a draws.Draw. See draws.draw.")
     rows = np.shape(draw.order)[:1]
@@ -99,15 +100,15 @@ def drawn(draws: Draws, images: int, reflect: bool, epoch: int) -> Draw:
     for (name, (kinds, shape)), given in zip(expected.items(), draw, strict=True):
         array = np.asarray(given)
         enough = rows and len(array.shape) == len(shape) and array.shape[0] >= rows[0]
-        fits = enough and array.shape[1:] == shape[1:]  # an epoch is as long as its order
+        fits = enough and array.shape[1:] == shape[1:]  # the order sets the epoch's length
         if array is not given or array.dtype.kind not in kinds or not fits:
             why = f"must be {'bool' if kinds == 'b' else 'whole numbers'} {shape}"
             raise _refused(f"draws, {name} of epoch {epoch}", array, f"{why}. See draws.Draw")
-    if draw.order.min(initial=0) < 0 or draw.order.max(initial=-1) >= images:
-        why = f"must be from 0 to {images - 1}, as the split has {images} images"
+    if draw.order.min(initial=0) < 0 or draw.order.max(initial=-1) >= count:
+        why = f"must be from 0 to {count - 1}, as the split has {count} images"
         raise _refused(f"draws, order of epoch {epoch}", draw.order, f"{why}. Draw with that count")
-    if reflect and np.abs(draw.crop).max(initial=0) >= SIDE:
-        why = f"must lie inside -{SIDE}..{SIDE}, as far as a mirrored border goes"
+    if reflect and np.abs(draw.crop).max(initial=0) >= side:
+        why = f"must lie inside -{side}..{side}, the width of a mirrored border"
         raise _refused(f"draws, crop of epoch {epoch}", draw.crop, f"{why}. Use less padding")
     return draw
 
@@ -115,9 +116,9 @@ def drawn(draws: Draws, images: int, reflect: bool, epoch: int) -> Draw:
 def batches(
     loader: Iterable[Any], step: Any, where: str, *, begun: bool = False
 ) -> Iterator[Batch]:
-    """The batches of an epoch of `loader`, the first one checked against what `step` takes: shapes,
-    dtypes, devices, and values on the host. UsageError for what is no batch; DataError, naming
-    `where`, for an epoch of no images, unless one that has `begun` before ends here."""
+    """The batches of an epoch of `loader`; the first is checked against the model of `step`: its
+    shape, dtype, device, and values on the host. UsageError for a wrong batch; DataError, naming
+    `where`, for an epoch without images, unless it has `begun` earlier."""
     try:
         given = iter(loader)
     except TypeError:
@@ -173,9 +174,9 @@ def _check_images(images: Tensor, labels: Tensor, step: Any, where: str) -> None
 def _check_labels(images: Tensor, labels: Tensor, where: str) -> None:
     what = f"{where}, labels of the first batch"
     if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-        raise _refused(what, labels, f"must be int64 ({len(images)},), a class an image")
+        raise _refused(what, labels, f"must be int64 ({len(images)},), one class per image")
     if labels.device.type == "cpu" and int(labels.min()) < 0:
-        raise _refused(what, labels, "must be 0 or more. Leave out what has no class")
+        raise _refused(what, labels, "must be 0 or more. Leave out images without a class")
 
 
 def _empty(where: str, what: str, *, once: bool) -> DataError:
@@ -189,7 +190,7 @@ def _empty(where: str, what: str, *, once: bool) -> DataError:
 
 
 def _refused(name: str, array: Any, why: str) -> UsageError:
-    """The error on an array or tensor, with its dtype, shape and range."""
+    """The UsageError for an array or tensor, with its dtype, shape and range."""
     kind = str(array.dtype).removeprefix("torch.")
     text = f"{kind} {tuple(array.shape)}"
     plain = not array.is_complex() if isinstance(array, Tensor) else array.dtype.kind in "biuf"

@@ -1,7 +1,7 @@
 """Loads batches through an NVIDIA DALI pipeline, on the GPU or, with the same graph, on the CPU.
 
-DALI augments in its own threads and streams while the model trains. The randomness is fed to it as
-arrays, so its pixels are those of every other loader, and it can start at any step.
+DALI augments in its own threads and streams while the model trains. It gets the random choices as
+arrays, so its pixels equal those of the other loaders, and it can start at any step.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..data import Split
 from ..errors import EnvironmentProblem
 from . import contract
 from .chunked import Channels, Chunk, Chunked
-from .draws import SIDE, Draws
+from .draws import Draws
 from .feed import Feed, Lane
 
 INSTALL = "pip install nvidia-dali-cuda130 (nvidia-dali-cuda120 for CUDA 12; Linux only)"
@@ -34,14 +34,15 @@ def available() -> str | None:
 
 
 class DaliLoader(Chunked):
-    """Batches of `split`, cropped, flipped, normalised and cut out by DALI as `draws` say.
+    """Batches of `split`, cropped, flipped, normalised and cut out by DALI according to `draws`.
 
-    `mean` and `std` are of pixels in 0..1, `hole` is the CutOut's side in pixels, 0 for none;
-    outside an image all is black, or with `reflect` the image mirrored at its edge pixels.
-    One DALI batch is about `chunk` images; `threads` are DALI's own: on a CPU, pipelines of one
-    thread that take chunks in turn. DALI has no bfloat16: images are float32 unless `dtype` is
-    float16. Raises EnvironmentProblem where DALI is missing or cannot use the device, UsageError
-    for arrays, draws or settings that are not so, and if an epoch has no whole batch.
+    `mean` and `std` are of pixels in 0..1. `hole` is the side of the CutOut square in pixels, 0 for
+    none. Outside an image pixels are black; with `reflect` they are those of the image, mirrored at
+    its edge pixels. One DALI batch is about `chunk` images. `threads` are DALI's; on a CPU they are
+    pipelines of one thread that take chunks in turn. DALI has no bfloat16: images are float32
+    unless `dtype` is float16. Raises EnvironmentProblem if DALI is missing or cannot use the
+    device, UsageError for arrays, draws or settings that contract.py refuses, and if an epoch has
+    no whole batch.
     """
 
     def __init__(
@@ -79,13 +80,14 @@ class DaliLoader(Chunked):
             raise EnvironmentProblem(
                 f"DALI (nvidia.dali): {problem}. Run {INSTALL}, or use --loader resident."
             )
-        # An operator prepares its samples one after the other before its threads share the work:
-        # two pipelines of one thread gave 207,000 images/s where one of two threads gave 162,000
+        # An operator sets up its samples one after the other before its threads share the work:
+        # two pipelines of one thread gave 207,000 images/s, one of two threads gave 162,000
         # (2 cores of a Xeon, chunks of 256, medians of 9, one kind after the other).
         lanes = threads if self.device.type == "cpu" else 1
         build = partial(
             _pipeline,
             size=min(self._stride, self._shown),
+            side=self._side,
             device=self.device,
             mean=self._mean,
             std=self._std,
@@ -110,10 +112,10 @@ class DaliLoader(Chunked):
         return lambda start, stop: self._read(before + start // self._stride)
 
     def _read(self, chunk: int) -> Tensor:
-        # With the consumer's stream DALI makes that stream wait; without it, the host would.
+        # Given the consumer's stream, DALI makes that stream wait; without it the host waits.
         stream = torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
         images = self._lanes[chunk % len(self._lanes)].read(chunk, stream)
-        # No copy: with DALI's default executor the buffer belongs to whoever holds it.
+        # No copy: with DALI's default executor a buffer is not used again while it is referenced.
         return from_dlpack(images.as_tensor())
 
 
@@ -121,6 +123,7 @@ def _pipeline(
     feed: Feed,
     *,
     size: int,
+    side: int,
     device: torch.device,
     mean: tuple[float, ...],
     std: tuple[float, ...],
@@ -128,7 +131,7 @@ def _pipeline(
     half: bool,
     threads: int,
 ) -> Any:
-    """Build the graph crop, flip and normalise -> erase over `size` images a run."""
+    """Build the graph crop, flip and normalise -> erase, for `size` images per run."""
     from nvidia.dali import fn
     from nvidia.dali.pipeline import Pipeline
     from nvidia.dali.types import DALIDataType as types
@@ -146,7 +149,7 @@ def _pipeline(
         )
         images = fn.crop_mirror_normalize(
             images.gpu() if device.type == "cuda" else images,
-            crop=[SIDE, SIDE],
+            crop=[side, side],
             crop_pos_y=top,
             crop_pos_x=left,
             mirror=flip,
@@ -170,12 +173,12 @@ def _pipeline(
 
 
 def _fields(hole: int) -> int:
-    """How many arrays the graph is fed: without a hole none says where it lies."""
+    """How many arrays the graph gets: without a hole, not the one of its positions."""
     return 5 if hole else 4
 
 
 def _device_id(device: torch.device) -> int | None:
-    """DALI's name of the device: None is the CPU, and needs no driver."""
+    """DALI's number of the device; None is the CPU, and needs no driver."""
     if device.type != "cuda":
         return None
     return torch.cuda.current_device() if device.index is None else device.index

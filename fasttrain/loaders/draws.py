@@ -1,8 +1,8 @@
-"""The randomness of one epoch, drawn as arrays by a pure function of (seed, epoch).
+"""The random choices of one epoch, drawn as arrays by a pure function of (seed, epoch).
 
-Every loader applies the same Draw, so they give the same pixels (DALI's float32 to 2.4e-7, the last
-place of the largest), a run can resume at any step without saving a generator, and the shards of
-several processes are slices.
+Every loader applies the same Draw, so all loaders give the same pixels (DALI's float32 to 2.4e-7,
+one unit in the last place of the largest values). A run can resume at any step without a saved
+generator, and each of several processes takes a slice.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-SIDE = 32  # pixels along an image
+SIDE = 32  # pixels along an image where no side is given
 
 
 class Draw(NamedTuple):
     """One epoch's order and augmentation; row i belongs to the i-th image shown, `order[i]`.
 
     order: int64 (N,), indices into the split.
-    crop: int32 (N, 2), top and left of the 32x32 window relative to the image, -pad..pad.
+    crop: int32 (N, 2), top and left of the window, as large as the image and relative to it,
+        -pad..pad.
     flip: bool (N,), mirrored left-right after the crop.
-    hole: int32 (N, 2), top and left of the CutOut square after the flip; (32, 32) is no hole.
+    hole: int32 (N, 2), top and left of the CutOut square after the flip; (side, side) is no hole.
     """
 
     order: np.ndarray
@@ -31,7 +32,7 @@ class Draw(NamedTuple):
 
 
 Draws = Callable[[int], Draw]
-"""epoch (from 1) -> Draw; what a loader is given."""
+"""epoch (from 1) -> Draw; every loader takes one."""
 
 
 def draw(
@@ -39,47 +40,83 @@ def draw(
     *,
     seed: int,
     count: int,
+    side: int = SIDE,
     pad: int = 4,
     flip: float = 0.5,
     hole: int = 8,
     hole_probability: float = 1.0,
     alternate: bool = False,
+    shares: np.ndarray | None = None,
 ) -> Draw:
-    """Draw the augmentation of `count` images for `epoch`.
+    """Draw the augmentation of `count` images of `side` x `side` pixels for `epoch`.
 
-    With `alternate`, each image is drawn a side in the first epoch (mirrored with probability
-    `flip`) and shows the other one in every second epoch: two epochs then hold each image both ways
-    and none of them twice the same (Jordan, arXiv 2404.00498).
+    With `alternate`, each image is flipped or not by one draw in the first epoch (flipped with
+    probability `flip`), and the other way in every second epoch. Two epochs then show each image
+    both ways, and neither way twice (Jordan, arXiv 2404.00498).
 
-    The crop's offsets are uniform over all (2 pad + 1)^2; the hole's side is `hole` pixels and it
-    lies wholly inside the image, as albumentations' CoarseDropout places it. One child generator
-    per field: turning one augmentation off leaves the others' draws as they were.
+    With `shares` (count,), image i is shown `count * shares[i] / shares.sum()` times, rounded up or
+    down at random, instead of once.
+
+    The crop's offsets are uniform over all (2 pad + 1)^2. The hole is `hole` pixels wide and high
+    and lies inside the image, as albumentations' CoarseDropout places it. Each field has its own
+    generator, so that turning one augmentation off leaves the others unchanged.
     """
     fields = np.random.SeedSequence([seed, epoch]).spawn(5)
     orders, crops, flips, holes, chances = (np.random.Generator(np.random.PCG64(s)) for s in fields)
     order = orders.permutation(count)
-    corner = holes.integers(0, SIDE - hole + 1, size=(count, 2), dtype=np.int32)
+    if shares is not None:
+        order = _by_share(order, shares, orders)
+    corner = holes.integers(0, side - hole + 1, size=(count, 2), dtype=np.int32)
     has_hole = chances.random((count, 1)) < (hole_probability if hole else 0.0)
     return Draw(
         order=order,
         crop=crops.integers(-pad, pad + 1, size=(count, 2), dtype=np.int32),
-        flip=_sides(epoch, seed, count, flip)[order] if alternate else flips.random(count) < flip,
-        hole=np.where(has_hole, corner, np.int32(SIDE)),
+        flip=_flips(epoch, seed, count, flip)[order] if alternate else flips.random(count) < flip,
+        hole=np.where(has_hole, corner, np.int32(side)),
     )
 
 
-def _sides(epoch: int, seed: int, count: int, flip: float) -> np.ndarray:
-    """Whether each image of the split is mirrored in `epoch`: the first epoch's draw, or not it."""
+def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
+    """frequency^-0.5 of each class, float64 (classes,), scaled so that the mean over all images is
+    1; a class without an image gets 0."""
+    counts = np.bincount(labels, minlength=classes)
+    # Of the mean's sum, count * count^-0.5 is a class's part.
+    scale = len(labels) / max(np.sqrt(counts).sum(), 1)
+    return np.where(counts > 0, scale / np.sqrt(np.maximum(counts, 1)), 0.0)
+
+
+def class_shares(labels: np.ndarray) -> np.ndarray:
+    """How often each image is shown per epoch on average: its class's `class_weights`, (N,)."""
+    labels = np.asarray(labels)
+    return class_weights(labels, int(labels.max(initial=0)) + 1)[labels]
+
+
+def _by_share(order: np.ndarray, shares: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """As many indices as `order` has, each as often as its share says, in random order.
+
+    Systematic sampling: evenly spaced points on the line of all shares. The images of a class lie
+    together on it, so that images and classes are each shown less than one time more or less than
+    their share. Independent draws would leave out a third of the images.
+    """
+    line = order[np.argsort(shares[order], kind="stable")]
+    ends = np.cumsum(shares[line])
+    points = (np.arange(len(line)) + random.random()) * (ends[-1] / len(line))
+    picked = np.searchsorted(ends, points, side="right").clip(max=len(line) - 1)
+    return random.permutation(line[picked])
+
+
+def _flips(epoch: int, seed: int, count: int, flip: float) -> np.ndarray:
+    """Whether each image of the split is flipped in `epoch`; every second epoch is the opposite."""
     first = np.random.Generator(np.random.PCG64([seed, 0])).random(count) < flip
     return first ^ (epoch % 2 == 0)
 
 
 def shard(whole: Draw, rank: int, world: int, batch_size: int) -> Draw:
-    """What process `rank` of `world` shows of an epoch in batches of `batch_size` images over all.
+    """The part of an epoch that process `rank` of `world` shows; `batch_size` is over all of them.
 
-    Of each such batch it is the rank-th of `world` equal, contiguous parts, so that all together
-    show at every step what one process alone would. `world` divides `batch_size`; the images after
-    the last whole batch are left out.
+    Each batch is cut into `world` equal, contiguous parts, and the rank takes its own, so that all
+    processes together show at every step what one process would show. `world` divides
+    `batch_size`; the images after the last whole batch are left out.
     """
     shown = len(whole.order) // batch_size * batch_size
     rows = np.arange(shown).reshape(-1, world, batch_size // world)[:, rank].ravel()
@@ -87,23 +124,23 @@ def shard(whole: Draw, rank: int, world: int, batch_size: int) -> Draw:
 
 
 def sharded(draws: Draws, rank: int, world: int, batch_size: int) -> Draws:
-    """`draws` whose every epoch is `shard`'s; of one process those of before, to the last image."""
+    """`draws` with every epoch cut by `shard`; with one process, `draws` itself."""
     if world == 1:
         return draws
     return lambda epoch: shard(draws(epoch), rank, world, batch_size)
 
 
 def part(whole: Draw, rank: int, world: int) -> Draw:
-    """The rank-th of `world` contiguous parts of an evaluation, as equal as it goes."""
+    """The rank-th of `world` contiguous parts of an evaluation, as equal in size as possible."""
     count = len(whole.order)
     return Draw(*(field[rank * count // world : (rank + 1) * count // world] for field in whole))
 
 
-def in_order(count: int) -> Draw:
-    """The draw of an evaluation: every image once, in order, untouched."""
+def in_order(count: int, side: int = SIDE) -> Draw:
+    """The draw of an evaluation: every image once, in order, without augmentation."""
     return Draw(
         order=np.arange(count),
         crop=np.zeros((count, 2), np.int32),
         flip=np.zeros(count, bool),
-        hole=np.full((count, 2), SIDE, np.int32),
+        hole=np.full((count, 2), side, np.int32),
     )

@@ -1,7 +1,7 @@
-"""Loads batches out of a split that lives on the GPU as bytes, each chunk made by one kernel.
+"""Loads batches from a split that stays on the GPU as bytes; one kernel makes each chunk.
 
-It writes each number once, where ResidentLoader, whose pixels it makes, goes over them several
-times in float32.
+Its pixels equal ResidentLoader's. It writes each number once; ResidentLoader reads and writes them
+several times in float32.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from ..data import Split
 from ..errors import EnvironmentProblem
 from . import contract
 from .chunked import Channels
-from .draws import SIDE, Draws
+from .draws import Draws
 from .resident import ResidentLoader
 
 
 class KernelLoader(ResidentLoader):
-    """Batches of `split`, cropped, flipped, normalised and cut out as `draws` say, on a GPU.
+    """Batches of `split`, cropped, flipped, normalised and cut out according to `draws`, on a GPU.
 
     The arguments are ResidentLoader's. Raises EnvironmentProblem without a CUDA device or triton,
     UsageError if an epoch has no whole batch.
@@ -64,7 +64,8 @@ class KernelLoader(ResidentLoader):
     ) -> Tensor:
         from kernels.augment import augment_
 
-        out = torch.empty((len(order), SIDE, SIDE, 3), dtype=self._dtype, device=self.device)
+        shape = (len(order), self._side, self._side, 3)
+        out = torch.empty(shape, dtype=self._dtype, device=self.device)
         augment_(
             out,
             self._images,

@@ -1,11 +1,12 @@
-"""The network that a Recipe names, and what updates it: the half of build without data.
+"""Builds the network and the optimizer of a Recipe.
 
-Also what a trained run is opened with again, without an optimizer or a training set.
+It is separate from engine/build.py because explain opens a trained network without a Step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -13,25 +14,61 @@ from torch import Tensor, nn
 from ..errors import UsageError
 from ..optim import sgd
 from ..recipe.recipe import Recipe
-from .resnet import ResNet18
-from .sprint import Sprint
+from . import own
+from .resnet import ResNet18, ResNet34, ResNet50
+from .sprint import SMALLEST, Sprint
+from .weights import freeze, load_weights
+from .wide_resnet import WideResNet
 
 
-def network(recipe: Recipe, images: Callable[[], Tensor] | None = None) -> nn.Module:
-    """The Recipe's network on the CPU, drawn from torch's random state; a stem that is made from
-    images asks `images` for some (N, 3, 32, 32), normalised."""
-    if recipe.model == "resnet18":
-        return ResNet18()
-    first, second, third = map(int, recipe.widths.split(","))
-    model = Sprint((first, second, third))
-    if images:
-        model.whiten_(images())
-    return model
+def network(
+    recipe: Recipe,
+    images: Callable[[], Tensor] | None = None,
+    *,
+    classes: int = 10,
+    side: int = 32,
+) -> nn.Module:
+    """The Recipe's network for images of `side`, on the CPU, initialised from torch's random state.
+
+    A whitening stem calls `images` for some images (N, 3, side, side), normalised. Raises
+    UsageError if the network cannot take the images, EnvironmentProblem if a package is missing.
+    """
+    if ":" in recipe.model:
+        return own.make(recipe.model, classes=classes, side=side)
+    if recipe.model == "sprint":
+        return _sprint(recipe, images, classes, side)
+    if recipe.model.startswith("wrn-"):
+        layers, width = map(int, recipe.model.split("-")[1:])
+        return WideResNet(layers, width, classes=classes, side=side)
+    made = {"resnet18": ResNet18, "resnet34": ResNet34, "resnet50": ResNet50}[recipe.model]
+    return made(classes, side)
+
+
+def prepare(
+    recipe: Recipe, model: nn.Module, *, classes: int = 10, fresh: bool = True
+) -> tuple[str, ...]:
+    """Do what --init and --freeze ask; return the names of the head's weights if they are new.
+
+    A run that is not `fresh` gets its weights from its own checkpoint, and --init is not read.
+    Raises CheckpointError if the weights do not fit, UsageError if weights are needed and none are
+    named.
+    """
+    new: tuple[str, ...] = ()
+    if recipe.init is not None:
+        new = load_weights(model, Path(recipe.init), classes=classes) if fresh else ()
+    elif recipe.recipe == "finetune" or recipe.freeze:
+        asks = "--freeze" if recipe.freeze else "--recipe finetune"
+        raise UsageError(
+            f"--init (none): {asks} starts from trained weights. Name a run or a .safetensors file."
+        )
+    if recipe.freeze:
+        freeze(model, classes=classes)
+    return new
 
 
 def optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
-    """What updates `model`; UsageError where the Recipe asks for two things at once."""
-    lr = 0.01 if recipe.lr == "auto" else float(recipe.lr)  # the range test replaces auto's
+    """The optimizer of `model`; UsageError if the Recipe asks for two optimizers at once."""
+    lr = 0.01 if recipe.lr == "auto" else float(recipe.lr)  # the range test sets the rate of auto
     options = {"lr": lr, "momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
     if recipe.filters == "sgd":
         provider = "torch" if recipe.optimizer == "auto" else recipe.optimizer
@@ -42,3 +79,16 @@ def optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
             "not. Use --optimizer auto."
         )
     return sgd.muon(model, **options)
+
+
+def _sprint(recipe: Recipe, images: Callable[[], Tensor] | None, classes: int, side: int) -> Sprint:
+    if side < SMALLEST:
+        raise UsageError(
+            f"--model (sprint): takes images from {SMALLEST} pixels on, and these have {side}. "
+            "Choose a larger --side or another --model."
+        )
+    first, second, third = map(int, recipe.widths.split(","))
+    model = Sprint((first, second, third), classes=classes)
+    if images:
+        model.whiten_(images())
+    return model

@@ -1,9 +1,9 @@
-"""3x3 convolutions whose 7x7 and 8x8 images are laid side by side, for CPUs with AMX.
+"""3x3 convolutions that join 7x7 and 8x8 images to rows of images, for CPUs with AMX.
 
 oneDNN multiplies bf16 row by row of an image, and 8 pixels fill a quarter of an AMX tile. With 32
-images in a row, a column of zeros after each, the same primitives find long rows; the copies cost
-little beside them. GFLOP/s on one core of a Xeon with AMX, batch 128, bf16, channels_last, torch
-2.13 (n = 7; copies of 2 ms a tensor, beside 37 ms of a plain 512-channel forward, not counted):
+images in a row, a column of zeros after each, the same primitives get long rows; the copies cost
+little. GFLOP/s on one core of a Xeon with AMX, batch 128, bf16, channels_last, torch 2.13 (n = 7;
+without the copies, 2 ms a tensor, where a plain 512-channel forward takes 37 ms):
 
     8x8 maps               256 channels   256 -> 512   512 channels
     weight gradient                 451          425            408
@@ -13,10 +13,10 @@ little beside them. GFLOP/s on one core of a Xeon with AMX, batch 128, bf16, cha
     data gradient                 1,523        1,078            973
       16 in a row                 1,485        1,243          1,319
 
-Maps of 16x16 and 32x32 gain nothing (weight gradient 1,031 plain, 849 in a row), and neither did
-im2col and a matrix product: 560 in chunks of images, 838 tap by tap, for 512 channels. The 7x7 maps
-of the sprint network gain too: 1.21 s a step for 1.40 (64-256-256 channels, batch 1000, 8 in a row;
-best of 9 in turns).
+Maps of 16x16 and 32x32 gain nothing (weight gradient 1,031 plain, 849 in a row). Nor does im2col
+with a matrix product: 560 in chunks of images, 838 tap by tap, for 512 channels. The 7x7 maps of
+the sprint network gain too: 1.21 s a step instead of 1.40 (64-256-256 channels, batch 1000, 8 in a
+row; best of 9, alternating).
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-WIDTHS = (7, 8)  # of the maps that gain: the sprint network's and ResNet18's
+WIDTHS = (7, 8)  # of the maps that gain: those of the sprint network and of ResNet18
 FEWEST = 256  # filters
-# images a batch: a whole step of 8 took 0.93, of 16 0.97, of 32 1.20, of 128 1.25 times the plain
-# one's images per second (medians of 7 pairs, of 9 for 16; one core)
+# Images per batch. Images/s of a whole step, divided by the plain step's: 0.93 with 8, 0.97 with
+# 16, 1.20 with 32, 1.25 with 128 (medians of 7 pairs, of 9 for 16; one core).
 SMALLEST_BATCH = 32
-IN_A_ROW = 32  # images in a weight gradient
-IN_A_ROW_FORWARD = 16  # and in a forward or data gradient, where the weights leave the L2 cache
-LEAVE_CACHE = 1_000_000  # weights
+IN_A_ROW = 32  # images, in a weight gradient
+IN_A_ROW_FORWARD = 16  # in a forward or data gradient with weights too large for the L2 cache
+LEAVE_CACHE = 1_000_000  # weights that are too large for it
 
 
 def suits(device: torch.device, dtype: torch.dtype | None) -> bool:
-    """Whether convolutions in `dtype` are faster so: in bf16 on a CPU with AMX."""
+    """Whether convolutions in `dtype` are faster when packed: in bf16 on a CPU with AMX."""
     amx = torch.cpu.get_capabilities().get("amx_tile") if device.type == "cpu" else False
     return bool(amx) and dtype is torch.bfloat16
 
 
 def pack_convolutions(model: nn.Module) -> None:
-    """Make every 3x3 convolution of `model` that can gain a SideBySide; names and weights stay."""
+    """Make every 3x3 convolution of `model` that can gain a PackedConv2d, with the same weights."""
     for module in model.modules():
         if type(module) is nn.Conv2d and _fits(module):
             module.__class__ = PackedConv2d
 
 
 class PackedConv2d(nn.Conv2d):
-    """A 3x3 nn.Conv2d that lays bf16 images side by side where their maps are narrow."""
+    """A 3x3 nn.Conv2d that joins bf16 images to rows if their maps are narrow."""
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.device.type != "cpu":  # a copy on meta, whose operations are counted
+        if images.device.type != "cpu":  # a copy on meta, used to count operations
             return super().forward(images)
         dtype, stride = _dtype(images), self.stride[0]
         count = gcd(len(images), IN_A_ROW)
@@ -99,7 +99,7 @@ class _Convolve(torch.autograd.Function):
 
 
 def join(images: Tensor, count: int, *, gap: int = 1) -> Tensor:
-    """Lay `count` images in a row, `gap` columns of zeros after each, channels_last.
+    """Join `count` images to a row, `gap` columns of zeros after each, channels_last.
 
     (N, C, H, W) -> (N / count, C, H, count (W + gap)).
     """
@@ -111,7 +111,7 @@ def join(images: Tensor, count: int, *, gap: int = 1) -> Tensor:
 
 
 def part(row: Tensor, count: int) -> Tensor:
-    """Undo `join` with a gap of one; what is in the gaps is left out."""
+    """Undo `join` with a gap of one; the gaps are dropped."""
     each = row.permute(0, 2, 3, 1).unflatten(2, (count, -1))[:, :, :, :-1].transpose(1, 2)
     return each.flatten(0, 1).permute(0, 3, 1, 2)
 
@@ -121,7 +121,7 @@ def _data_gradient(grad: Tensor, images: Tensor, weight: Tensor, stride: int, co
         return _gradients(_dense(grad), images, weight, stride, of_weight=False)
     joined = join(grad, count)
     n, _, height, width = joined.shape
-    # Only its shape and layout are looked at.
+    # Only its shape and layout are used.
     like = images.new_empty(n, height, width, weight.shape[1]).permute(0, 3, 1, 2)
     return part(_gradients(joined, like, weight, 1, of_weight=False), count)
 
@@ -147,7 +147,7 @@ def _gradients(
 
 
 def _forward_count(weight: Tensor, stride: int, count: int) -> int:
-    """How many images a forward and a data gradient lay in a row."""
+    """How many images a forward and a data gradient join to a row."""
     return gcd(count, IN_A_ROW_FORWARD) if stride == 1 and weight.numel() > LEAVE_CACHE else 1
 
 
@@ -163,6 +163,6 @@ def _fits(conv: nn.Conv2d) -> bool:
 
 
 def _dtype(images: Tensor) -> torch.dtype:
-    """What a convolution would compute in."""
+    """The dtype that a convolution computes in."""
     kind = images.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else images.dtype

@@ -1,7 +1,7 @@
-"""A small network made for the clock: a frozen whitening stem, three stages, a linear head.
+"""A small network for short runs: a fixed whitening stem, three stages, a linear head.
 
-Its means are those of the record runs on CIFAR-10 (Page's bag of tricks; hlb-CIFAR10; airbench:
-Jordan, arXiv 2404.00498), each for the reason given where it stands.
+Its methods are those of the record runs on CIFAR-10 (Page's bag of tricks; hlb-CIFAR10; airbench:
+Jordan, arXiv 2404.00498); the reason of each is given where it is used.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 PATCH = 2  # pixels along a patch of the stem
-PATCH_EPS = 5e-4  # added to the patches' variances: directions of noise are not blown up
-# torch's own: at the end of a rate that falls to zero the weights stand still, and an average over
-# more batches is truer. From 0.4 up, 0.05 to 0.13 % of the test images (three runs, batch 500).
+PATCH_EPS = 5e-4  # added to the patches' variances, so that noise is not amplified
+# torch's default. When the rate falls to zero the weights change little at the end, and an average
+# over more batches is more exact: 0.05 to 0.13 % more of the test images than with 0.4 (three runs,
+# batch 500).
 BATCH_NORM_MOMENTUM = 0.1
 HEAD_SCALE = 1 / 9  # keeps the first logits small without a warm-up
+SMALLEST = 9  # pixels along an image: of fewer, three halvings leave nothing
 
 
 class Sprint(nn.Module):
-    """images (N, 3, 32, 32) -> logits (N, classes); `widths` are the channels of the stages.
+    """images (N, 3, S, S), S >= 9 -> logits (N, classes); `widths` are the stages' channels.
 
-    `whiten_` gives the stem its filters, from images; until then they are random.
+    `whiten_` computes the stem's filters from images; until then they are random.
     """
 
     stages = ("layer1", "layer2", "layer3")
@@ -42,11 +44,11 @@ class Sprint(nn.Module):
         return self.fc(x.amax(dim=(2, 3))) * HEAD_SCALE
 
     def whiten_(self, images: Tensor) -> None:
-        """Make the stem decorrelate the patches of `images` (N, 3, 32, 32), normalised.
+        """Make the stem decorrelate the patches of `images` (N, 3, S, S), normalised.
 
-        Its filters are the eigenvectors of the patches' covariance over their deviations, and the
-        same negated, since GELU keeps one sign only: gradients then see inputs of equal size in
-        every direction from the first step on, and the stem is never trained.
+        Its filters are the eigenvectors of the patches' covariance, divided by their deviations,
+        and the same negated, because GELU keeps one sign only. The stages then get inputs of equal
+        size in every direction from the first step on. The stem is never trained.
         """
         patches = F.unfold(images, PATCH).transpose(1, 2).flatten(0, 1).double()
         variances, directions = torch.linalg.eigh(patches.T @ patches / len(patches))
@@ -57,7 +59,7 @@ class Sprint(nn.Module):
 
 
 class Stage(nn.Module):
-    """Two 3x3 convolutions; the map is halved right after the first, where it is widest."""
+    """Two 3x3 convolutions; a max pool halves the map after the first."""
 
     def __init__(self, channels_in: int, channels: int) -> None:
         super().__init__()
@@ -72,14 +74,14 @@ class Stage(nn.Module):
 
 
 def _identity(channels_in: int, channels: int) -> nn.Conv2d:
-    """A 3x3 convolution that starts by handing its input on, and random filters beside it."""
+    """A 3x3 convolution whose first filters copy the input; the others are random."""
     made = nn.Conv2d(channels_in, channels, 3, padding=1, bias=False)
     nn.init.dirac_(made.weight.data[:channels_in])
     return made
 
 
 def _batch_norm(channels: int) -> nn.BatchNorm2d:
-    """Its scale stays 1, as the next convolution has one of its own; only the bias learns."""
+    """BatchNorm whose scale stays 1, because the next convolution can scale; the bias learns."""
     made = nn.BatchNorm2d(channels, momentum=BATCH_NORM_MOMENTUM)
     made.weight.requires_grad_(False)
     return made

@@ -1,7 +1,7 @@
-"""BatchNorm over the batches of all processes, where torch has it for GPUs only.
+"""BatchNorm over the batches of all processes, also on CPUs.
 
-torch.nn.SyncBatchNorm refuses tensors on a CPU (2.13). Normalising over all processes is what makes
-them compute what one process with the whole batch would, and on CPUs that can be shown.
+torch.nn.SyncBatchNorm refuses tensors on a CPU (2.13). With BatchNorm over all processes they
+compute what one process computes on the whole batch, and tests on CPUs can show it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
-    """`model` with every BatchNorm2d over all processes; weights and state_dict's names stay."""
+    """`model` with every BatchNorm2d over all processes; weights and their names stay the same."""
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     for name, child in model.named_children():
@@ -21,9 +21,10 @@ def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """nn.BatchNorm2d whose statistics in training are those of all processes' images together.
+    """nn.BatchNorm2d whose training statistics are over the images of all processes.
 
-    Equal batches; without a process group, or in evaluation, nn.BatchNorm2d itself.
+    The processes have batches of equal size. Without a process group, and in evaluation, it does
+    what nn.BatchNorm2d does.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -34,7 +35,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         whole = x.float()
         mean = _Sum.apply(whole.sum((0, 2, 3))) / count
         centred = whole - mean[:, None, None]
-        # Two passes: the difference of two large sums would lose the digits that are compared.
+        # Two passes: the difference of two large sums would lose digits.
         variance = _Sum.apply(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)  # type: ignore[union-attr, arg-type]
@@ -45,7 +46,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes; so is its gradient."""
+    """The sum over all processes; its gradient is summed in the same way."""
 
     @staticmethod
     def forward(ctx: object, mine: Tensor) -> Tensor:

@@ -36,12 +36,20 @@ def switch(group: str, text: str) -> Any:
     return dataclasses.field(default=False, metadata={"group": group, "help": text})
 
 
-def line(default: Scalar, group: str, text: str, *, metavar: str, form: str = ".+") -> Any:
-    """Return a field for a line of text that matches the regular expression `form`.
+def line(
+    default: Scalar,
+    group: str,
+    text: str,
+    *,
+    metavar: str,
+    form: str = ".+",
+    known: tuple[str, ...] = (),
+) -> Any:
+    """Return a field for one of the words `known` or a line that matches the expression `form`.
 
     None is allowed if it is the default.
     """
-    facts = {"group": group, "help": text, "metavar": metavar, "form": form}
+    facts = {"group": group, "help": text, "metavar": metavar, "form": form, "known": known}
     return dataclasses.field(default=default, metadata=facts)
 
 
@@ -88,8 +96,27 @@ def check(field: dataclasses.Field[Any], value: object) -> None:
             raise invalid(field.name, value, "must be true or false")
     elif not isinstance(value, str) or not value or not value.isprintable():
         raise invalid(field.name, value, "must be a non-empty line of text")
-    elif not re.fullmatch(facts["form"], value, re.ASCII):
-        raise invalid(field.name, value, f"must look like {facts['metavar']}")
+    elif value not in facts["known"] and not re.fullmatch(facts["form"], value, re.ASCII):
+        hint = f". {nearest(value, facts['known'])}"
+        names = f"be one of {', '.join(facts['known'])}, or " if facts["known"] else ""
+        forms = facts["metavar"].removeprefix("NAME|").replace("|", " or ")
+        why = f"must {names}look like {forms}"
+        raise UsageError(f"{flag(field.name)} ({shown(value)}): {why}{hint}")
+
+
+def parse(field: dataclasses.Field[Any], text: str) -> Scalar:
+    """The value of `field` that a person wrote as `text`; UsageError if it is not a number."""
+    facts = field.metadata
+    if "low" not in facts:
+        return text
+    if text in words(field):
+        return None if text == "none" else text
+    whole = isinstance(facts["low"], int)
+    try:
+        value: Scalar = int(text) if whole else float(text)
+    except ValueError:
+        raise invalid(field.name, text, bounds(field)) from None
+    return value
 
 
 def words(field: dataclasses.Field[Any]) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ from typing import Any
 
 from .fields import Scalar
 
+MODELS = ("resnet18", "resnet34", "resnet50", "wrn-16-8", "wrn-28-10", "sprint")
+
 RECIPES: dict[str, dict[str, Scalar]] = {
     "resnet18": {},
     # The source experiment, as far as it is known. It also rotated by up to 7 degrees: left out.
@@ -37,6 +39,14 @@ RECIPES: dict[str, dict[str, Scalar]] = {
         "alternate": True,
         "cutout": 0,
         "test_flips": True,
+    },
+    # For --init: a rate so low that the weights keep what they know. Not measured.
+    "finetune": {
+        "epochs": 20,
+        "lr": 0.01,
+        "scheduler": "cosine",
+        "label_smoothing": 0.1,
+        "cutout": 0,
     },
 }
 
@@ -73,6 +83,8 @@ def level(target: Scalar) -> dict[str, Scalar]:
 def faster(recipe: str, target: Scalar) -> str:
     """Return flags that reach a useful accuracy faster than the named recipe, or ''."""
     lowest = LEVELS[0][0]
+    if recipe == "finetune":  # a sprint does not start from weights
+        return ""
     if recipe != "sprint":
         return "--recipe sprint"
     above = target is None or (isinstance(target, float) and target > lowest)

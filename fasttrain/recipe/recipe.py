@@ -10,20 +10,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from .fields import (
-    Scalar,
-    bounds,
-    check,
-    choice,
-    flag,
-    invalid,
-    line,
-    number,
-    plain,
-    switch,
-    words,
-)
-from .named import LEVELS, RECIPES, settings
+from . import fields
+from .fields import Scalar, check, choice, flag, line, number, plain, switch
+from .named import LEVELS, MODELS, RECIPES, settings
 
 __all__ = ["FIELDS", "LEVELS", "RECIPES", "Recipe", "Scalar", "flag", "make", "parse"]
 
@@ -38,10 +27,23 @@ class Recipe:
     UsageError, with the flag, the value and its range, for an impossible value.
     """
 
-    recipe: str = choice(
-        "resnet18", ("resnet18", "reference", "sprint"), "recipe", "named set of defaults"
+    recipe: str = choice("resnet18", tuple(RECIPES), "recipe", "named set of defaults")
+    model: str = line(
+        "resnet18",
+        "recipe",
+        f"network to train: {', '.join(MODELS)}, your own (it runs the code of MODULE in the "
+        "current folder and calls FUNCTION(num_classes=...)), or one of timm's",
+        metavar="NAME|MODULE:FUNCTION|timm:NAME",
+        form=r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*|timm:[\w.-]+",
+        known=MODELS,
     )
-    model: str = choice("resnet18", ("resnet18", "sprint"), "recipe", "network to train")
+    init: str | os.PathLike[str] | None = line(  # noqa: RUF009 - kept as text
+        None,
+        "recipe",
+        "start from the weights of a run or of a file, with a new head if the classes differ",
+        metavar="RUN|FILE.safetensors",
+    )
+    freeze: bool = switch("recipe", "train the head alone; all other weights stay as they are")
     widths: str = line(
         "64,256,256",
         "recipe",
@@ -60,6 +62,13 @@ class Recipe:
     label_smoothing: float = number(
         0.0, 0.0, 0.9, "recipe", "fraction of each target spread over all classes"
     )
+    balance: str = choice(
+        "none",
+        ("none", "loss", "sample"),
+        "recipe",
+        "classes with few images count more, by frequency^-0.5: in the loss, or by being shown "
+        "more often",
+    )
     scheduler: str = choice(
         "plateau", ("plateau", "onecycle", "cosine", "linear"), "recipe", "learning-rate schedule"
     )
@@ -71,7 +80,7 @@ class Recipe:
     sync_bn: bool = switch("recipe", "synchronize BatchNorm over all processes")
 
     crop_padding: int = number(
-        4, 0, 16, "augmentation", "pixels added on each side of an image before a random crop"
+        4, 0, 16, "augmentation", "random crop: pixels added on each side of a 32x32 image"
     )
     border: str = choice(
         "black",
@@ -81,7 +90,9 @@ class Recipe:
     )
     flip: float = number(0.5, 0.0, 1.0, "augmentation", "probability of a horizontal flip")
     alternate: bool = switch("augmentation", "flip an image in every other epoch, not at random")
-    cutout: int = number(8, 0, 32, "augmentation", "side of the CutOut hole in pixels; 0 is off")
+    cutout: int = number(
+        8, 0, 32, "augmentation", "side of the CutOut hole in pixels of a 32x32 image; 0 is off"
+    )
     cutout_probability: float = number(
         1.0, 0.0, 1.0, "augmentation", "probability of a CutOut hole"
     )
@@ -182,15 +193,5 @@ def make(given: Mapping[str, Scalar]) -> Recipe:
 
 
 def parse(name: str, text: str) -> Scalar:
-    """Convert the text of flag `name` to the value of its field; UsageError for a bad number."""
-    facts = FIELDS[name].metadata
-    if "low" not in facts:
-        return text
-    if text in words(FIELDS[name]):
-        return None if text == "none" else text
-    whole = isinstance(facts["low"], int)
-    try:
-        value: Scalar = int(text) if whole else float(text)
-    except ValueError:
-        raise invalid(name, text, bounds(FIELDS[name])) from None
-    return value
+    """The value of field `name` that a person wrote as `text`."""
+    return fields.parse(FIELDS[name], text)

@@ -88,7 +88,7 @@ def train(
             folder.announce(recipe.as_dict())
             with memory.reported(recipe.batch_size, group.device(auto.device(recipe.device))):
                 data = _load(session)
-                built = build(recipe, *data, group)
+                built = build(recipe, *data, group, fresh=state is None)
                 _introduce(session, data, built)
                 measure_rates(recipe, built, ledger, log=display.log)
                 _warm_up(session, built, state)

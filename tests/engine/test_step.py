@@ -181,3 +181,26 @@ def test_a_first_rate_of_zero_has_no_ratio_unless_a_schedule_began_with_one():
     assert rates(warmed) == [0.0, 0.0]
     warmed.lr = 0.5
     assert rates(warmed) == pytest.approx([0.5, 0.1])
+
+
+def test_class_weights_multiply_the_losses_of_their_images():
+    weights = torch.linspace(0.5, 1.5, 10)
+    step, plain, (images, labels) = tiny_step(class_weights=weights), tiny_step(), batch()
+    losses = F.cross_entropy(plain.model(images), labels, reduction="none")
+    loss, _ = step(images, labels)
+    torch.testing.assert_close(loss, (losses * weights[labels]).mean().detach())
+    same, ones = tiny_step(), tiny_step(class_weights=torch.ones(10))
+    torch.testing.assert_close(same(images, labels), ones(images, labels))
+
+
+def test_halves_of_a_batch_have_the_weighted_gradient_of_the_whole_as_their_mean():
+    weights, (images, labels) = torch.tensor([4.0] + [0.5] * 9), batch()
+    step = tiny_step(class_weights=weights)
+    step.model.eval()  # BatchNorm over the whole batch is another matter
+
+    def gradient(part: slice) -> torch.Tensor:
+        loss, _ = step._loss(images[part], labels[part])
+        return torch.autograd.grad(loss, step.model[-1].weight)[0]
+
+    halves = gradient(slice(0, 16)), gradient(slice(16, 32))
+    torch.testing.assert_close((halves[0] + halves[1]) / 2, gradient(slice(0, 32)))

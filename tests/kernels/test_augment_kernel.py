@@ -68,6 +68,17 @@ def test_with_a_reflecting_border_too(split):
     assert not torch.equal(ours, augmented(kernel.augment_, split, far))
 
 
+@pytest.mark.parametrize("side", [1, 28, 31, 33])
+def test_nothing_is_written_beyond_the_last_image_whatever_the_side(side):
+    images = torch.full((1, side, side, 3), 9, dtype=torch.uint8, device=DEVICE)
+    numbers = torch.full((3 * side**2 + 4096,), torch.nan, device=DEVICE)
+    out, beyond = numbers[: 3 * side**2].view(1, side, side, 3), numbers[3 * side**2 :]
+    fields = [torch.from_numpy(array).to(DEVICE) for array in in_order(1, side)]
+    kernel.augment_(out, images, *fields, **BYTES, side=0)
+    assert out.isfinite().all()
+    assert beyond.isnan().all()
+
+
 @pytest.mark.parametrize("field", ["order", "crop", "flip", "hole"])
 def test_one_wrong_number_in_one_draw_is_noticed(split, field):
     drawn = some(9)

@@ -63,12 +63,13 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from kernels import augment, sgd
 
-FIXED = {"MOMENTUM": True, "NESTEROV": True, "HOLE": 8, "SIDE": 32}
+FIXED = {"MOMENTUM": True, "NESTEROV": True, "HOLE": 8, "BLOCKS": augment.BLOCKS}
 
-def moves(kernel, block, **types):
+def moves(kernel, block, side=32, **types):
     '''How often a thread of the compiled kernel loads and stores, by width.'''
     names = kernel.arg_names
-    fixed = {name: FIXED.get(name, block) for name in names if name.isupper()}
+    given = FIXED | {"SIDE": side}
+    fixed = {name: given.get(name, block) for name in names if name.isupper()}
     signature = {name: types.get(name, "constexpr") for name in names}
     aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if "*" in signature[n]}
     source = ASTSource(kernel, signature, constexprs=fixed, attrs=aligned)
@@ -80,8 +81,9 @@ def moves(kernel, block, **types):
 number, three = "fp32", ("fp32",) * 3
 found = [moves(sgd._sgd_kernel, sgd.BLOCK, table="*i64", lr="*fp32", grad_scale="*fp32",
                found_inf="*fp32", momentum=number, weight_decay=number)]
-for out in ("*fp32", "*fp16"):
-    found += [moves(augment._augment_kernel, augment.BLOCK, out=out, images="*u8", order="*i64",
+for out, side in (("*fp32", 32), ("*fp16", 32), ("*fp32", 28), ("*fp32", 224)):
+    found += [moves(augment._augment_kernel, augment.BLOCK, side, out=out,
+                    images="*u8", order="*i64",
                     crop="*i32", flip="*i1", hole="*i32", mean=three, std=three)]
 print(json.dumps(found))
 """
@@ -89,9 +91,11 @@ print(json.dumps(found))
 
 def test_for_a_hopper_gpu_they_move_16_bytes_at_a_time(tmp_path):
     pytest.importorskip("triton")
-    sgd, augment, half = json.loads(python(COMPILE, TRITON_CACHE_DIR=str(tmp_path)))
+    sgd, augment, half, *others = json.loads(python(COMPILE, TRITON_CACHE_DIR=str(tmp_path)))
     # 16 numbers a thread: 3 x 4 loads and 2 x 4 stores, and once more one by one for the rest.
     assert (sgd["ld.global.v4.b32"], sgd["st.global.v4.b32"]) == (12, 8)
     # 3 x 8 numbers a thread, and a flag: bytes from anywhere, written in order.
     assert (augment["ld.global.b8"], augment["st.global.v4.b32"]) == (25, 6)
     assert (half["ld.global.b8"], half["st.global.v4.b32"]) == (25, 3)
+    for side in others:  # 28, with a mask, and 224
+        assert (side["ld.global.b8"], side["st.global.v4.b32"]) == (25, 6)

@@ -36,7 +36,9 @@ def make(kind, images=IMAGES, labels=LABELS, draws=None, **options):
 
 
 BAD_ARRAYS = {
-    "another side": ({"images": IMAGES.repeat(2, 1).repeat(2, 2)}, "uint8 (12, 64, 64, 3)"),
+    "not square": ({"images": IMAGES.repeat(2, 1)}, "uint8 (12, 64, 32, 3)"),
+    "no pixels": ({"images": IMAGES[:, :0, :0]}, "uint8 (12, 0, 0, 3)"),
+    "transparent": ({"images": IMAGES[..., [0, 1, 2, 2]]}, "uint8 (12, 32, 32, 4)"),
     "planes first": ({"images": IMAGES.transpose(0, 3, 1, 2)}, "images (uint8 (12, 3, 32, 32)"),
     "grey": ({"images": IMAGES[..., 0]}, "images (uint8 (12, 32, 32)"),
     "floats in 0..1": ({"images": IMAGES / 255}, "images (float64 (12, 32, 32, 3), 0 to 1)"),

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fasttrain.loaders.draws import SIDE, draw, in_order, part, shard
+from fasttrain.loaders.draws import (
+    SIDE,
+    class_shares,
+    class_weights,
+    draw,
+    in_order,
+    part,
+    shard,
+)
 
 COUNT = 20_000
 
@@ -173,3 +181,56 @@ def test_parts_of_an_evaluation_show_every_image_once(world, count):
     parts = [part(in_order(count), rank, world).order for rank in range(world)]
     assert np.concatenate(parts).tolist() == list(range(count))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("counts", "weights"),
+    [
+        # counts^-0.5 over the mean of all images
+        ((4, 1), (5 / 6, 5 / 3)),  # 1/2 and 1; (4 / 2 + 1) / 5 = 3/5
+        ((9, 0, 1), (5 / 6, 0, 5 / 2)),  # 1/3 and 1; (9 / 3 + 1) / 10 = 2/5
+        ((16, 4, 1), (3 / 4, 3 / 2, 3)),  # 1/4, 1/2, 1; (4 + 2 + 1) / 21 = 1/3
+        ((5, 5, 5), (1, 1, 1)),
+        ((7,), (1,)),
+    ],
+)
+def test_weights_of_classes_are_frequency_to_minus_a_half_with_mean_1(counts, weights):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    np.testing.assert_allclose(class_weights(labels, len(counts)), weights)
+    shares = class_shares(labels)
+    np.testing.assert_allclose(shares, np.asarray(weights)[labels])
+    assert shares.mean() == pytest.approx(1)
+
+
+def test_shares_show_an_image_as_often_as_they_say_but_for_less_than_one_time():
+    labels = np.repeat([0, 1, 2], [160, 40, 10])
+    shares = class_shares(labels)  # 3/4, 3/2 and 3
+    seen = np.zeros(210)
+    for epoch in range(1, 101):
+        order = draw(epoch, seed=1, count=210, shares=shares).order
+        times = np.bincount(order, minlength=210)
+        assert (np.abs(times - shares) < 1).all()
+        assert len(order) == 210
+        assert (np.abs(np.bincount(labels[order]) - [120, 60, 30]) <= 1).all()
+        seen += times
+    np.testing.assert_allclose(seen / 100, shares, atol=0.25)
+    assert (np.bincount(labels, seen) / 100).tolist() == pytest.approx([120, 60, 30], abs=1)
+
+
+def test_a_sampled_order_is_a_pure_function_and_leaves_the_other_fields_alone():
+    shares = class_shares(np.repeat([0, 1], [90, 10]))
+    one, again, plain = (
+        draw(4, seed=2, count=100, shares=each) for each in (shares, shares.copy(), None)
+    )
+    for name in one._fields:
+        np.testing.assert_array_equal(getattr(one, name), getattr(again, name))
+        same = np.array_equal(getattr(one, name), getattr(plain, name))
+        assert same == (name != "order"), name
+    other = draw(5, seed=2, count=100, shares=shares).order
+    assert (one.order != other).mean() > 0.9
+    assert abs(np.corrcoef(one.order, np.arange(100))[0, 1]) < 0.4  # not sorted by class
+
+
+def test_equal_shares_show_every_image_once():
+    order = draw(1, seed=0, count=1000, shares=np.full(1000, 0.1)).order
+    assert sorted(order) == list(range(1000))

@@ -1,0 +1,143 @@
+"""Starts a network from saved weights, and keeps all but its head still.
+
+The weights come from a run of fasttrain or from a safetensors file; neither can hold code.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CheckpointError, UsageError
+from ..storage import checkpoint
+
+Kind = TypeVar("Kind", bound=nn.Module)
+WRAPPED = ("_orig_mod.", "module.")  # what torch.compile and DDP put before names
+COUNTER = "num_batches_tracked"  # of a BatchNorm: other libraries leave it out
+
+
+def load_weights(model: nn.Module, path: Path, *, classes: int) -> tuple[str, ...]:
+    """Copy the weights at `path`, a run's folder, a checkpoint or a safetensors file, into `model`.
+
+    Where the file's head has another number of classes, or none, the head keeps its own weights.
+    Returns the names of the weights that were not loaded. Raises CheckpointError if the file cannot
+    be read or does not fit in more than the head; `model` is then unchanged.
+    """
+    given, own = _read(path), model.state_dict()
+    top = head(model, classes=classes)
+    mine = tuple(name for name in own if name.rpartition(".")[0] == top)
+    new = any(name not in given or given[name].shape != own[name].shape for name in mine)
+    left = set(mine) if new else set()
+    needed = [n for n in own if n not in left and not (n.endswith(COUNTER) and n not in given)]
+    for name in needed:
+        if name not in given:
+            raise _misfit(path, f"it has no {name}")
+        if given[name].shape != own[name].shape:
+            there, here = tuple(given[name].shape), tuple(own[name].shape)
+            raise _misfit(path, f"{name} is {there} there and {here} here")
+    for name in given:
+        if name not in own and not (new and name.rpartition(".")[0] == top):
+            raise _misfit(path, f"this network has no {name}")
+    with torch.no_grad():
+        for name in needed:
+            own[name].copy_(given[name])
+    return tuple(name for name in mine if name in left)
+
+
+def freeze(model: nn.Module, *, classes: int) -> None:
+    """Keep everything but the head as it is: no gradients, and BatchNorm always in eval mode."""
+    learning = model.get_submodule(head(model, classes=classes))
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    for parameter in learning.parameters():
+        parameter.requires_grad_(True)
+    for module in model.modules():
+        if type(module) in STILL:
+            module.__class__ = STILL[type(module)]
+            module.eval()
+
+
+def head(model: nn.Module, *, classes: int) -> str:
+    """The name of the layer that makes the logits: the last one with `classes` outputs."""
+    names = [
+        name
+        for name, module in model.named_modules()
+        if (isinstance(module, nn.Linear) and module.out_features == classes)
+        or (isinstance(module, nn.Conv2d) and module.out_channels == classes)
+    ]
+    if not names:
+        raise UsageError(
+            f"model ({type(model).__name__}): no linear layer or convolution of it has {classes} "
+            "outputs, so --init and --freeze find no head. Make such a layer the last one."
+        )
+    return names[-1]
+
+
+class _Still(nn.Module):
+    """A BatchNorm that `train` leaves in eval mode."""
+
+    def train(self: Kind, mode: bool = True) -> Kind:
+        return super().train(False)
+
+
+class StillBatchNorm1d(_Still, nn.BatchNorm1d):
+    """nn.BatchNorm1d in eval mode for ever."""
+
+
+class StillBatchNorm2d(_Still, nn.BatchNorm2d):
+    """nn.BatchNorm2d in eval mode for ever."""
+
+
+class StillBatchNorm3d(_Still, nn.BatchNorm3d):
+    """nn.BatchNorm3d in eval mode for ever."""
+
+
+STILL: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm1d: StillBatchNorm1d,
+    nn.BatchNorm2d: StillBatchNorm2d,
+    nn.BatchNorm3d: StillBatchNorm3d,
+}
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The tensors at `path`, on the CPU, under the eager network's names."""
+    if path.suffix == ".safetensors":
+        return _plain(_safetensors(path))
+    if path.is_dir():
+        best, last = (path / "checkpoints" / f"{name}.pt" for name in ("best", "last"))
+        path = best if best.exists() else last
+    state = checkpoint.load(path)
+    model = state.get("model", state.get("step", {}).get("model"))
+    if not isinstance(model, dict):
+        raise CheckpointError(f"checkpoint ({path}): has no network. Name a run or its best.pt.")
+    return _plain(model)
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        why = getattr(error, "strerror", None) or (str(error).splitlines() or [""])[0]
+        raise CheckpointError(
+            f"--init ({path}): cannot be read: {why}. Name a run or a .safetensors file."
+        ) from None
+
+
+def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in WRAPPED:
+        if tensors and all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): each for name, each in tensors.items()}
+    return tensors
+
+
+def _misfit(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"--init ({path}): not of this network: {why}. Choose the --model and --side that it was "
+        "trained with, or other weights."
+    )
