@@ -82,9 +82,8 @@ number, three = "fp32", ("fp32",) * 3
 found = [moves(sgd._sgd_kernel, sgd.BLOCK, table="*i64", lr="*fp32", grad_scale="*fp32",
                found_inf="*fp32", momentum=number, weight_decay=number)]
 for out, side in (("*fp32", 32), ("*fp16", 32), ("*fp32", 28), ("*fp32", 224)):
-    found += [moves(augment._augment_kernel, augment.BLOCK, side, out=out,
-                    images="*u8", order="*i64",
-                    crop="*i32", flip="*i1", hole="*i32", mean=three, std=three)]
+    found += [moves(augment._augment_kernel, augment.BLOCK, side, out=out, images="*u8",
+                    order="*i64", crop="*i32", flip="*i1", hole="*i32", mean=three, std=three)]
 print(json.dumps(found))
 """
 

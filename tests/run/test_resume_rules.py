@@ -160,6 +160,9 @@ OTHER = {
     "alternate": True,
     "sync_bn": True,
     "test_flips": True,
+    "init": "runs/other",
+    "freeze": True,
+    "balance": "loss",
 }
 FREE = {"data_dir", "loader", "device", "amp", "compile", "graphs", "optimizer", "deterministic"}
 FREE |= {"save_every", "hang_timeout", "target_accuracy", "max_time"}
