@@ -21,7 +21,6 @@ from torch.utils._pytree import tree_leaves
 import fasttrain
 from fasttrain.cli import commands
 from fasttrain.data import synthetic
-from fasttrain.engine import build
 from fasttrain.models import build as models_build
 from fasttrain.recipe.recipe import Recipe
 from fasttrain.run import ledger
@@ -70,8 +69,8 @@ def shrink(patches: Any, *, report: bool = False) -> None:
     """Make runs tiny, with pytest's monkeypatch or anything that has its setattr."""
     patches.setattr(models_build, "ResNet18", TinyNet)
     patches.setattr(ledger, "gemm_rate", lambda device, dtype: 1e11)
-    patches.setattr(ledger, "training_flops", lambda model: 1)
-    patches.setattr(build.synthetic, "load", images)
+    patches.setattr(ledger, "training_flops", lambda model, shape: 1)
+    patches.setattr(synthetic, "load", images)
     patches.setattr(commands.environment, "describe", dict)
     if not report:
         patches.setattr(commands, "explain_run", a_short_look)

@@ -14,17 +14,18 @@ from pathlib import Path
 from time import perf_counter
 
 from ..console.console import Display
-from ..data import CLASSES, Split
+from ..data import Data, own, sets
 from ..engine.build import build, splits
 from ..engine.loop import Epoch
 from ..engine.lr_finder import Sweep
-from ..errors import FasttrainError, Stopped, UsageError
+from ..errors import DataError, FasttrainError, Stopped, UsageError
 from ..explain import explain
 from ..machine import auto, environment, memory
 from ..parallel.distributed import joined
 from ..parallel.group import Group
 from ..parallel.launch import local_batch
 from ..parallel.signals import Signals
+from ..recipe.datasets import is_path
 from ..recipe.recipe import Recipe
 from ..report import compare, figures, html
 from ..report.read import read
@@ -96,6 +97,7 @@ def train(
                         {**environment.describe(), **about},
                         history=training.position.history,
                         sweep=training.sweep,
+                        data=training.data,
                     )
                     begun()
                     training.run()
@@ -105,7 +107,7 @@ def train(
                 training.sum_up()
                 with ledger.part("analysis"):
                     _tried(training.report_profile, "record it again with --profile", display)
-                    look = partial(explain_run, device=recipe.device, halves=training.halves)
+                    look = partial(explain_run, device=recipe.device, data=training.data)
                     look = partial(look, folder.path, display=display, page=False)
                     seen = _tried(look, _command("explain", folder.path), display)
                 signals.check()  # in case something swallowed what a signal raised
@@ -124,7 +126,7 @@ def explain_run(
     sample: str = "confident",
     image: int | None = None,
     device: str = "auto",
-    halves: tuple[Split, Split] | None = None,
+    data: Data | None = None,
     page: bool = True,
     display: Display | None = None,
 ) -> None:
@@ -136,7 +138,7 @@ def explain_run(
     run, display = values.path(run), display or Display()
     read(run)  # a wrong path is said before a checkpoint is looked for
     html.refuse(run)
-    subject = explain.open_run(run, device=device, splits=halves, log=display.log)
+    subject = explain.open_run(run, device=device, data=data, log=display.log)
     if image is not None:
         display.log(str(_one_image(run, subject, image)))
         return
@@ -184,11 +186,44 @@ def compare_runs(
 def _one_image(run: Path, subject: explain.Subject, index: int) -> Path:
     guess, truth = explain.guess(subject, index)
     predicted, true = explain.layer_maps(subject, index, [guess, truth])
+    classes = subject.data.classes
     path = run / "figures" / f"image-{index}.png"
     path.parent.mkdir(exist_ok=True)
-    title = f"test image {index}: predicted {CLASSES[guess]}, true class {CLASSES[truth]}"
+    title = f"test image {index}: predicted {classes[guess]}, true class {classes[truth]}"
     figures.draw_layers(subject.test.images[index], predicted, true, title=title, path=path)
     return path
+
+
+def examine_data(recipe: Recipe, *, display: Display | None = None) -> None:
+    """Fetch and verify a published data set, or say all that is wrong or odd with own images.
+
+    Raises DataError at the end where training would refuse them.
+    """
+    display = display or Display()
+    dataset = str(recipe.dataset)
+    if not is_path(dataset):
+        folder = Path(recipe.data_dir) if recipe.data_dir else None
+        for key, value in sets.describe(dataset, folder, log=display.log, bar=display.bar).items():
+            display.log(f"{key:14} {value}")
+        return
+    with display.counted() as counted:
+        found = own.examine(
+            Path(dataset),
+            side=None if recipe.side == "auto" else int(recipe.side),
+            fit=recipe.fit,
+            holdout=recipe.holdout,
+            skip_bad_files=recipe.skip_bad_files,
+            log=display.log,
+            scanning=counted("reading files"),
+            preparing=counted("decoding images"),
+        )
+    for text in found.lines:
+        display.log(text)
+    if found.fatal:
+        raise DataError(
+            f"--dataset ({dataset}): cannot be trained on as it is, for {len(found.fatal)} reasons "
+            "given above. Mend the data set."
+        )
 
 
 def search_lr(
@@ -196,9 +231,9 @@ def search_lr(
 ) -> Sweep:
     """The range test alone, on the Step and Loader that `recipe` would train with."""
     display, group = display or Display(), group or Group()
-    with group.first_on_node():
-        train, test = splits(recipe, log=display.log, bar=display.bar)
-    built = build(recipe, train, test, group)
+    with group.first_on_node(), display.counted() as counted:
+        data = splits(recipe, log=display.log, bar=display.bar, counted=counted)
+    built = build(recipe, data, group)
     return range_test(recipe, built, display, group)
 
 

@@ -19,7 +19,7 @@ COMMANDS = {
     "explain": "look at a trained run: its mistakes, Grad-CAM, accuracy by class",
     "report": "draw a run's figures and its report.html anew, without a network or a GPU",
     "compare": "lay several runs over each other",
-    "data": "fetch and verify CIFAR-10 and print where it is",
+    "data": "fetch and verify a data set, or say what is wrong with own images",
     "doctor": "say what this machine has, which paths are taken, and what would gain most",
 }
 TITLES = {

@@ -177,11 +177,9 @@ def _saved_recipe(continued: Path, series: dict[str, Any]) -> dict[str, Scalar]:
 
 
 def _data(recipe: Recipe, display: Any) -> int:
-    from ..data import cifar10
+    from . import commands
 
-    folder = Path(recipe.data_dir) if recipe.data_dir else None
-    for key, value in cifar10.describe(folder, log=display.log, bar=display.bar).items():
-        display.log(f"{key:14} {value}")
+    commands.examine_data(recipe, display=display)
     return 0
 
 

@@ -5,7 +5,7 @@ Kept apart from the loaders so that none of them, nor the loop, has to import an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -13,14 +13,51 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+    from .listing import Listing
+
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 class Split(NamedTuple):
-    """One half of a data set: `images` uint8 (N, 32, 32, 3) RGB, `labels` int64 (N,)."""
+    """One part of a data set: `images` uint8 (N, side, side, 3) RGB, `labels` int64 (N,)."""
 
     images: np.ndarray
     labels: np.ndarray
+
+
+class Data(NamedTuple):
+    """A data set: its splits, the names of its classes by number, and the mean and deviation a
+    channel, of pixels in 0..1, that its images are normalised with.
+
+    `val` chooses the best epoch and `test` is evaluated once, at the end; without `val`, `test`
+    does both. `listing` is of own images. `verify` checks pixels that were opened unchecked.
+    """
+
+    train: Split
+    test: Split
+    val: Split | None
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    name: str
+    listing: Listing | None
+    verify: Callable[[], None] | None = None
+
+    @property
+    def side(self) -> int:
+        """Pixels along an image."""
+        return self.train.images.shape[1]
+
+    @property
+    def chooses(self) -> str:
+        """The name of the split that the schedule and the best epoch go by: val or test."""
+        only_val = self.listing is not None and "test" not in self.listing.splits
+        return "val" if self.val is not None or only_val else "test"
+
+    @property
+    def held_out(self) -> Split:
+        """The split that `chooses` names."""
+        return self.test if self.val is None else self.val
 
 
 class Batch(NamedTuple):

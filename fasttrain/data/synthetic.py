@@ -17,32 +17,34 @@ ORIENTATIONS = 5
 WAVELENGTHS = (4.0, 9.0)  # pixels
 
 
-def load(train: int = 50_000, test: int = 10_000, *, seed: int = 0) -> tuple[Split, Split]:
-    """`train` and `test` images; the first n are the same whatever the sizes."""
-    return _split(train, seed=seed, half=0), _split(test, seed=seed, half=1)
+def load(
+    train: int = 50_000, test: int = 10_000, *, seed: int = 0, side: int = SIDE
+) -> tuple[Split, Split]:
+    """`train` and `test` images of `side` pixels; the first n are the same whatever the sizes."""
+    return _split(train, seed=seed, half=0, side=side), _split(test, seed=seed, half=1, side=side)
 
 
-def _split(count: int, *, seed: int, half: int) -> Split:
-    images = np.empty((count, SIDE, SIDE, 3), np.uint8)
+def _split(count: int, *, seed: int, half: int, side: int) -> Split:
+    images = np.empty((count, side, side, 3), np.uint8)
     labels = np.empty(count, np.int64)
     for number, start in enumerate(range(0, count, CHUNK)):
-        drawn, classes = _chunk(np.random.default_rng([seed, half, number]))
+        drawn, classes = _chunk(np.random.default_rng([seed, half, number]), side)
         images[start : start + CHUNK] = drawn[: count - start]
         labels[start : start + CHUNK] = classes[: count - start]
     return Split(images, labels)
 
 
-def _chunk(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _chunk(random: np.random.Generator, side: int) -> tuple[np.ndarray, np.ndarray]:
     """CHUNK images and their classes, a tenth of them each."""
     labels = random.permutation(np.arange(CHUNK) % 10)
     angle = np.pi / ORIENTATIONS * (labels % ORIENTATIONS + random.normal(0, 0.12, CHUNK))
     wavelength = np.take(WAVELENGTHS, labels // ORIENTATIONS) * random.uniform(0.85, 1.15, CHUNK)
-    y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
+    y, x = np.mgrid[:side, :side].astype(np.float32)
     along = np.cos(angle)[:, None, None] * x + np.sin(angle)[:, None, None] * y
     phase = random.uniform(0, 2 * np.pi, (CHUNK, 1, 1))
     wave = np.sin(2 * np.pi / wavelength[:, None, None] * along + phase).astype(np.float32)
     contrast = random.uniform(0.3, 0.9, (CHUNK, 1, 1, 3)).astype(np.float32)
     base = random.uniform(70, 185, (CHUNK, 1, 1, 3)).astype(np.float32)
-    noise = random.normal(0, 22, (CHUNK, SIDE, SIDE, 3)).astype(np.float32)
+    noise = random.normal(0, 22, (CHUNK, side, side, 3)).astype(np.float32)
     pixels = base + 60 * contrast * wave[..., None] + noise
     return np.clip(pixels, 0, 255).astype(np.uint8), labels.astype(np.int64)

@@ -11,7 +11,7 @@ from time import perf_counter
 import numpy as np
 
 from ..console.console import Display
-from ..data import Split, synthetic
+from ..data import Data, Split, cifar10, synthetic
 from ..engine.build import build
 from ..recipe.recipe import Recipe
 from .batch_size import largest
@@ -32,15 +32,15 @@ def examine(recipe: Recipe, *, display: Display | None = None, seconds: float = 
     found = inventory()
     for name, what in found.items():
         log(f"  {name:10} {what}")
-    halves = images()
-    built = build(recipe, *halves)
+    data = images()
+    built = build(recipe, data)
     log("choices")
     log(f"  {'device':10} {built.device}")
     for name, choice in built.choices.items():
         log(f"  {name:10} {choice.value} ({choice.why})")
     log(f"  {'optimizer':10} {_origin(built.step.optimizer)}")
     began = perf_counter()
-    looked_at = subject(recipe, built.device, halves, seconds=seconds)
+    looked_at = subject(recipe, built.device, data, seconds=seconds)
     log(f"measured on {built.device}, synthetic images, batch {looked_at.recipe.batch_size}")
     measured = measure(looked_at, seconds=seconds, log=lambda line: log(f"  {line}"))
     log(f"  all this took {perf_counter() - began:.0f} s")
@@ -53,7 +53,7 @@ def examine(recipe: Recipe, *, display: Display | None = None, seconds: float = 
 def find_batch_size(recipe: Recipe, *, display: Display | None = None) -> int:
     """Say and return the largest batch that fits, by the eager model of `recipe`; 0 if none."""
     log = (display or Display()).log
-    built = build(replace(recipe, compile="off", batch_size=1), *images())
+    built = build(replace(recipe, compile="off", batch_size=1), images())
     next(iter(built.train))  # what the loader keeps on the device is there too
     found = largest(built.step)
     log(f"largest batch on {built.device}, {built.choices['amp'].value}, not compiled:")
@@ -66,8 +66,8 @@ def _origin(optimizer: object) -> str:
     return f"{type(optimizer).__module__.partition('.')[0]}.{type(optimizer).__name__}"
 
 
-def images() -> tuple[Split, Split]:
+def images() -> Data:
     """As many images as CIFAR-10 has, a thousand of them again and again."""
     few, test = synthetic.load(1000, 250)
     again = np.arange(IMAGES) % len(few.labels)
-    return Split(few.images[again], few.labels[again]), test
+    return cifar10.data(Split(few.images[again], few.labels[again]), test)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..data import Batch, Split
+from ..data import Batch, Data
 from ..engine.build import Built, build
 from ..errors import EnvironmentProblem
 from ..machine.auto import cpu_multiplies_bf16
@@ -33,12 +33,10 @@ class Subject(NamedTuple):
     recipe: Recipe
     built: Built
     batch: Batch
-    halves: tuple[Split, Split]
+    data: Data
 
 
-def subject(
-    recipe: Recipe, device: torch.device, halves: tuple[Split, Split], *, seconds: float
-) -> Subject:
+def subject(recipe: Recipe, device: torch.device, data: Data, *, seconds: float) -> Subject:
     """The recipe without a compiler that was not asked for; on a slow CPU in a smaller batch.
 
     A step then takes about a tenth of `seconds`; a CPU's images per second hardly depend on it.
@@ -46,11 +44,11 @@ def subject(
     if recipe.compile == "auto":
         recipe = replace(recipe, compile="off")
     if device.type == "cpu" and recipe.batch_size > SMALLEST_BATCH:
-        pilot = _build(replace(recipe, batch_size=SMALLEST_BATCH, compile="off"), halves)
+        pilot = _build(replace(recipe, batch_size=SMALLEST_BATCH, compile="off"), data)
         speed = step_rate(pilot.built.step, pilot.batch, seconds=0).median
         fits = 2 ** int(log2(max(SMALLEST_BATCH, speed * seconds / 10)))
         recipe = replace(recipe, batch_size=min(recipe.batch_size, fits))
-    return _build(recipe, halves)
+    return _build(recipe, data)
 
 
 def measure(of: Subject, *, seconds: float, log: Log) -> Measured:
@@ -103,9 +101,9 @@ def _precisions(device: torch.device) -> tuple[str, ...]:
     return ("off", "fp16", "bf16") if capability >= (8, 0) else ("off", "fp16")
 
 
-def _build(recipe: Recipe, halves: tuple[Split, Split]) -> Subject:
-    built = build(recipe, *halves)
-    return Subject(recipe, built, next(iter(built.train)), halves)
+def _build(recipe: Recipe, data: Data) -> Subject:
+    built = build(recipe, data)
+    return Subject(recipe, built, next(iter(built.train)), data)
 
 
 def _training(
@@ -134,7 +132,7 @@ def _mfu(of: Subject, step: Rate, seconds: float, log: Log) -> float:
 
 def _steps(of: Subject, seconds: float, log: Log) -> Iterator[Trial]:
     for kind, flags, recipe in changes(of.recipe, of.built):
-        other = _build(replace(recipe, loader="resident"), of.halves)
+        other = _build(replace(recipe, loader="resident"), of.data)
         rate = step_rate(other.built.step, other.batch, seconds=seconds)
         log(f"{'step, ' + flags:24} {rate}")
         yield Trial(kind, flags, rate.median)
@@ -171,7 +169,7 @@ def _loaders(of: Subject, seconds: float, log: Log) -> Iterator[Trial]:
         if name == "kernel" and of.built.device.type == "cpu":
             continue  # a CPU could only interpret it
         try:
-            other = build(replace(of.recipe, loader=name), *of.halves)
+            other = build(replace(of.recipe, loader=name), of.data)
         except EnvironmentProblem as problem:
             log(f"{'loader ' + name:24} not here: {problem}")
             continue

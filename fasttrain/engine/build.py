@@ -9,12 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
-from ..data import Loader, Split, cifar10, synthetic
+from ..data import Data, Loader, sets
 from ..errors import UsageError
-from ..loaders.build import few_images, loader
+from ..loaders.build import few_images, loader, statistics
 from ..machine import auto
 from ..machine.allocator import keep_pages
 from ..machine.auto import Choice
@@ -31,33 +30,44 @@ AMP = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
 
 
 class Built(NamedTuple):
-    """The parts of a training run, and the choices that `auto` made for it."""
+    """The parts of a training run, and the choices that `auto` made for it.
+
+    `test` goes over the split that chooses the best epoch, `final` over one that is evaluated
+    once, at the end, if there is another.
+    """
 
     step: Step
     train: Loader
     test: Loader
     device: torch.device
     choices: dict[str, Choice]
+    final: Loader | None = None
 
 
-def splits(recipe: Recipe, **options: Any) -> tuple[Split, Split]:
-    """The train and test halves, cut to the Recipe's limits; no copy is made."""
-    if recipe.dataset == "synthetic":
-        limits = (recipe.train_limit, 50_000), (recipe.test_limit, 10_000)
-        train, test = synthetic.load(*(most if limit is None else limit for limit, most in limits))
-    else:
-        folder = Path(recipe.data_dir) if recipe.data_dir else None
-        train, test = cifar10.load(folder, **options)
-    return _first(train, recipe.train_limit), _first(test, recipe.test_limit)
+def splits(recipe: Recipe, **options: Any) -> Data:
+    """The Recipe's data set, with its limits drawn per class; `options` are those of sets.load
+    that say what is loaded and how far it is."""
+    return sets.load(
+        str(recipe.dataset),
+        data_dir=Path(recipe.data_dir) if recipe.data_dir else None,
+        side=None if recipe.side == "auto" else int(recipe.side),
+        fit=recipe.fit,
+        holdout=recipe.holdout,
+        train_limit=recipe.train_limit,
+        test_limit=recipe.test_limit,
+        skip_bad_files=recipe.skip_bad_files,
+        reference=recipe.statistics == "reference",
+        **options,
+    )
 
 
-def build(recipe: Recipe, train: Split, test: Split, group: Group | None = None) -> Built:
-    """Model, optimizer, Step and loaders for the splits, and of `group` this process's share.
+def build(recipe: Recipe, data: Data, group: Group | None = None) -> Built:
+    """Model, optimizer, Step and loaders for a data set, and of `group` this process's share.
 
-    Raises UsageError where the batch does not fit the splits or the group.
+    Raises UsageError where the batch does not fit the data or the group.
     """
     group = group or Group()
-    count, batch = len(train.labels), recipe.batch_size
+    count, batch = len(data.train.labels), recipe.batch_size
     if batch > count:
         raise UsageError(
             f"--batch-size ({batch}): more than the {count} training images. "
@@ -80,7 +90,10 @@ def build(recipe: Recipe, train: Split, test: Split, group: Group | None = None)
         world=group.world,
     )
     set_backends(seed=recipe.seed, deterministic=recipe.deterministic)
-    model = network(recipe, partial(few_images, recipe, train))
+    scale = statistics(data)
+    model = network(
+        recipe, partial(few_images, recipe, data.train, scale), classes=len(data.classes)
+    )
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if recipe.sync_bn and group.world > 1:
         model = synchronised(model, device)
@@ -97,9 +110,10 @@ def build(recipe: Recipe, train: Split, test: Split, group: Group | None = None)
     )
     if chosen["graphs"].value == "on":
         step = GraphedStep(step)
-    make = partial(loader, chosen["loader"].value, recipe, device, group=group)
-    loaders = make(train, training=True), make(test, training=False)
-    return Built(step, *loaders, device, chosen)
+    make = partial(loader, chosen["loader"].value, recipe, device, scale=scale, group=group)
+    loaders = make(data.train, training=True), make(data.held_out, training=False)
+    final = None if data.val is None else make(data.test, training=False)
+    return Built(step, *loaders, device, chosen, final)
 
 
 def schedule(recipe: Recipe, step: Step, *, steps: int) -> Plateau | EveryStep:
@@ -127,7 +141,3 @@ def _dali_problem(asked: str) -> str | None:
     from ..loaders import dali
 
     return dali.available() if asked == "auto" else None
-
-
-def _first(split: Split, limit: int | None) -> Split:
-    return Split(np.asarray(split.images[:limit]), np.asarray(split.labels[:limit]))

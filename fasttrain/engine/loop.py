@@ -7,7 +7,6 @@ to read the training sums, and once to read the test sums.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter
 from typing import NamedTuple, Protocol
@@ -16,17 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Batch, Loader
-from ..errors import Diverged
 from ..loaders import contract
 from ..profile.trace import span
-from . import metrics
+from . import metrics, monitors
 from .step import Step, cross_entropy
 
 
 class Epoch(NamedTuple):
-    """One row of the history: accuracies are fractions, times seconds; `seconds` is training
-    alone; `lr` is the rate of its last step, `first_lr` of its first, None where an older release
-    kept none; `skipped_steps` are those whose fp16 gradients overflowed."""
+    """One row of the history: `test_` is of the images that choose, accuracies are fractions, times
+    seconds; `seconds` is training alone; `lr` is the rate of its last step, `first_lr` of its
+    first, None where an older release kept none; `skipped_steps` are those whose fp16 gradients
+    overflowed; means over classes are None unless one of them is monitored."""
 
     epoch: int
     lr: float
@@ -39,6 +38,8 @@ class Epoch(NamedTuple):
     data_wait_seconds: float
     skipped_steps: int = 0
     first_lr: float | None = None
+    balanced_accuracy: float | None = None
+    macro_f1: float | None = None
 
 
 class Schedule(Protocol):
@@ -46,7 +47,7 @@ class Schedule(Protocol):
 
     def after_step(self) -> None: ...
 
-    def after_epoch(self, test_accuracy: float) -> None: ...
+    def after_epoch(self, score: float) -> None: ...
 
 
 @dataclasses.dataclass
@@ -84,14 +85,16 @@ def fit(
     until: Callable[[Run], bool] = lambda run: False,
     total: Callable[[Tensor], Tensor] = lambda sums: sums,
     sync_buffers: Callable[[nn.Module], object] = lambda model: None,
+    monitor: str = "accuracy",
 ) -> list[Epoch]:
     """Train for `epochs`, evaluating after each, or until `until` says so; return the history.
 
     `on_step` hooks run after each training step and each test batch (`run.phase` tells them apart),
     `on_epoch` hooks after each epoch. A `run` given continues where it stands; seek `train` there
     first. Of several processes `total` sums a tensor and `sync_buffers` makes the model's buffers
-    equal. Raises Diverged at the end of an epoch whose numbers were not finite, DataError after one
-    of no images, both before it counts; UsageError if its first batch is none that `step` takes.
+    equal. `monitor` is what `schedule` goes by (monitors.score). Raises Diverged at the end of an
+    epoch whose numbers were not finite, DataError after one of no images, both before it counts;
+    UsageError if its first batch is none that `step` takes.
     """
     run = run or Run()
     while run.epoch < epochs and not until(run):
@@ -117,15 +120,17 @@ def fit(
         found = read_metrics(step, run, total)
         run.seconds = perf_counter() - began
         run.phase, began = "test", perf_counter()
-        test_loss, test_accuracy = evaluate(step, test, run=run, on_batch=on_step, total=total)
+        by_class = monitor in monitors.UNEQUAL
+        held = _evaluate(step, test, run, on_step, step.predict, total, by_class=by_class)
         run.eval_seconds += perf_counter() - began
-        _refuse(test_loss, run)
+        metrics.refuse_loss(held.loss, epoch=run.epoch + 1, step=run.step)
         run.epoch += 1
-        row = (run.epoch, found.lr, found.loss, found.accuracy, test_loss, test_accuracy)
+        row = (run.epoch, found.lr, found.loss, found.accuracy, held.loss, held.accuracy)
         times = (run.seconds, found.images / run.seconds, run.data_wait_seconds)
         first = None if found.first_lr < 0 else found.first_lr
-        run.history.append(Epoch(*row, *times, found.skipped, first))
-        schedule.after_epoch(test_accuracy)
+        unequal = held.balanced_accuracy, held.macro_f1
+        run.history.append(Epoch(*row, *times, found.skipped, first, *unequal))
+        schedule.after_epoch(monitors.score(run.history[-1], monitor))
         run.step, run.sums, run.seconds, run.data_wait_seconds = 0, None, 0.0, 0.0
         for hook in on_epoch:
             hook(run)
@@ -155,27 +160,32 @@ def evaluate(
     """Mean loss and accuracy (a fraction) over every image of `loader`, by `step.predict` or
     another way to logits, `total` being as for `fit`; the model is left in eval mode. Raises
     DataError where there is no image, UsageError if the first batch is none that `step` takes."""
+    return _evaluate(step, loader, run, on_batch, predict or step.predict, total)[:2]
+
+
+def _evaluate(
+    step: Step,
+    loader: Loader,
+    run: Run | None,
+    on_batch: Sequence[Hook],
+    predict: Callable[[Tensor], Tensor],
+    total: Callable[[Tensor], Tensor],
+    *,
+    by_class: bool = False,
+) -> metrics.Evaluation:
     where = "evaluation" if run is None else f"epoch {run.epoch + 1}, evaluation"
-    run, predict = run or Run(phase="test"), predict or step.predict
-    sums = metrics.zeros(step.device)
+    run, sums, counts = run or Run(phase="test"), metrics.zeros(step.device), None
     step.model.eval()
     with torch.no_grad():
         for images, labels in contract.batches(loader, step, where):
             with span("eval"):
                 logits = predict(images)
                 metrics.update(sums, cross_entropy(logits, labels), logits, labels)
+                if by_class:
+                    counts = metrics.count(counts, logits, labels)
             for hook in on_batch:
                 hook(run)
-    found = metrics.compute(total(sums))
-    return found.loss, found.accuracy
-
-
-def _refuse(test_loss: float, run: Run) -> None:
-    if not math.isfinite(test_loss):
-        raise Diverged(
-            f"test loss ({test_loss}): not finite after epoch {run.epoch + 1}, step {run.step}. "
-            "Try a lower --lr; checkpoints hold only finite numbers."
-        )
+    return metrics.evaluation(total(sums if counts is None else torch.cat([sums, counts])))
 
 
 def _waiting(loader: Iterable[Batch], run: Run) -> Iterator[Batch]:

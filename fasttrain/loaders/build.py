@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..data import Loader, Split, cifar10
+from ..data import Data, Loader, Split
 from ..errors import UsageError
 from ..parallel.group import Group
 from ..parallel.launch import local_batch
@@ -21,10 +21,13 @@ FEW = 5_000  # training images that a whitening stem is made from: 5 million pat
 EVAL_BATCH = {"cuda": 1000, "cpu": 250}  # both divide the 10,000 test images: one shape, no rest
 
 
-def statistics(recipe: Recipe) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and standard deviation a channel, of pixels in 0..1."""
-    reference = recipe.statistics == "reference"
-    return cifar10.MEAN, cifar10.REFERENCE_STD if reference else cifar10.STD
+Scale = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation a channel, of pixels in 0..1."""
+
+
+def statistics(data: Data) -> Scale:
+    """What the images of a data set are normalised with."""
+    return data.mean, data.std
 
 
 def training_draws(recipe: Recipe, count: int) -> draws.Draws:
@@ -41,22 +44,28 @@ def training_draws(recipe: Recipe, count: int) -> draws.Draws:
     )
 
 
-def evaluation_loader(recipe: Recipe, split: Split, device: torch.device) -> Loader:
+def evaluation_loader(recipe: Recipe, split: Split, device: torch.device, scale: Scale) -> Loader:
     """Every image of `split` once, in order, untouched but normalised; works on any machine."""
-    return loader("resident", recipe, device, split, training=False)
+    return loader("resident", recipe, device, split, training=False, scale=scale)
 
 
-def few_images(recipe: Recipe, train: Split) -> Tensor:
+def few_images(recipe: Recipe, train: Split, scale: Scale) -> Tensor:
     """The first training images (N, 3, 32, 32), normalised, on the CPU."""
     few = Split(train.images[:FEW], train.labels[:FEW])
-    batches = evaluation_loader(recipe, few, torch.device("cpu"))
+    batches = evaluation_loader(recipe, few, torch.device("cpu"), scale)
     return torch.cat([images for images, _ in batches])
 
 
-def training_loader(recipe: Recipe, split: Split, batch_size: int) -> Loader:
+def training_loader(recipe: Recipe, split: Split, batch_size: int, scale: Scale) -> Loader:
     """The training batches of the Recipe on the CPU, in another size: to be looked at."""
     return loader(
-        "resident", recipe, torch.device("cpu"), split, training=True, batch_size=batch_size
+        "resident",
+        recipe,
+        torch.device("cpu"),
+        split,
+        training=True,
+        scale=scale,
+        batch_size=batch_size,
     )
 
 
@@ -67,6 +76,7 @@ def loader(
     split: Split,
     *,
     training: bool,
+    scale: Scale,
     batch_size: int | None = None,
     group: Group | None = None,
 ) -> Loader:
@@ -77,7 +87,6 @@ def loader(
         from .triton import KernelLoader as Kind  # type: ignore[assignment]
     else:
         from .resident import ResidentLoader as Kind  # type: ignore[assignment]
-    mean, std = statistics(recipe)
     count = len(split.labels)
     if training:
         whole = recipe.batch_size if batch_size is None else batch_size
@@ -92,8 +101,8 @@ def loader(
         shown,
         batch_size=size,
         device=device,
-        mean=mean,
-        std=std,
+        mean=scale[0],
+        std=scale[1],
         hole=recipe.cutout if training else 0,
         reflect=recipe.border == "reflect",
         drop_last=training,

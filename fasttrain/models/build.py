@@ -17,13 +17,15 @@ from .resnet import ResNet18
 from .sprint import Sprint
 
 
-def network(recipe: Recipe, images: Callable[[], Tensor] | None = None) -> nn.Module:
+def network(
+    recipe: Recipe, images: Callable[[], Tensor] | None = None, *, classes: int = 10
+) -> nn.Module:
     """The Recipe's network on the CPU, drawn from torch's random state; a stem that is made from
     images asks `images` for some (N, 3, 32, 32), normalised."""
     if recipe.model == "resnet18":
-        return ResNet18()
+        return ResNet18(classes)
     first, second, third = map(int, recipe.widths.split(","))
-    model = Sprint((first, second, third))
+    model = Sprint((first, second, third), classes)
     if images:
         model.whiten_(images())
     return model

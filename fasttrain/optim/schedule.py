@@ -49,7 +49,7 @@ def _multiple(group: dict[str, Any], first: dict[str, Any]) -> float:
 
 
 class Plateau:
-    """ReduceLROnPlateau on the test accuracy, a fraction; progress is a gain of more than
+    """ReduceLROnPlateau on a score, higher is better; progress is a gain of more than
     `threshold`."""
 
     MOVES = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr")
@@ -69,8 +69,8 @@ class Plateau:
     def after_step(self) -> None:
         """A plateau is only seen between epochs."""
 
-    def after_epoch(self, test_accuracy: float) -> None:
-        self.scheduler.step(test_accuracy)
+    def after_epoch(self, score: float) -> None:
+        self.scheduler.step(score)
 
     def state_dict(self) -> dict[str, Any]:
         return _plain(self.scheduler.state_dict())
@@ -111,7 +111,7 @@ class EveryStep:
     def after_step(self) -> None:
         self.scheduler.step()
 
-    def after_epoch(self, test_accuracy: float) -> None:
+    def after_epoch(self, score: float) -> None:
         """The rate has already moved with every step."""
 
     def state_dict(self) -> dict[str, Any]:

@@ -91,6 +91,19 @@ def words(field: dataclasses.Field[Any]) -> tuple[str, ...]:
     return (*field.metadata["also"], *(["none"] if field.default is None else []))
 
 
+def written(field: dataclasses.Field[Any], text: str) -> Scalar:
+    """The value that a person wrote as `text`; UsageError for a number that is none."""
+    facts = field.metadata
+    if "low" not in facts:
+        return text
+    if text in words(field):
+        return None if text == "none" else text
+    try:
+        return int(text) if isinstance(facts["low"], int) else float(text)
+    except ValueError:
+        raise invalid(field.name, text, bounds(field)) from None
+
+
 def bounds(field: dataclasses.Field[Any]) -> str:
     """What a number's bounds are, in words."""
     facts = field.metadata

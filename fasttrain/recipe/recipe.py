@@ -11,19 +11,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from .fields import (
-    Scalar,
-    bounds,
-    check,
-    choice,
-    flag,
-    invalid,
-    line,
-    number,
-    plain,
-    switch,
-    words,
-)
+from .datasets import from_here
+from .fields import Scalar, check, choice, flag, line, number, plain, switch, written
 from .named import LEVELS, RECIPES, settings
 
 __all__ = ["FIELDS", "LEVELS", "RECIPES", "Recipe", "Scalar", "flag", "make", "parse"]
@@ -74,10 +63,13 @@ class Recipe:
     threshold: float = number(
         0.001, 0.0, 1.0, "recipe", "gain in test accuracy, a fraction, that plateau calls progress"
     )
-    sync_bn: bool = dataclasses.field(
-        default=False,
-        metadata={"group": "recipe", "help": "BatchNorm over the images of all processes"},
+    monitor: str = choice(
+        "accuracy",
+        ("accuracy", "balanced_accuracy", "macro_f1", "loss"),
+        "recipe",
+        "what plateau and the best epoch go by, on the held-out images",
     )
+    sync_bn: bool = switch("recipe", "BatchNorm over the images of all processes")
 
     crop_padding: int = number(
         4, 0, 16, "augmentation", "pixels around an image that the random crop moves over"
@@ -103,15 +95,26 @@ class Recipe:
         "normalisation: CIFAR-10's own, or the source experiment's",
     )
 
-    dataset: str = choice("cifar10", ("cifar10", "synthetic"), "data", "what to train on")
+    dataset: str | os.PathLike[str] = line(  # noqa: RUF009 - kept as text
+        "cifar10",
+        "data",
+        "cifar10, cifar100, mnist, synthetic, or the path of a folder, table, .npz or Parquet",
+        metavar="NAME|PATH",
+    )
     data_dir: str | os.PathLike[str] | None = line(  # noqa: RUF009 - kept as text
         None,
         "data",
-        "CIFAR-10's archive or folder; without it the cache, then the network",
+        "the archive or folder of a published data set; without it the cache, then the network",
         metavar="PATH",
     )
-    train_limit: int | None = number(None, 1, 50_000, "data", "first training images to use")
-    test_limit: int | None = number(None, 1, 10_000, "data", "first test images to use")
+    side: int | str = number(
+        "auto", 8, 1024, "data", "pixels along an image; auto goes by the median", also=("auto",)
+    )
+    fit: str = choice("crop", ("crop", "squash", "pad"), "data", "how an own image gets square")
+    holdout: float = number(0.15, 0.01, 0.9, "data", "share held out if all own images are train")
+    skip_bad_files: bool = switch("data", "go on without own files that cannot be used")
+    train_limit: int | None = number(None, 1, 10**9, "data", "training images, drawn per class")
+    test_limit: int | None = number(None, 1, 10**9, "data", "the same, of each other split")
     loader: str = choice(
         "auto", ("auto", "dali", "resident", "kernel"), "data", "what augments and normalises"
     )
@@ -186,14 +189,4 @@ def make(given: Mapping[str, Scalar]) -> Recipe:
 
 def parse(name: str, text: str) -> Scalar:
     """The value of field `name` that a person wrote as `text`."""
-    facts = FIELDS[name].metadata
-    if "low" not in facts:
-        return text
-    if text in words(FIELDS[name]):
-        return None if text == "none" else text
-    whole = isinstance(facts["low"], int)
-    try:
-        value: Scalar = int(text) if whole else float(text)
-    except ValueError:
-        raise invalid(name, text, bounds(FIELDS[name])) from None
-    return value
+    return from_here(text) if name == "dataset" else written(FIELDS[name], text)

@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..data.listing import Listing
 
 
 class NullRunDir(AbstractContextManager["NullRunDir"]):
@@ -27,6 +30,9 @@ class NullRunDir(AbstractContextManager["NullRunDir"]):
         """Rank 0 does."""
 
     def write_json(self, name: str, value: Any) -> None:
+        """Rank 0 writes it."""
+
+    def write_listing(self, found: Listing) -> None:
         """Rank 0 writes it."""
 
     def append_epoch(self, row: dict[str, Any]) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..console.console import Display
+from ..data import Data
+from ..engine import monitors
 from ..engine.loop import Epoch
 from ..parallel.group import Group
 from ..recipe.recipe import Recipe
@@ -49,12 +51,15 @@ def begin(
     *,
     history: Sequence[Epoch],
     sweep: dict[str, Any],
+    data: Data,
 ) -> None:
     """Make the folder this run's, once nothing can be refused any more: data, device and rate."""
     folder.begin(recipe.as_dict(), environment)
     if sweep:
         folder.write_json("lr_finder.json", sweep)
-    folder.rewrite_epochs([row._asdict() for row in history])
+    folder.rewrite_epochs([monitors.line(row, data.chooses) for row in history])
+    if data.listing is not None:
+        folder.write_listing(data.listing)
 
 
 def finished(

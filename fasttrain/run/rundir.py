@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from ..data import listing
 from ..errors import CheckpointError, OutputError
 from ..storage import atomic
 from ..storage.checkpoint import Checkpoints
@@ -93,6 +94,11 @@ class RunDir(AbstractContextManager["RunDir"]):
         if name not in JSON_FILES:
             raise ValueError(f"{name} is none of the run directory's {JSON_FILES}")
         atomic.write_json(self.path / name, value)
+
+    def write_listing(self, found: listing.Listing) -> None:
+        """Write listing.csv and classes.json of own images."""
+        listing.write(self.path / "listing.csv", found)
+        self.write_json("classes.json", list(found.classes))
 
     def append_epoch(self, row: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""

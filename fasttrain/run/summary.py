@@ -13,11 +13,16 @@ from typing import Any
 import torch
 
 from ..console.eta import duration
+from ..data import Data, Split
+from ..data.origin import about
 from ..engine.build import Built
 from ..engine.loop import Epoch, evaluate
 from ..parallel.group import Group
 from ..recipe.recipe import Recipe
+from ..storage import checkpoint
+from .bystander import NullRunDir
 from .ledger import Ledger
+from .rundir import RunDir
 
 
 def measure_rates(
@@ -32,7 +37,12 @@ def measure_rates(
 
 
 def target_summary(
-    recipe: Recipe, built: Built, history: Sequence[Epoch], ledger: Ledger, group: Group
+    recipe: Recipe,
+    built: Built,
+    history: Sequence[Epoch],
+    ledger: Ledger,
+    group: Group,
+    held_out: str = "test",
 ) -> dict[str, float]:
     """For summary.json, to be called when training ends: the time to the target, if it was reached,
     and the final accuracy with test-time flips, if the recipe wants it."""
@@ -52,23 +62,60 @@ def target_summary(
             }
         if recipe.test_flips:
             predict = built.step.predict_mirrored
-            found["final_test_accuracy_with_flips"] = evaluate(
+            found[f"final_{held_out}_accuracy_with_flips"] = evaluate(
                 built.step, built.test, predict=predict, total=group.sum
             )[1]
     return found
 
 
+def final_summary(folder: RunDir | NullRunDir, built: Built, group: Group) -> dict[str, float]:
+    """Loss and accuracy of the best checkpoint on a test set that chose nothing, evaluated once;
+    empty without one. The step has that checkpoint's weights afterwards."""
+    if built.final is None:
+        return {}
+    best = None
+    if isinstance(folder, RunDir):
+        best = checkpoint.load(folder.path / "checkpoints" / "best.pt")["model"]
+    built.step.model.load_state_dict(group.broadcast(best))
+    loss, accuracy = evaluate(built.step, built.final, total=group.sum)
+    return {"test_accuracy": accuracy, "test_loss": loss}
+
+
+def data_summary(data: Data, monitor: str) -> dict[str, Any]:
+    """For summary.json: what was trained on, and what chose the best epoch."""
+    found = {"data": about(data), "chosen_by": data.chooses, "monitor": monitor}
+    found["images"] = {name: len(split.labels) for name, split in parts(data).items()}
+    return found
+
+
+def parts(data: Data) -> dict[str, Split]:
+    """The splits by their names."""
+    held = {data.chooses: data.held_out}
+    return {"train": data.train, **held, **({"test": data.test} if data.val is not None else {})}
+
+
+def counts(data: Data) -> str:
+    """Images by split, and what they are of."""
+    images = (f"{len(split.labels):,} {name}" for name, split in parts(data).items())
+    size = f"{data.side} x {data.side}"
+    return f"{' and '.join(images)} images of {data.name}, {len(data.classes):,} classes, {size},"
+
+
 def headline(summary: dict[str, Any], path: Path) -> str:
     """The last line of a run: how good, how long, where."""
+    held_out = summary.get("chosen_by", "test")
+    best, once = f"best_{held_out}_accuracy", ""
+    if "test_accuracy" in summary:
+        once = f"test accuracy {summary['test_accuracy']:.2%}, once, by that epoch, "
     if "seconds_to_target" in summary:
         seconds = summary["seconds_to_target"]
         without = summary["seconds_to_target_without_compile"]
         compiling = f" ({without:.1f} s without compiling)" if without < seconds else ""
         return (
-            f"{summary['best_test_accuracy']:.2%} of the test images after {seconds:.1f} s"
+            f"{summary[best]:.2%} of the {held_out} images after {seconds:.1f} s"
             f"{compiling} with the data in memory: {path}"
         )
     return (
-        f"best test accuracy {summary['best_test_accuracy']:.2%} in epoch {summary['best_epoch']}, "
+        f"best {held_out} accuracy {summary[best]:.2%} in epoch {summary['best_epoch']}, {once}"
         f"{duration(summary['total_seconds'])} in all: {path}"
     )

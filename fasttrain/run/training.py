@@ -10,6 +10,8 @@ import torch
 
 from ..console.console import Display
 from ..console.eta import Plan
+from ..data import origin
+from ..engine import monitors
 from ..engine.build import build, schedule, splits
 from ..engine.loop import Epoch, Hook, Run, fit
 from ..engine.lr_finder import restored
@@ -27,7 +29,7 @@ from .ledger import Ledger, summarise
 from .profiling import Profiling
 from .rundir import RunDir
 from .saving import Saver, settle
-from .summary import measure_rates, target_summary
+from .summary import counts, data_summary, final_summary, measure_rates, target_summary
 from .tensorboard import scalars
 
 
@@ -55,9 +57,12 @@ class Training:
     def prepare(self, state: dict[str, Any] | None) -> None:
         """Load the data, build the parts, find the rate, go on from `state`; write nothing yet."""
         recipe = self.recipe
-        with self.ledger.part("data"), self.group.first_on_node():
-            self.halves = splits(recipe, log=self.display.log, bar=self.display.bar)
-        built = self.built = build(recipe, *self.halves, self.group)
+        show = self.display
+        with self.ledger.part("data"), self.group.first_on_node(), show.counted() as counted:
+            self.data = splits(recipe, log=show.log, bar=show.bar, counted=counted)
+        self.data = origin.restored(self.data, state and state.get("data"))
+        self.verified = origin.verification(self.data)
+        built = self.built = build(recipe, self.data, self.group)
         self._introduce()
         measure_rates(recipe, built, self.ledger, log=self.display.log)
         over = state is not None and resume.is_over(state, recipe)
@@ -78,7 +83,7 @@ class Training:
                 self.schedule.aim(float(recipe.lr))
             self.schedule.seek(self.position.epoch * len(built.train) + self.position.step)
             self.ledger.load_state_dict(state["ledger"])
-            self.best = settle(self.folder, state, self.display.log)
+            self.best = settle(self.folder, state, self.display.log, monitor=recipe.monitor)
         built.train.seek(self.position.epoch + 1, self.position.step)
 
     def run(self) -> None:
@@ -89,14 +94,14 @@ class Training:
             len(built.train),
             self.recipe.batch_size,
             len(built.test),
-            len(self.halves[1].labels),
+            len(self.data.held_out.labels),
             built.device.type == "cpu",
             faster(self.recipe.recipe, self.recipe.target_accuracy),
         )
         with ExitStack() as stack:
             with self.ledger.part("import"):
                 mine = self.folder.tensorboard if isinstance(self.folder, RunDir) else None
-                write = stack.enter_context(scalars(mine, self.position.history))
+                write = stack.enter_context(scalars(mine, self.position.history, self.data.chooses))
             shown = stack.enter_context(self.display.follow(plan))
             stack.enter_context(self.signals.polled())
             saver = stack.enter_context(self._saver())
@@ -104,7 +109,7 @@ class Training:
             if self.changed:  # or, killed now, its checkpoint would not be of its recipe
                 saver.now(self.position)
             stop = stop_on_signal(self.group, self.signals)
-            images = self.halves[0].images[: plan.batch_size]
+            images = self.data.train.images[: plan.batch_size]
             slowed = Contention(built.step, images, ledger=self.ledger, log=self.display.log)
             together = partial(every_few_steps, self.group, built.device)
             on_step: list[Hook] = [shown.step, together(saver.step, stop)]
@@ -123,6 +128,7 @@ class Training:
                     until=self._enough,
                     total=self.group.sum,
                     sync_buffers=self.group.sync_buffers,
+                    monitor=self.recipe.monitor,
                 )
             except Stopped:
                 saver.now(self.position)
@@ -131,8 +137,16 @@ class Training:
         self.best = saver.best
         measure_rates(self.recipe, built, self.ledger, log=self.display.log)
         self.reckoning = target_summary(
-            self.recipe, built, self.position.history, self.ledger, self.group
+            self.recipe,
+            built,
+            self.position.history,
+            self.ledger,
+            self.group,
+            self.data.chooses,
         )
+        with self.ledger.part("eval"):
+            final = final_summary(self.folder, built, self.group)
+        self.reckoning |= data_summary(self.data, self.recipe.monitor) | final
 
     def sum_up(self, *, finished: bool = False) -> dict[str, Any]:
         """Write and return summary.json; once the report is drawn, again as that of a finished
@@ -140,10 +154,12 @@ class Training:
         built, rows = self.built, self.position.history
         with self.ledger.part("analysis"):
             summary = summarise(
-                [row._asdict() for row in rows],
+                [monitors.line(row) for row in rows],
                 built.step.model,
                 gemm_rates=self.ledger.rates[built.step.amp or torch.float32],
                 best_epoch=self.best and self.best.epoch,
+                held_out=self.data.chooses,
+                side=self.data.side,
             )
         parts = self.ledger.parts
         parts["eval"] = self.position.eval_seconds
@@ -165,7 +181,10 @@ class Training:
 
     def _saver(self) -> Saver:
         def capture(run: Run) -> dict[str, Any]:
-            return resume.capture(run, self.built.step, self.schedule, self.recipe, self.group)
+            if run.epoch or run.step:
+                self.verified()  # before a checkpoint counts
+            parts = run, self.built.step, self.schedule, self.recipe, self.group
+            return resume.capture(*parts, data=self.data)
 
         return Saver(
             self.folder,
@@ -174,6 +193,8 @@ class Training:
             every=self.recipe.save_every,
             best=self.best,
             agree=lambda due: bool(self.group.max(due and self.group.first)),
+            monitor=self.recipe.monitor,
+            held_out=self.data.chooses,
         )
 
     def _enough(self, run: Run) -> bool:
@@ -182,11 +203,7 @@ class Training:
         return run.step == 0 and bool(self.group.max(enough))  # clocks differ
 
     def _introduce(self) -> None:
-        train, test = self.halves
-        self.display.log(
-            f"{self.folder.path}: {len(train.labels):,} training and {len(test.labels):,} test "
-            f"images of {self.recipe.dataset} on {self.built.device}"
-        )
+        self.display.log(f"{self.folder.path}: {counts(self.data)} on {self.built.device}")
         for name, choice in self.built.choices.items():
             self.display.log(f"  {name} {choice.value} ({choice.why})")
 
