@@ -14,18 +14,17 @@ from pathlib import Path
 from time import perf_counter
 
 from ..console.console import Display
-from ..data import Data, own, sets
+from ..data import Data
 from ..engine.build import build, splits
 from ..engine.loop import Epoch
 from ..engine.lr_finder import Sweep
-from ..errors import DataError, FasttrainError, Stopped, UsageError
+from ..errors import FasttrainError, Stopped, UsageError
 from ..explain import explain
 from ..machine import auto, environment, memory
 from ..parallel.distributed import joined
 from ..parallel.group import Group
 from ..parallel.launch import local_batch
 from ..parallel.signals import Signals
-from ..recipe.datasets import is_path
 from ..recipe.recipe import Recipe
 from ..report import compare, figures, html
 from ..report.read import read
@@ -192,38 +191,6 @@ def _one_image(run: Path, subject: explain.Subject, index: int) -> Path:
     title = f"test image {index}: predicted {classes[guess]}, true class {classes[truth]}"
     figures.draw_layers(subject.test.images[index], predicted, true, title=title, path=path)
     return path
-
-
-def examine_data(recipe: Recipe, *, display: Display | None = None) -> None:
-    """Fetch and verify a published data set, or say all that is wrong or odd with own images.
-
-    Raises DataError at the end where training would refuse them.
-    """
-    display = display or Display()
-    dataset = str(recipe.dataset)
-    if not is_path(dataset):
-        folder = Path(recipe.data_dir) if recipe.data_dir else None
-        for key, value in sets.describe(dataset, folder, log=display.log, bar=display.bar).items():
-            display.log(f"{key:14} {value}")
-        return
-    with display.counted() as counted:
-        found = own.examine(
-            Path(dataset),
-            side=None if recipe.side == "auto" else int(recipe.side),
-            fit=recipe.fit,
-            holdout=recipe.holdout,
-            skip_bad_files=recipe.skip_bad_files,
-            log=display.log,
-            scanning=counted("reading files"),
-            preparing=counted("decoding images"),
-        )
-    for text in found.lines:
-        display.log(text)
-    if found.fatal:
-        raise DataError(
-            f"--dataset ({dataset}): cannot be trained on as it is, for {len(found.fatal)} reasons "
-            "given above. Mend the data set."
-        )
 
 
 def search_lr(

@@ -177,9 +177,9 @@ def _saved_recipe(continued: Path, series: dict[str, Any]) -> dict[str, Scalar]:
 
 
 def _data(recipe: Recipe, display: Any) -> int:
-    from . import commands
+    from . import data
 
-    commands.examine_data(recipe, display=display)
+    data.examine(recipe, display=display)
     return 0
 
 

@@ -120,8 +120,7 @@ def fit(
         found = read_metrics(step, run, total)
         run.seconds = perf_counter() - began
         run.phase, began = "test", perf_counter()
-        by_class = monitor in monitors.UNEQUAL
-        held = _evaluate(step, test, run, on_step, step.predict, total, by_class=by_class)
+        held = _evaluate(step, test, run, on_step, step.predict, total, monitor=monitor)
         run.eval_seconds += perf_counter() - began
         metrics.refuse_loss(held.loss, epoch=run.epoch + 1, step=run.step)
         run.epoch += 1
@@ -171,7 +170,7 @@ def _evaluate(
     predict: Callable[[Tensor], Tensor],
     total: Callable[[Tensor], Tensor],
     *,
-    by_class: bool = False,
+    monitor: str = "accuracy",
 ) -> metrics.Evaluation:
     where = "evaluation" if run is None else f"epoch {run.epoch + 1}, evaluation"
     run, sums, counts = run or Run(phase="test"), metrics.zeros(step.device), None
@@ -181,7 +180,7 @@ def _evaluate(
             with span("eval"):
                 logits = predict(images)
                 metrics.update(sums, cross_entropy(logits, labels), logits, labels)
-                if by_class:
+                if monitor in monitors.UNEQUAL:
                     counts = metrics.count(counts, logits, labels)
             for hook in on_batch:
                 hook(run)

@@ -30,7 +30,7 @@ def measure_rates(
 ) -> None:
     """Measure the matrix products that the summary compares with, before training and after it;
     say when the two differ."""
-    compared = {torch.float32} if recipe.target_accuracy else set()
+    compared = set() if recipe.target_accuracy is None else {torch.float32}
     ledger.measure_rates(built.device, {built.step.amp or torch.float32} | compared)
     for note in ledger.notes():
         log(note)

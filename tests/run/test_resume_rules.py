@@ -160,6 +160,11 @@ OTHER = {
     "alternate": True,
     "sync_bn": True,
     "test_flips": True,
+    "monitor": "loss",
+    "side": 48,
+    "fit": "pad",
+    "holdout": 0.3,
+    "skip_bad_files": True,
 }
 FREE = {"data_dir", "loader", "device", "amp", "compile", "graphs", "optimizer", "deterministic"}
 FREE |= {"save_every", "target_accuracy", "max_time"}
