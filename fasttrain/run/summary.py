@@ -6,6 +6,7 @@ evaluations and checkpoints are in it, importing and fetching are not.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ..data import Data, Split
 from ..data.origin import about
 from ..engine.build import Built
 from ..engine.loop import Epoch, evaluate
+from ..engine.monitors import UNEQUAL
 from ..parallel.group import Group
 from ..recipe.recipe import Recipe
 from ..storage import checkpoint
@@ -86,6 +88,17 @@ def data_summary(data: Data, monitor: str) -> dict[str, Any]:
     found = {"data": about(data), "chosen_by": data.chooses, "monitor": monitor}
     found["images"] = {name: len(split.labels) for name, split in parts(data).items()}
     return found
+
+
+def class_summary(run: Path) -> dict[str, Any]:
+    """For summary.json, of class_accuracy.json: means in which every class counts the same, and
+    each class's recall; empty where that file is missing or of an older release."""
+    try:
+        found = json.loads((run / "class_accuracy.json").read_text(encoding="utf-8"))
+        means = {name: found[name] for name in UNEQUAL}
+        return {**means, "recall": {row["name"]: row["accuracy"] for row in found["classes"]}}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def parts(data: Data) -> dict[str, Split]:

@@ -29,7 +29,14 @@ from .ledger import Ledger, summarise
 from .profiling import Profiling
 from .rundir import RunDir
 from .saving import Saver, settle
-from .summary import counts, data_summary, final_summary, measure_rates, target_summary
+from .summary import (
+    class_summary,
+    counts,
+    data_summary,
+    final_summary,
+    measure_rates,
+    target_summary,
+)
 from .tensorboard import scalars
 
 
@@ -97,6 +104,7 @@ class Training:
             len(self.data.held_out.labels),
             built.device.type == "cpu",
             faster(self.recipe.recipe, self.recipe.target_accuracy),
+            self.data.chooses,
         )
         with ExitStack() as stack:
             with self.ledger.part("import"):
@@ -165,7 +173,7 @@ class Training:
         parts["eval"] = self.position.eval_seconds
         parts["data_wait"] = summary["data_wait_seconds"]
         parts["train"] = summary["train_seconds"] - parts["data_wait"]
-        summary |= self.reckoning
+        summary |= self.reckoning | (class_summary(self.folder.path) if finished else {})
         for name in ("compile", "lr_finder", "eval", "checkpoint", "analysis"):
             summary[f"{name}_seconds"] = parts[name]
         summary["mfu"] /= self.group.world  # of one device, as images/s are of all
