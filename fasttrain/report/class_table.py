@@ -10,7 +10,6 @@ from .records import ClassRow
 from .tiles import data_uri
 from .words import MISSING, percent, whole
 
-
 MOST_CELLS = 20  # classes whose matrix is a table
 WORST = 25  # pairs that are listed of a larger one
 

@@ -48,7 +48,7 @@ class Run:
 
     @property
     def judged(self) -> str:
-        """The split that the mistakes and the classes are of: test where it was kept for the end."""
+        """The split that mistakes and classes are of: test where it was kept for the end."""
         return "test" if "test_accuracy" in self.summary else self.held_out
 
     @property
