@@ -78,7 +78,7 @@ def layers(
     *,
     title: str,
 ) -> Figure:
-    """One image (32, 32, 3) and its maps through the layers, for both classes side by side."""
+    """One image (side, side, 3) and its maps through the layers, for both classes side by side."""
     note = "Grad-CAM through the layers. Bright: what spoke for the class."
     made = figure(title, note, size=(1.7 * (1 + len(predicted)), 4.5))
     axes = pictures(made, width=1.05 * (1 + len(predicted)), height=2.36)
@@ -87,7 +87,7 @@ def layers(
         _put(axes, image, 0, top)
         _label(axes, 0, top - 0.03, f"for the {name} class", ink=INK, above=True)
         for column, (layer, heat) in enumerate(maps.items(), 1):
-            _put(axes, overlay(image, heat, 8), 1.05 * column, top)
+            _put(axes, overlay(image, heat, max(1, 256 // len(image))), 1.05 * column, top)
             _label(axes, 1.05 * column, top - 0.03, layer, ink=MUTED, above=True)
     return made
 
@@ -117,7 +117,7 @@ def _cams(run: Run, which: str) -> Figure | None:
         return None
 
     def tile(i: int, image: np.ndarray) -> np.ndarray:
-        return overlay(image, maps[i], 5)
+        return overlay(image, maps[i], max(1, 160 // len(image)))
 
     title = f"What the network looked at: Grad-CAM for the {which} class"
     return _gallery(run, title, tile, " Bright: spoke for the class in italics.", stress=which)
