@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import shown
 from .read import Run
 from .style import INK, MUTED, PAPER, TEST, colours, figure, plot
 from .words import duration, percent, share_sum
@@ -16,6 +17,7 @@ from .words import duration, percent, share_sum
 if TYPE_CHECKING:
     from .style import Axes, Figure
 
+LETTERS = 24  # of a name
 MOST_BARS, MOST_COUNTS, MOST_NAMES = 100, 20, 200  # classes that can still be read
 HATCHES = ("", "////", "....", "\\\\\\\\", "xx", "--", "oo", "++", "||")
 
@@ -38,7 +40,7 @@ def class_bars(run: Run) -> Figure | None:
     axes.barh(places, shares, height=0.62, color=TEST, alpha=0.35, edgecolor=TEST)
     errors = np.abs(np.stack([shares - low, high - shares]))
     axes.errorbar(shares, places, xerr=errors, fmt="o", color=INK, ms=4, capsize=3, lw=1.2)
-    axes.set_yticks(places, [row.name for row in rows], color=INK)
+    axes.set_yticks(places, [shown(row.name, LETTERS) for row in rows], color=INK)
     axes.set_xlim(0, 100)
     for place, row in enumerate(rows):
         text = f"  {percent(row.accuracy, 1)}  ({row.correct:,} of {row.images:,})"
@@ -58,7 +60,7 @@ def confusion(run: Run) -> Figure | None:
     shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
     # The square root: otherwise the diagonal leaves no shade to the few per cent beside it.
     drawn = axes.imshow(np.sqrt(shares), cmap="magma_r", vmin=0, vmax=1, interpolation="nearest")
-    names = [row.name for row in run.classes]
+    names = [shown(row.name, LETTERS) for row in run.classes]
     if len(names) <= MOST_NAMES:
         turn = 40 if len(names) <= MOST_COUNTS else 90
         axes.set_xticks(range(len(names)), names, rotation=turn, ha="right", rotation_mode="anchor")

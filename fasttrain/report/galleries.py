@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import shown
 from .read import Run
 from .records import Mistake
 from .style import INK, MUTED, figure, pictures
@@ -45,7 +46,7 @@ def samples(run: Run) -> Figure | None:
             _put(axes, image, 1.06 * column, pitch * band + 1.02 * row)
     for i, name in enumerate(names):
         band, column = divmod(i, across)
-        _label(axes, 1.06 * column, pitch * band + 2.06, name, ink=MUTED)
+        _label(axes, 1.06 * column, pitch * band + 2.06, shown(name, 14), ink=MUTED)
     return made
 
 
@@ -147,8 +148,8 @@ def _gallery(
 
 def _caption(axes: Axes, left: float, top: float, mistake: Mistake, stress: str) -> None:
     lines: Sequence[tuple[str, str, str]] = (
-        (f"{mistake.predicted}, {sure(mistake.confidence)}", INK, "predicted"),
-        (f"is {mistake.true}  #{mistake.place}", MUTED, "true"),
+        (f"{shown(mistake.predicted, 14)}, {sure(mistake.confidence)}", INK, "predicted"),
+        (f"is {shown(mistake.true, 14)}  #{mistake.place}", MUTED, "true"),
     )
     for line, (text, ink, which) in enumerate(lines):
         slant = "italic" if which == stress else "normal"

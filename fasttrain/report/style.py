@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -132,6 +133,8 @@ def colours(values: np.ndarray, name: str = "inferno") -> np.ndarray:
 
 def save(made: Figure, path: Path) -> Path:
     """Write the Figure as a PNG; OutputError if it cannot be."""
-    with writing(path):
+    with writing(path), warnings.catch_warnings():
+        # A class may be named in any alphabet; the page has the reader's fonts, a PNG this one.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         made.savefig(path, format="png", backend="agg", metadata={"Software": None})
     return path
