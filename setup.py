@@ -51,10 +51,12 @@ setup(
         "rich>=13",
         "tensorboard>=2.21",
         "filelock>=3.12",
+        "pillow>=10.1",
     ],
     extras_require={
         "dali": [DALI],
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.7", "mkdocstrings-python>=2.0"],
+        "parquet": ["pyarrow>=15"],
         "profile": [f"torch-tb-profiler==0.4.3; {LINUX}"],
         "test": [
             DALI,
@@ -66,6 +68,7 @@ setup(
             "selenium>=4",
             "albumentations==2.0.8",
             "pyyaml>=6",
+            "pyarrow>=15",
         ],
     },
     entry_points={"console_scripts": ["fasttrain=fasttrain.__main__:main"]},
