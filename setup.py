@@ -50,8 +50,9 @@ setup(
         "matplotlib>=3.8",
         "rich>=13",
         "tensorboard>=2.21",
-        "filelock>=3.12",
-        "pillow>=10.1",
+        "filelock>=3.30",
+        "platformdirs>=4",
+        "pillow>=10",
     ],
     extras_require={
         "dali": [DALI],

@@ -1,8 +1,8 @@
-"""What DDP sends for the mission's network, how long it takes here, and what an epoch's draw costs.
+"""Measures DDP's all-reduce of ResNet18's gradients, and the draw of an epoch's augmentation.
 
     torchrun --standalone --nproc-per-node 2 -m benchmarks.allreduce
 
-The inputs of docs/scaling.md that a machine without a GPU can measure.
+These are the inputs of docs/scaling.md that a machine without a GPU can measure.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ ROUNDS = 10
 def main() -> None:
     with joined(device="cpu") as group:
         if group.world == 1:
-            raise SystemExit("start it with torchrun: it measures what processes send each other")
+            raise SystemExit("start it with torchrun: it measures communication between processes")
         model = ResNet18().to(memory_format=torch.channels_last)
         wrapped = group.wrap(model)
-        for _ in range(3):  # the buckets are laid anew after the first backward
+        for _ in range(3):  # DDP rebuilds the buckets after the first backward
             F.cross_entropy(wrapped(torch.randn(2, 3, 32, 32)), torch.tensor([0, 1])).backward()
         buckets = wrapped._get_ddp_logging_data()["rebuilt_bucket_sizes"]
         gradients = torch.zeros(sum(p.numel() for p in model.parameters()))
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def timed(action, argument) -> float:
-    """Median seconds of a call."""
+    """The median seconds of a call."""
     found = []
     for _ in range(ROUNDS):
         began = perf_counter()

@@ -1,7 +1,7 @@
-"""GB/s of the augmentation alone, bytes to a normalised batch: ours, plain torch, compiled torch.
+"""GB/s of the augmentation, from bytes to a normalised batch: ours, plain torch, compiled torch.
 
-A kernel of ours stays only where it beats both others. An image is counted as the 3,072 bytes read
-and 3,072 numbers written that it cannot do without.
+Our kernel is kept only if it is faster than both others. An image counts as the 3,072 bytes that
+must be read and the 3,072 numbers that must be written.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ kernel = pytest.importorskip("kernels.augment", reason="triton has wheels for Li
 
 ON_GPU = DEVICE.type == "cuda"
 IMAGES, CHUNK = (50_000, 1024) if ON_GPU else (2048, 256)
-CALLS = 20 if ON_GPU else 1  # a round: on a GPU enough for the clock not to see the wait
+CALLS = 20 if ON_GPU else 1  # per round: on a GPU enough to hide the final wait
 PROVIDERS = (["ours"] if ON_GPU else []) + ["torch", "compile"]
 BYTES = {"mean": (125.3, 123.0, 113.9), "std": (63.0, 62.1, 66.7)}
 

@@ -1,7 +1,7 @@
-"""Seconds of a save of ResNet18, 11.2 million weights and as many momenta: the loop's share, all.
+"""Seconds to save a ResNet18, with 11.2 million weights and as many momenta.
 
-`loop` is the copy that the training loop waits for; `save` is that and what a thread then does:
-serialising, the digest, the disk. An epoch's end also saves the weights alone as best.pt.
+`loop` is the copy that the training loop waits for. `save` also includes what a thread then does:
+serialising, the digest, the disk. At its end an epoch may also save the weights alone as best.pt.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fasttrain.storage import checkpoint
 def test_a_save(benchmark, provider, tmp_path):
     recipe, model = Recipe(lr=0.05), ResNet18().to(DEVICE).train()
     step = Step(model, sgd(model, lr=0.05, momentum=0.9, weight_decay=5e-4))
-    step(*batch(8))  # so that there are momenta
+    step(*batch(8))  # creates the momenta
     falls = schedule(recipe, step, steps=1)
 
     def save():

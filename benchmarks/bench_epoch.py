@@ -1,7 +1,7 @@
-"""A training epoch as a user gets it, loader and loop and all, against the source experiment's.
+"""A full training epoch with loader and loop, compared with the source experiment.
 
-On a GPU also against the plain AMP loop. They take turns; data wait is what fasttrain's own loop
-measured of itself.
+On a GPU it is also compared with the plain AMP loop. They take turns. The data wait is measured by
+fasttrain's own loop.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def test_an_epoch_with_its_loader(benchmark):
             began = perf_counter()
             second()
             seconds.setdefault("AMP loop", []).append(perf_counter() - began)
-        rows.append(fit(built.step, built.train, built.test, Still(), 1)[0])
+        rows.append(fit(built.step, built.train, built.test, ConstantRate(), 1)[0])
         seconds["fasttrain"].append(rows[-1].seconds)
 
     take_turns()
@@ -56,15 +56,15 @@ def test_an_epoch_with_its_loader(benchmark):
 
 
 def plain_amp(split: Split, amp: str) -> Callable[[], object]:
-    """An epoch of the second peer, which reads its sums at the end."""
+    """Make a function that runs an epoch of the AMP loop, which reads its sums at the end."""
     model, optimizer = amp_loop.network(DEVICE)
     batches = amp_loop.loader(split, DEVICE, batch_size=BATCH)
     dtype = AMP[amp] or torch.float16
     return partial(amp_loop.epoch, model, optimizer, batches, dtype=dtype)
 
 
-class Still:
-    """A schedule that leaves the rate alone."""
+class ConstantRate:
+    """A schedule that never changes the rate."""
 
     def after_step(self) -> None: ...
 

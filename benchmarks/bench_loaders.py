@@ -1,7 +1,7 @@
-"""Images a second of the loaders alone, and what they cost before the first batch.
+"""Images per second of the loaders alone, and their time to the first batch.
 
-A loader only has to outrun the model; by how much, on which machine, decides what `--loader auto`
-takes. They take turns, an epoch each, so that a machine that slows down slows all of them.
+A loader only has to be faster than the model; these numbers decide what `--loader auto` chooses.
+The loaders take turns, an epoch each, so that a machine that slows down slows all of them.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from fasttrain.loaders.triton import KernelLoader
 BATCH, ROUNDS = 128, 7
 ON_GPU = DEVICE.type == "cuda"
 EPOCH = 50_000 // BATCH * BATCH if ON_GPU else 160 * BATCH
-PEERS_EPOCH = 48 * BATCH  # it is so much slower
+PEERS_EPOCH = 48 * BATCH  # the peer is much slower
 KINDS = {"dali": DaliLoader, "resident": ResidentLoader}
-if ON_GPU:  # a CPU could only interpret the kernel
+if ON_GPU:  # a CPU can only interpret the kernel
     KINDS["kernel"] = KernelLoader
 
 
 def ours(kind: Callable, count: int) -> Iterable:
-    """The mission's augmentation: crop, flip, one hole of 8 pixels."""
+    """A loader with the default augmentation: crop, flip, one hole of 8x8 pixels."""
     return kind(
         pixels(count),
         partial(draw, seed=0, count=count),
@@ -47,10 +47,10 @@ def ours(kind: Callable, count: int) -> Iterable:
 
 
 class Peer(torch.utils.data.Dataset):
-    """The usual way: albumentations, one image after another, in a DataLoader's processes."""
+    """The usual dataset: albumentations, one image at a time, in the processes of a DataLoader."""
 
     def __init__(self, count: int) -> None:
-        os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # no word with its maker's server
+        os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # or it asks a server for updates
         import albumentations as A
         from albumentations.pytorch import ToTensorV2
 
@@ -74,7 +74,7 @@ class Peer(torch.utils.data.Dataset):
 
 
 def albumentations(count: int) -> Iterable:
-    """A process for each core, up to eight, that live on from epoch to epoch."""
+    """A DataLoader with a persistent worker for each core, up to eight."""
     return torch.utils.data.DataLoader(
         Peer(count),
         BATCH,
@@ -87,7 +87,7 @@ def albumentations(count: int) -> Iterable:
 
 
 def read(batches: Iterable) -> int:
-    """Take every batch of an epoch, on the device at the end; how many images that were."""
+    """Read every batch of an epoch, copy it to the device, return the number of images."""
     seen = 0
     for images, labels in batches:
         images.to(DEVICE, non_blocking=True), labels.to(DEVICE, non_blocking=True)

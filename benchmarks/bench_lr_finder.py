@@ -1,6 +1,6 @@
-"""Seconds of the learning-rate range test, beside as many bare training steps.
+"""Seconds of the learning-rate range test, compared with the same number of plain steps.
 
-What it has over them is the copy of the state that it restores, and the losses that it reads.
+The difference is the copy of the state for restoring it, and reading the losses.
 """
 
 from __future__ import annotations

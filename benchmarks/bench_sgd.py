@@ -1,7 +1,7 @@
-"""GB/s of the optimizer's step alone, over a ResNet18's parameters: ours, torch's, compiled.
+"""GB/s of an optimizer step over the parameters of a ResNet18: ours, torch's, compiled.
 
-A kernel of ours stays only where it beats both others. The step is counted as the 20 bytes a
-parameter that it cannot do without; the host's part of a step is in it.
+Our kernel is kept only if it is faster than both others. A step counts as 20 bytes per parameter,
+the least that it must move. The time includes the host's part of a step.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fasttrain.models.resnet import ResNet18
 from fasttrain.optim.sgd import sgd
 
 ON_GPU = DEVICE.type == "cuda"
-STEPS = 20 if ON_GPU else 1  # a round: on a GPU enough for the clock not to see the wait
+STEPS = 20 if ON_GPU else 1  # per round: on a GPU enough to hide the final wait
 PROVIDERS = (["ours"] if ON_GPU else []) + ["torch", "compile"]
 
 
@@ -35,7 +35,7 @@ def stepper(provider: str, model: nn.Module) -> Callable[[], object]:
     options = {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
     if provider != "compile":
         return sgd(model, **options, provider="kernel" if provider == "ours" else "torch").step
-    # The form that inductor fuses into few kernels, which the fused one does not let it.
+    # Inductor fuses the foreach form into few kernels, but not the fused form.
     rate = torch.tensor(0.05, device=DEVICE)
     optimizer = torch.optim.SGD(model.parameters(), **options | {"lr": rate}, foreach=True)
     return torch.compile(optimizer.step)

@@ -1,7 +1,7 @@
-"""Seconds from data in memory to a target accuracy; on a GPU beside airbench's `train94`.
+"""Seconds from data in memory to a target accuracy; on a GPU compared with airbench's `train94`.
 
-A CPU runs the first level alone, which takes minutes; `--runs` and `benchmarks.sprints` measure the
-others with several seeds. On a GPU every level is run, and the peer, on the same CIFAR-10.
+On a CPU only the first level runs, which takes minutes; `--runs` and `benchmarks.sprints` measure
+the others with several seeds. On a GPU every level and the peer run, on the same CIFAR-10.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def test_a_sprint(benchmark, tmp_path, target):
     benchmark.extra_info |= {key: value for key, value in found.items() if key != "command"}
 
 
-@pytest.mark.skipif(DEVICE.type != "cuda", reason="airbench runs on CUDA alone")
+@pytest.mark.skipif(DEVICE.type != "cuda", reason="airbench needs CUDA")
 def test_airbench(benchmark):
     airbench = pytest.importorskip("airbench", reason="pip install airbench, the peer of a sprint")
     airbench.warmup94()

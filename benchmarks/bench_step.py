@@ -1,8 +1,8 @@
-"""Images a second of one training step: each of fasttrain's means added to the one before.
+"""Images per second of one training step, with fasttrain's optimisations added one by one.
 
-`source` is the peer: eager, float32, NCHW, the loss read at every step; on a GPU the plain AMP loop
-is a second one. The providers take turns, one step each, so that a machine that slows down slows
-all of them.
+`source` is the peer: eager, float32, NCHW, reading the loss at every step. On a GPU the plain AMP
+loop is a second peer. The providers take turns, one step each, so that a machine that slows down
+slows all of them.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ def plain_amp() -> Callable:
 
 
 def graphed() -> Callable:
-    """As ours with AMP, in one CUDA graph; float16, whose loss scale is not captured, as it is."""
+    """Ours with AMP in one CUDA graph; float16 runs without one, for its loss scale."""
     step = ours(amp=True)
     return step if step.scaler.is_enabled() else GraphedStep(step)
 
 
-def ours(*, amp: bool, laid: bool = False, compiled: bool = False) -> Step:
+def ours(*, amp: bool, packed: bool = False, compiled: bool = False) -> Step:
     torch.manual_seed(0)
     model = ResNet18().to(DEVICE).to(memory_format=torch.channels_last).train()
     dtype = AMP[auto.amp("auto", DEVICE).value] if amp else None
-    if laid:
+    if packed:
         pack_convolutions(model)
     optimizer = sgd(model, lr=0.05, momentum=0.9, weight_decay=5e-4)
     return Step(model, optimizer, amp=dtype, compile=compiled)
@@ -63,7 +63,7 @@ PROVIDERS: dict[str, Callable[[], Callable]] = {
     **({"AMP loop": plain_amp} if DEVICE.type == "cuda" else {}),
     "channels_last, fused SGD": lambda: ours(amp=False),
     "with AMP": lambda: ours(amp=True),
-    **({"side by side": lambda: ours(amp=True, laid=True)} if SUITS else {}),
+    **({"side by side": lambda: ours(amp=True, packed=True)} if SUITS else {}),
     **({"with AMP and graphs": graphed} if DEVICE.type == "cuda" else {}),
     "with AMP and compile": lambda: ours(amp=True, compiled=True),
 }

@@ -1,4 +1,7 @@
-"""What every measurement carries, and what they share: images, and how ours is built."""
+"""Shared parts of the benchmarks: synthetic images, the device, the environment of each result.
+
+Every result carries its hardware and versions, since a speed means little without them.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ def pytest_benchmark_update_json(config, benchmarks, output_json):
 
 
 def pixels(count: int) -> Split:
-    """`count` images of noise: the clock does not see what is on them."""
+    """`count` images of noise: their content does not change the speed."""
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
     return Split(images, generator.integers(0, 10, count))
@@ -36,7 +39,7 @@ def batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def wait() -> None:
-    """Until the device is done, so that the clock sees the work and not its launch."""
+    """Wait until the device is done, so that a timing includes the work and not only its launch."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
 

@@ -1,4 +1,4 @@
-"""The few numbers that a stranger sees first: the README's table, from all kinds of results.
+"""Makes the README's table of the most important results.
 
 python -m benchmarks.headline   results/*.json -> the table in README.md and docs/
 """
@@ -29,7 +29,7 @@ def table() -> str:
 
 
 def sprints(series: list[dict[str, Any]]) -> list[Row]:
-    """A row a target: of the series that reached it with every seed, the fastest."""
+    """One row per target: the fastest of the series that reached it with every seed."""
     rows = []
     for target in sorted({each["target"] for each in series}):
         there = [e for e in series if e["target"] == target and e["reached"] == e["count"]]
@@ -37,44 +37,46 @@ def sprints(series: list[dict[str, Any]]) -> list[Row]:
             best = min(there, key=lambda each: each["seconds_mean"])
             accuracy = mean(run["best_test_accuracy"] for run in best["runs"])
             seconds = f"{best['seconds_mean']:,.0f} s"
-            said = f"{seconds}, {100 * accuracy:.2f} % (means of {best['count']} seeds)"
+            measured = f"{seconds}, {100 * accuracy:.2f} % (means of {best['count']} seeds)"
             what = f"`--recipe sprint` to {100 * target:.4g} % of CIFAR-10's test images"
-            rows.append((what, said, where(best)))
+            rows.append((what, measured, where(best)))
     return rows
 
 
 def step(bench: list[dict[str, Any]]) -> Row:
-    """The fastest step of ResNet18 beside the plain loop's."""
+    """The fastest step of ResNet18, compared with the plain loop."""
     result, row = _best(bench, STEP, "times_source")
-    said = f"{value(row)}, {row['times_source']:.2f} times the plain loop (n = {row['n']})"
-    return ("a training step of ResNet18, batch 128", said, where(result))
+    measured = f"{value(row)}, {row['times_source']:.2f} times the plain loop (n = {row['n']})"
+    return ("a training step of ResNet18, batch 128", measured, where(result))
 
 
 def loaders(bench: list[dict[str, Any]]) -> Row:
-    """DALI's rate beside a DataLoader of albumentations."""
+    """The rate of DALI, compared with a DataLoader of albumentations."""
     result, row = _best(bench, LOADERS, "times_albumentations", provider="dali")
     ratio = f"{row['times_albumentations']:.1f} times albumentations"
-    said = f"{value(row)}, {ratio} (n = {row['n']})"
-    return ("the DALI loader, an epoch in batches of 128", said, where(result))
+    measured = f"{value(row)}, {ratio} (n = {row['n']})"
+    return ("the DALI loader, an epoch in batches of 128", measured, where(result))
 
 
 def save(bench: list[dict[str, Any]]) -> Row:
-    """What training waits for a checkpoint, and what a thread then takes to write it."""
+    """How long training waits for a checkpoint, and how long a thread then writes it."""
     result, loop = _best(bench, SAVE, "bytes", provider="loop")
     _, thread = _best([result], SAVE, "bytes", provider="save")
     size = f"{loop['bytes'] / 1e6:.0f} MB"
-    said = f"training waits {value(loop)}; a thread writes for {value(thread)} (n = {loop['n']})"
-    return (f"a checkpoint of {size}", said, where(result))
+    measured = (
+        f"training waits {value(loop)}; a thread writes for {value(thread)} (n = {loop['n']})"
+    )
+    return (f"a checkpoint of {size}", measured, where(result))
 
 
 def faults(soak: dict[str, Any]) -> list[Row]:
-    """What a run survived in the soak."""
+    """The faults that runs survived in the soak."""
     passed = soak["passed"]
     runs = passed["runs that were killed and ended bitwise equal"]
     return [
         (
             "`kill -9` at random instants, then `--resume`",
-            f"{passed['kills']} kills, {runs} runs: each ends bitwise as one left alone",
+            f"{passed['kills']} kills, {runs} runs: each ends bitwise as an uninterrupted run",
             where(soak),
         ),
         (
@@ -86,7 +88,7 @@ def faults(soak: dict[str, Any]) -> list[Row]:
 
 
 def where(result: dict[str, Any]) -> str:
-    """The chip of a result in a few words."""
+    """The chip of a result, in a few words."""
     cpu, gpu = result["environment"]["cpu"], result["environment"]["gpu"]
     name = cpu["name"].replace("(R)", "").removesuffix(" Processor")
     bf16 = " with bf16" if cpu["bf16"] else ""
@@ -96,7 +98,7 @@ def where(result: dict[str, Any]) -> str:
 def _best(
     bench: list[dict[str, Any]], group: str, key: str, *, provider: str | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The result and its row with the largest `key` in a group, of a GPU where there is one."""
+    """The result and its row with the largest `key` in a group; a GPU's result comes first."""
     found = [
         (result["environment"]["gpu"] is not None, row[key], number, result, row)
         for number, result in enumerate(bench)

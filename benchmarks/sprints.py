@@ -1,4 +1,4 @@
-"""Keeps what series of sprints measured, and writes the documents' table of them.
+"""Stores the results of sprint series, and writes their table into the documents.
 
 python -m benchmarks.sprints SERIES.json NAME   what --runs wrote -> results/sprint-NAME.json
 python -m benchmarks.sprints                    results/sprint-*.json -> the table in docs/
@@ -18,7 +18,7 @@ BEGIN, END = "<!-- table: python -m benchmarks.sprints -->", "<!-- end of the sp
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Markdown: a row a series, under the hardware it ran on."""
+    """Markdown: one row per series, grouped by hardware."""
     parts = []
     for where in dict.fromkeys(machine(result["environment"]) for result in results):
         lines = [

@@ -1,4 +1,4 @@
-"""What each means of the sprint is worth: the 88 % level without it, two seeds each.
+"""Ablations of the sprint: the 88 % level with one part changed, two seeds each.
 
 python -m benchmarks.switches OUT [SWITCH ...]   trains all of them, or those, into OUT/SWITCH
 python -m benchmarks.switches keep OUT NAME      OUT -> results/switches-NAME.json -> docs/
@@ -34,7 +34,7 @@ AS_IT_IS = "as-it-is"
 
 
 class Switch(NamedTuple):
-    """What is changed, in words and in the Recipe's fields, and what is patched meanwhile."""
+    """A change: its description, the Recipe's fields, and what is patched during training."""
 
     what: str
     fields: Mapping[str, Scalar] = MappingProxyType({})
@@ -89,7 +89,7 @@ SWITCHES = {
 
 
 def recipe(switch: Switch, **also: Scalar) -> Recipe:
-    """The 88 % level with the switch thrown, trained to its last epoch."""
+    """The recipe of the 88 % level with the change, trained to its last epoch."""
     level = {**RECIPES["sprint"], **LEVELS[0][1], "recipe": "sprint", "target_accuracy": 1.0}
     return make({**level, **switch.fields, **also})
 
@@ -105,9 +105,9 @@ def run(out: Path, names: list[str]) -> None:
 
 
 def gather(out: Path) -> dict[str, Any]:
-    """What is there of the switches: each one's runs, and where they ran."""
-    there = {name: out / name / "series.json" for name in SWITCHES}
-    made = {name: json.loads(path.read_text()) for name, path in there.items() if path.exists()}
+    """Collect the finished runs of each switch, and their environment."""
+    paths = {name: out / name / "series.json" for name in SWITCHES}
+    made = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
     found = {name: series for name, series in made.items() if "count" in series}  # all their runs
     rows = {
         name: {
@@ -121,7 +121,7 @@ def gather(out: Path) -> dict[str, Any]:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Markdown: a row a switch, best first, as differences from the sprint as it is."""
+    """Markdown: one row per switch, best first, as differences from the unchanged sprint."""
     parts = []
     for result in results:
         rows = result["rows"]
@@ -143,7 +143,7 @@ def _line(what: str, row: dict[str, Any], base: dict[str, Any]) -> str:
     points = f"{100 * (mean(accuracies) - mean(base['accuracies'])):+.2f}"
     if row is base:
         points = f"(deviation {100 * stdev(accuracies):.2f})"
-    time = min(row["seconds"]) / min(base["seconds"])  # a neighbour only ever adds to it
+    time = min(row["seconds"]) / min(base["seconds"])  # other programs can only make it longer
     each = ", ".join(f"{accuracy:.2%}" for accuracy in accuracies)
     return f"| {what} | {each} | {mean(accuracies):.2%} | {points} | {time:.2f} |"
 

@@ -1,9 +1,9 @@
-"""Keeps what `make bench` measured, and writes the documents' table from it.
+"""Stores the results of `make bench`, and writes their table into the documents.
 
 python -m benchmarks.table RAW.json NAME   raw pytest-benchmark output -> results/NAME.json
 python -m benchmarks.table                 results/*.json -> the tables in README.md and docs/
 
-A table stands in a document between two comments; what lies between them is never edited by hand.
+In a document a table lies between two comments, and is never edited by hand.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ON_A_GPU = (
 
 
 def keep(raw: dict[str, Any]) -> dict[str, Any]:
-    """The rows of a raw result: a provider of a group, its median, spread and rate."""
+    """Convert a raw result to rows: group, provider, median, spread and rate."""
     rows = []
     for bench in raw["benchmarks"]:
         stats, extra = bench["stats"], bench["extra_info"]
@@ -51,8 +51,7 @@ def keep(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Markdown: one table a machine, its hardware and versions above it, and what no machine
-    measured."""
+    """Markdown: a table per machine, under its hardware and versions, and rows not measured yet."""
     parts = []
     for result in results:
         lines = [f"`{result['command']}`: {machine(result['environment'])}", "", HEAD, RULE]
@@ -65,7 +64,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def machine(found: dict[str, Any]) -> str:
-    """A line on the hardware, the versions, the commit and the day of a result."""
+    """The hardware, versions, commit and date of a result, in one line."""
     cpu, gpu = found["cpu"], found["gpu"]
     used, cores = cpu.get("torch_threads"), f"{cpu['physical_cores']} cores"
     if used and used < cpu["physical_cores"]:
@@ -89,7 +88,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def value(row: dict[str, Any]) -> str:
-    """The median of a row in the unit that says most: images/s or GB/s, else time."""
+    """The median of a row as images/s or GB/s if it has them, else as a time."""
     if "images_per_second" in row:
         rate = f"{row['images_per_second']:,.0f} images/s"
         moved = row.get("gigabytes_per_second")
@@ -105,41 +104,43 @@ def _unmeasured(group: str, providers: str) -> str:
 
 
 def results(kind: str = "bench") -> list[dict[str, Any]]:
-    """Every kept result of a kind, by name: of `make bench`, or what `store` was given."""
+    """All stored results of a kind, sorted by name."""
     return [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{kind}-*.json"))]
 
 
 def store(found: dict[str, Any], kind: str, name: str) -> None:
-    """Keep a result as results/KIND-NAME.json."""
+    """Store a result as results/KIND-NAME.json."""
     (RESULTS / f"{kind}-{name}.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 def documents() -> list[Path]:
-    """Where a table may stand: README.md and the pages of docs/."""
+    """The documents that may contain a table: README.md and the pages of docs/."""
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def shown(*, begin: str, end: str) -> dict[Path, str]:
-    """What stands between the lines `begin` and `end`, in each document that has them."""
-    return {path: _parts(path, begin, end)[1].strip() for path in documents() if begin in _of(path)}
+    """The text between the lines `begin` and `end`, for each document that has them."""
+    return {
+        path: _parts(path, begin, end)[1].strip() for path in documents() if begin in _text(path)
+    }
 
 
 def put(made: str, *, begin: str, end: str) -> None:
-    """Make `made` what stands between two lines, in each document that has them."""
+    """Write `made` between the lines `begin` and `end`, in each document that has them."""
     for path in shown(begin=begin, end=end):
         before, _, after = _parts(path, begin, end)
         path.write_text(f"{before}{begin}\n{made}\n{end}{after}", encoding="utf-8")
 
 
 def _parts(path: Path, begin: str, end: str) -> tuple[str, str, str]:
-    before, _, rest = _of(path).partition(begin)
-    inside, there, after = rest.partition(end)
-    if not there:
+    before, _, rest = _text(path).partition(begin)
+    inside, closed, after = rest.partition(end)
+    if not closed:
         raise ValueError(f"{path}: {begin} has no {end}")
     return before, inside, after
 
 
-def _of(path: Path) -> str:
+def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 

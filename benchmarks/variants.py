@@ -1,4 +1,7 @@
-"""What `benchmarks.switches` puts in the place of parts of the sprint that no flag changes."""
+"""Replacements for parts of the sprint that no flag changes, for `benchmarks.switches`.
+
+They are kept out of the package because no run uses them.
+"""
 
 from __future__ import annotations
 
@@ -17,30 +20,32 @@ STEPS = 50_000 // int(RECIPES["sprint"]["batch_size"]) * int(LEVELS[0][1]["epoch
 
 
 def late_pooling(stage: sprint.Stage, x: Tensor) -> Tensor:
-    """Stage.forward that halves the map after BatchNorm and GELU."""
+    """Stage.forward with the pooling after BatchNorm and GELU."""
     x = F.max_pool2d(F.gelu(stage.bn1(stage.conv1(x))), 2)
     return F.gelu(stage.bn2(stage.conv2(x)))
 
 
 def mean_head(model: sprint.Sprint, x: Tensor) -> Tensor:
-    """Sprint.forward with the mean of the last map, logits not divided."""
+    """Sprint.forward with the mean of the last map and undivided logits."""
     x = model.layer3(model.layer2(model.layer1(F.gelu(model.stem(x)))))
     return model.fc(x.mean(dim=(2, 3)))
 
 
 def random_filters(channels_in: int, channels: int) -> nn.Conv2d:
-    """A 3x3 convolution as torch draws it."""
+    """A 3x3 convolution with torch's default initialisation."""
     return nn.Conv2d(channels_in, channels, 3, padding=1, bias=False)
 
 
 def scaling_batch_norm(channels: int) -> nn.BatchNorm2d:
-    """BatchNorm whose scale is learned."""
+    """BatchNorm with a learned scale."""
     return nn.BatchNorm2d(channels, momentum=sprint.BATCH_NORM_MOMENTUM)
 
 
 class Averaged(Muon):
-    """Muon whose weights become, at every fifth step, a slow average of themselves; its decay grows
-    with the third power of the part of STEPS that is done."""
+    """Muon that replaces the weights by their slow average at every fifth step.
+
+    The decay of the average grows with the third power of the finished share of STEPS.
+    """
 
     done = 0
 

@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Recipe": "recipe.recipe",
-    "train": "cli.commands",
+    "train": "run.train",
     "fit": "engine.loop",
     "evaluate": "engine.loop",
     "Step": "engine.step",

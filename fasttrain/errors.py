@@ -1,20 +1,30 @@
-"""Every mistake a person can make, as an exception that knows its exit code.
+"""The errors that a user can cause, as exceptions that carry their exit codes.
 
-The command line turns any of these into one line on stderr; a traceback is kept for our own bugs.
+The command line prints each as one line on stderr. Only a bug of fasttrain shows a traceback.
 """
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 def shown(value: object, most: int = 40) -> str:
-    """A value as a line can hold it: what a terminal would obey escaped, what is long cut."""
+    """Return a value as text for one line: control characters escaped, at most `most` long."""
     text = str(value) if str(value).isprintable() else repr(value)
     text = text if text.isprintable() else " ".join(text.split())
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
+def nearest(word: object, known: Iterable[str]) -> str:
+    """Return `Did you mean NAME?` for the name in `known` nearest to `word`, or `See --help.`"""
+    names = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(str(word)[:100].lower(), names, n=1)
+    return f"Did you mean {names[near[0]]}?" if near else "See --help."
+
+
 class FasttrainError(Exception):
-    """What went wrong, why, and what to do, in one line; `code` is the exit status."""
+    """One line: what went wrong, why, and what to do. `code` is the exit status."""
 
     code = 1
 
@@ -38,7 +48,7 @@ class DataError(FasttrainError):
 
 
 class CheckpointError(FasttrainError):
-    """A checkpoint or a run is missing, foreign or damaged."""
+    """A checkpoint or a run is missing, damaged, or not from fasttrain."""
 
     code = 5
 
@@ -62,7 +72,7 @@ class OutOfMemory(FasttrainError):
 
 
 class DistributedError(FasttrainError):
-    """A process of the group died or could not be reached."""
+    """A process of the group died, hangs or could not be reached."""
 
     code = 9
 
@@ -70,7 +80,7 @@ class DistributedError(FasttrainError):
 class Stopped(BaseException):
     """A signal ended the run after its checkpoint was saved; `signum` gives the exit status.
 
-    Like KeyboardInterrupt no Exception: what is imported or called must not take it for an error.
+    It is no Exception, like KeyboardInterrupt, so that `except Exception` in other code lets it by.
     """
 
     def __init__(self, message: str, *, signum: int) -> None:
@@ -79,7 +89,7 @@ class Stopped(BaseException):
 
 
 class ReportedElsewhere(FasttrainError):
-    """Another process of the group failed and has said why; this one ends with the same code."""
+    """Another process of the group failed and reported why; this one exits with its code."""
 
     def __init__(self, code: int) -> None:
         super().__init__(f"another process of the group ended with exit code {code}")

@@ -1,4 +1,4 @@
-"""Fixtures: a tiny synthetic set, a tiny network with a Step over it, one thread."""
+"""Shared fixtures: a tiny data set, a tiny network with a Step, and one thread for every test."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from fasttrain.loaders import draws
 from fasttrain.loaders.resident import ResidentLoader
 from fasttrain.optim.sgd import sgd
 
-# albumentations asks its maker's server for a newer version at import, unless told not to.
+# At import, albumentations asks a server for a newer version, unless this is set.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-# Without a GPU the kernels run in Triton's interpreter, to be asked for before triton's import.
+# Without a GPU the kernels run in Triton's interpreter, which must be set before its import.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
-# Who starts pytest in the background or under nohup hands on ignored signals, which the runs under
+# pytest started in the background or under nohup inherits ignored signals, which the runs under
 # test would then ignore as well.
 for ignored in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
     if signal.getsignal(ignored) is signal.SIG_IGN:
         signal.signal(ignored, signal.SIG_DFL)
 
-if sys.platform == "win32":  # they name signals and limits that Windows does not have
+if sys.platform == "win32":  # these use signals and limits that Windows does not have
     collect_ignore_glob = [
         f"*test_{name}.py" for name in ("disk", "distributed", "kills", "signals", "stopping")
     ]
@@ -36,7 +36,7 @@ if sys.platform == "win32":  # they name signals and limits that Windows does no
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """What is for the soak is slow, too: `-m "not slow"` replaces the `not soak` of pyproject."""
+    """Mark soak tests as slow, because `-m "not slow"` replaces the `not soak` of pyproject."""
     for item in items:
         if item.get_closest_marker("soak"):
             item.add_marker(pytest.mark.slow)
@@ -44,19 +44,19 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
-    # Tiny networks only lose by a second one: 4,000 images/s with one thread, 260 with two, where
+    # A second thread slows tiny networks down: 4,000 images/s with one thread, 260 with two, while
     # other programs ran on both cores.
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def tiny_splits():
-    """512 training and 128 test images of the synthetic set."""
+    """Return 512 training and 128 test images of the synthetic data set."""
     return synthetic.load(512, 128)
 
 
 def tiny_model(seed: int = 0, classes: int = 10) -> nn.Module:
-    """A network with every kind of state that ResNet18 has, and a hundredth of its work."""
+    """Return a network with every kind of state that ResNet18 has, at a hundredth of its cost."""
     torch.manual_seed(seed)
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),
@@ -72,13 +72,13 @@ def tiny_model(seed: int = 0, classes: int = 10) -> nn.Module:
 
 
 def tiny_step(*, seed: int = 0, lr: float = 0.05, momentum: float = 0.9, **options) -> Step:
-    """A Step over `tiny_model`."""
+    """Return a Step of `tiny_model`."""
     model = tiny_model(seed)
     return Step(model, sgd(model, lr=lr, momentum=momentum, weight_decay=5e-4), **options)
 
 
 def tiny_loader(split, *, batch_size: int = 32, training: bool = True, seed: int = 0):
-    """A ResidentLoader with the mission's augmentation, or an evaluation's."""
+    """Return a ResidentLoader with the default augmentation, or that of evaluation."""
     count = len(split.labels)
     still = draws.in_order(count)
     return ResidentLoader(
@@ -95,7 +95,7 @@ def tiny_loader(split, *, batch_size: int = 32, training: bool = True, seed: int
 
 @pytest.fixture
 def tiny():
-    """Whole runs take a tenth of a second: see tiny_runs.py."""
+    """Make whole runs take a tenth of a second: see tiny_runs.py."""
     import tiny_runs
 
     with tiny_runs.shrunk():

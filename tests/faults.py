@@ -1,7 +1,7 @@
-"""Makes the n-th file operation fail, in each way that a disk or a crash can.
+"""Faults that make the n-th file operation fail, in each way that a disk or a crash can.
 
-Every effect on the disk goes through the names patched here, and after a crash every one of them
-crashes too: what is then on the disk is what a process that ended at that instant leaves.
+All writes to the disk go through the names patched here. After a crash, every later one crashes
+too, so the disk holds what a process that ended at that moment would leave.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from fasttrain.errors import OutputError
 from fasttrain.storage import atomic
 
 OPERATIONS = ("_open", "_write", "_fsync", "_truncate", "_replace", "_unlink", "_link")
-ERRORS = ("ENOSPC", "EIO", "short", "short, then ENOSPC")  # the last of OPERATIONS works again
+ERRORS = ("ENOSPC", "EIO", "short", "short, then ENOSPC")  # after the last, operations work again
 FOR_GOOD = "ENOSPC for good"
 CRASHES = ("crash", "crash in a write")
 
 
 class Crash(BaseException):
-    """The process is gone; no `except` for errors may catch this."""
+    """The end of the process, which no `except Exception` may catch."""
 
 
 class Faults:
-    """Breaks operation number `at` of what `run` runs; `fired` tells whether it came to that."""
+    """Breaks operation number `at` of an action; `fired` is true once it did."""
 
     def __init__(self, monkeypatch, at: int, kind: str) -> None:
         self.monkeypatch, self.at, self.kind = monkeypatch, at, kind
@@ -37,7 +37,7 @@ class Faults:
         return len(self.calls) >= self.at
 
     def run(self, action: Callable[[], object]) -> str:
-        """What became of the action: done, refused (with an OutputError) or crashed."""
+        """Run the action; return whether it was done, refused (with an OutputError) or crashed."""
         with self.monkeypatch.context() as patches:
             for name in OPERATIONS:
                 patches.setattr(atomic, name, self._wrapped(name, getattr(atomic, name)))
@@ -78,7 +78,7 @@ class Faults:
 
 
 def every_fault(monkeypatch, kind: str) -> Iterator[Faults]:
-    """Faults for n = 1, 2, 3... until what was run gets through without an n-th operation."""
+    """Yield faults for n = 1, 2, 3, ... until the action has fewer than n operations."""
     for at in count(1):
         faults = Faults(monkeypatch, at, kind)
         yield faults

@@ -1,4 +1,4 @@
-"""Writes a complete run directory from deterministic fake data, for whatever draws from one.
+"""A complete run directory of deterministic fake data, for tests of figures and pages.
 
 The curves have the source experiment's shape: 88 % at epoch 17, the rate falling at epochs 36, 42
 and 48, 92.5 % at the end. The images are blobs in noise.
@@ -48,12 +48,12 @@ def put(path: Path, name: str, content: object) -> None:
 
 
 def change(path: Path, name: str, **entries: Any) -> None:
-    """Lay `entries` over the JSON object in the file `name`."""
+    """Change `entries` of the JSON object in the file `name`."""
     put(path, name, json.loads((path / name).read_text()) | entries)
 
 
 def history(epochs: int, random: np.random.Generator, pace: float) -> list[dict[str, float]]:
-    """Rows of metrics.jsonl; accuracy comes within a factor e of its plateau in `pace` epochs."""
+    """Return rows of metrics.jsonl; the distance to the plateau shrinks by e in `pace` epochs."""
     rows = []
     for epoch in range(1, epochs + 1):
         drops = sum(epoch >= drop for drop in DROPS)
@@ -141,7 +141,7 @@ def summary(rows: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def sweep(random: np.random.Generator) -> dict[str, Any]:
-    """lr_finder.json: falls, is lowest near 0.3, diverges."""
+    """Return lr_finder.json, with a loss that falls, is lowest near 0.3, and diverges."""
     lrs = np.geomspace(1e-5, 1.0, 100)
     place = np.log10(lrs)
     losses = 2.36 - 0.75 / (1 + np.exp(-3.2 * (place + 1.75))) + 2.6 * np.exp(9 * (place - 0.05))
@@ -204,7 +204,7 @@ def misclassified(shown: int, mistakes: int, random: np.random.Generator) -> dic
 
 
 def arrays(shown: int, random: np.random.Generator) -> dict[str, np.ndarray]:
-    """analysis.npz: textures, bumps for maps, samples shifted, flipped and with a hole."""
+    """Return analysis.npz: textures, bumps as maps, samples shifted, flipped and with a hole."""
     originals = textures(16, random)
     augmented = np.roll(originals, (3, -2), axis=(1, 2))[:, :, ::-1].copy()
     for image, (top, left) in zip(augmented, random.integers(0, 24, (16, 2)), strict=True):
@@ -221,7 +221,7 @@ def arrays(shown: int, random: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def textures(count: int, random: np.random.Generator) -> np.ndarray:
-    """uint8 (count, 32, 32, 3): a bright or dark blob before a sloping ground, with noise."""
+    """Return uint8 (count, 32, 32, 3): a bright or dark blob on a gradient, with noise."""
     y, x = np.mgrid[-1:1:32j, -1:1:32j]
     images = []
     for near, far, blob in random.uniform(40, 230, (count, 3, 3)):
@@ -234,7 +234,7 @@ def textures(count: int, random: np.random.Generator) -> np.ndarray:
 
 
 def bumps(count: int, random: np.random.Generator) -> np.ndarray:
-    """float16 (count, 8, 8): one Gaussian hill each, 1 at its top."""
+    """Return float16 (count, 8, 8): one Gaussian bump each, with maximum 1."""
     y, x = random.uniform(1, 7, (2, count, 1, 1))
     grid = np.arange(8)
     hill = np.exp(-((grid[:, None] - y) ** 2 + (grid[None] - x) ** 2) / 6)

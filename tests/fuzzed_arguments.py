@@ -1,9 +1,9 @@
-"""Argument lists that nobody should type, and what must hold for each: a program of its own.
+"""Random argument lists, and the check of the command line's answer to each.
 
     python -m tests.fuzzed_arguments COUNT [SEED]
 
-runs COUNT of them through `cli.main` with the commands taken out, and prints counts as JSON. pytest
-has torch in memory, and whether a command line imports it can only be seen in a process without it.
+It runs COUNT lists through `cli.main` with commands that do nothing, and prints counts as JSON. It
+is its own program because pytest has imported torch, and a command line must not import it.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ flags = st.sampled_from([*FLAGS, *FLAGS, "--epoch", "--nosuch", "-x", "--LR", "-
 
 @st.composite
 def fitting(draw: st.DrawFn) -> list[str]:
-    """A field's flag with a value that fits it: so that not all lists are refused at once."""
+    """Draw a flag with a valid value, so that not every list is refused at once."""
     name = draw(st.sampled_from(list(FIELDS)))
     facts = FIELDS[name].metadata
     flag = "--" + name.replace("_", "-")
@@ -121,18 +121,18 @@ lists = st.tuples(starts, st.one_of(polite, rude)).map(
 
 
 def outcome(arguments: list[str]) -> tuple[int, str, str]:
-    """Exit status, stdout and stderr of a command line whose command does nothing."""
+    """Return exit status, stdout and stderr of a command line whose command does nothing."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err), mock.patch.object(cli, "run", return_value=0):
         try:
             code = cli.main(arguments)
-        except SystemExit as stop:  # argparse's, of --help and --version
+        except SystemExit as stop:  # of argparse, for --help and --version
             code = stop.code
     return code, out.getvalue(), err.getvalue()
 
 
 def check(arguments: list[str]) -> tuple[int, float]:
-    """Exit status and seconds; AssertionError for an answer that nobody should get."""
+    """Return exit status and seconds; AssertionError for a wrong answer."""
     began = perf_counter()
     code, out, err = outcome(arguments)
     took = perf_counter() - began
@@ -142,7 +142,7 @@ def check(arguments: list[str]) -> tuple[int, float]:
         assert err.startswith("fasttrain: error: ")
         assert err.endswith("\n")
         assert err[:-1].isprintable(), "more than one line, or what a terminal would obey"
-        assert len(err) < 500, "a line that nobody would read"
+        assert len(err) < 500, "a line too long to read"
     else:
         assert err == ""
     assert took < 1, f"{took:.1f} s"
@@ -150,7 +150,7 @@ def check(arguments: list[str]) -> tuple[int, float]:
 
 
 def run(count: int, start: int | None = None) -> dict[str, float]:
-    """Check so many lists, the same ones at every run or those of a seed; return the counts."""
+    """Check `count` lists, the same at every run or those of a seed; return the counts."""
     codes: Counter[int] = Counter()
     slowest = 0.0
 

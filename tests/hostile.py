@@ -1,10 +1,10 @@
-"""Files that attack, and a child process that watches what happens when they are opened.
+"""Malicious files, and a program that records what happens when they are opened.
 
     python -m tests.hostile FOLDER [trusting]
 
-opens every file in FOLDER/run/checkpoints and FOLDER/archives as fasttrain does, with an audit hook
-that cannot be taken out again, and prints what became of each as JSON; `trusting` opens them as a
-careless program would.
+It opens every file in FOLDER/run/checkpoints and FOLDER/archives as fasttrain does, under an audit
+hook, and prints the results as JSON. `trusting` opens them as a careless program would. It runs in
+its own process because an audit hook cannot be removed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Calls:
 
 
 def signed(payload: bytes) -> bytes:
-    """Any payload with a valid digest: who writes the file can compute that, too."""
+    """Return a payload with a valid digest, which an attacker can compute as well."""
     return payload + checkpoint._trailer(memoryview(payload))
 
 
@@ -60,7 +60,7 @@ def saved(value: object, *, archive: bool = True) -> bytes:
 
 
 def changed(change: Callable[[str, bytes], bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
-    """A good checkpoint's archive with `change(name, bytes)` as the content of each member."""
+    """Return a valid checkpoint's archive with `change(name, bytes)` as each member's content."""
     buffer = io.BytesIO()
     old = zipfile.ZipFile(io.BytesIO(saved(WEIGHTS)))
     with zipfile.ZipFile(buffer, "w", compression) as new:
@@ -70,7 +70,7 @@ def changed(change: Callable[[str, bytes], bytes], compression: int = zipfile.ZI
 
 
 def with_pickle(pickled: bytes) -> bytes:
-    """A checkpoint's archive around another pickle."""
+    """Return a checkpoint's archive with another pickle in it."""
     return changed(lambda name, data: pickled if name.endswith("data.pkl") else data)
 
 
@@ -101,7 +101,7 @@ def _renamed(entry: zipfile.ZipInfo, name: str) -> zipfile.ZipInfo:
 
 
 def legacy_tar(pickled: bytes) -> bytes:
-    """torch's first format, a tar of pickles, which old releases of it unpickle."""
+    """Return a file in torch's first format, a tar of pickles, which old releases unpickle."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as made:
         for name in ("sys_info", "storages", "tensors", "pickle"):
@@ -115,27 +115,27 @@ def script() -> bytes:
     """A TorchScript archive, which holds code."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it is deprecated, and its files are around
+        warnings.simplefilter("ignore")  # deprecated, but such files still exist
         torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), buffer)
     return buffer.getvalue()
 
 
 def beyond_its_storage() -> bytes:
-    """A tensor that says it has more numbers than its storage holds."""
-    was, claims = b"K\x06\x85", b"M\x00\x60\x85"  # a shape of (6,), of (24576,)
+    """Return a tensor whose shape has more numbers than its storage."""
+    old, new = b"K\x06\x85", b"M\x00\x60\x85"  # a shape of (6,), of (24576,)
     return changed(
-        lambda name, data: data.replace(was, claims, 1) if name.endswith("data.pkl") else data
+        lambda name, data: data.replace(old, new, 1) if name.endswith("data.pkl") else data
     )
 
 
 def sparse() -> bytes:
-    """A sparse tensor with an index that is not in it."""
+    """Return a sparse tensor with an index out of range."""
     bad = torch.sparse_coo_tensor([[0, 10**9]], [1.0, 2.0], (3,), check_invariants=False)
     return saved({**WEIGHTS, "weight": bad})
 
 
 def attacks(canary: Path) -> dict[str, Callable]:
-    """Calls that leave the canary, by name."""
+    """Return calls that would create the canary file, by name."""
     touch = f"open({str(canary)!r}, 'w').close()"
     return {
         "os.system": Calls(os.system, f"touch {canary}"),
@@ -149,11 +149,11 @@ def attacks(canary: Path) -> dict[str, Callable]:
 
 
 def checkpoints(canary: Path) -> dict[str, bytes]:
-    """Hostile and broken checkpoints, each with a valid digest; the first ones run code."""
+    """Return malicious and broken checkpoints with valid digests; the first ones run code."""
     files = {}
     for name, attack in attacks(canary).items():
         files[f"run {name}"] = saved(attack)
-        files[f"run {name} beside weights"] = saved({**WEIGHTS, "deep": [{"x": (1, attack)}]})
+        files[f"run {name} next to weights"] = saved({**WEIGHTS, "deep": [{"x": (1, attack)}]})
         files[f"run {name} in the archive's pickle"] = with_pickle(pickle.dumps(attack, protocol=2))
         files[f"run {name} in the legacy format"] = saved(attack, archive=False)
         files[f"run {name} as a bare pickle"] = pickle.dumps(attack)
@@ -194,14 +194,14 @@ def whole(files: dict[str, bytes], folder: str) -> bytes:
 
 
 def overridden(path: str) -> tuple[tarfile.TarInfo, bytes]:
-    """A member whose harmless name is replaced by its extended header."""
+    """Return a member whose extended header replaces its harmless name."""
     info, data = member("harmless")
     info.pax_headers = {"path": path}
     return info, data
 
 
 def archives(canary: Path) -> dict[str, bytes]:
-    """Hostile archives in place of CIFAR-10's; the first ones write outside when unpacked."""
+    """Return malicious archives of CIFAR-10; the first ones write outside when unpacked."""
     out = os.path.relpath(canary, canary.parent / "unpacked")
     pickled = pickle.dumps(attacks(canary)["os.system"])
     header = tarfile.TarInfo("cifar-10-batches-bin/x").tobuf()
@@ -238,7 +238,7 @@ def archives(canary: Path) -> dict[str, bytes]:
 
 
 class Watch:
-    """An audit hook: notes what Python is asked to run, and to write outside of `allowed`."""
+    """An audit hook that records what Python runs, and what it writes outside `allowed`."""
 
     RUNS = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "pty.spawn")
     RUNS += ("pickle.find_class", "ctypes.dlopen", "socket.connect", "shutil.unpack_archive")
@@ -255,18 +255,18 @@ class Watch:
         writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) or event in self.CHANGES
         if event in self.RUNS or code:
             self.seen.append(event)
-        elif writes and not isinstance(args[0], int):  # a number is an open file's
+        elif writes and not isinstance(args[0], int):  # a number is a descriptor
             path = os.path.abspath(os.fsdecode(args[0]))
             inside = f"{path}{os.sep}".startswith(self.allowed)
             self.seen += [] if inside else [f"{event} {path}"]
 
 
 def careful(path: Path) -> int:
-    """The exit status that fasttrain ends with over a file."""
+    """Return the exit status of fasttrain for a file."""
     if path.parent.name == "checkpoints":
         return cli.main(["--resume", str(path), "--device", "cpu"])
     try:
-        # With its digest among the known ones, so that it is parsed and not refused right away.
+        # Its digest is added to the known ones, so that it is parsed and not refused at once.
         decode.read_any(path, digests=DIGESTS, archives=known(path))
     except FasttrainError as error:
         return error.code if cli.main(["data", "--data-dir", str(path)]) == error.code else 1
@@ -274,7 +274,7 @@ def careful(path: Path) -> int:
 
 
 def careless(path: Path) -> int:
-    """Open a file as if it came from a friend."""
+    """Open a file without any check."""
     data = path.read_bytes()
     try:
         if path.parent.name == "archives":
@@ -290,14 +290,14 @@ def careless(path: Path) -> int:
 
 
 def main(folder: Path, *, trusting: bool) -> dict[str, list]:
-    """status, what the hook saw, whether the canary is there: of each file."""
+    """Return for each file: status, what the hook recorded, whether the canary exists."""
     decode.BATCH = COUNT
     files = sorted(folder.glob("run/checkpoints/*.pt")) + sorted(folder.glob("archives/*.gz"))
     results = {}
     opened, canary = careless if trusting else careful, folder / "canary"
     for path in files:
         if path.stem in ("empty", "half a picture"):
-            careful(path)  # imports what is imported late, before anybody watches
+            careful(path)  # does the late imports before the hook is added
     watch = Watch(folder / "run")
     for path in files:
         if trusting:

@@ -1,7 +1,7 @@
-"""Runs on a real file system that is full or read-only: to be started by `unshare -rm`.
+"""Runs on a real file system that is full or read-only; start it with `unshare -rm`.
 
-python in_a_namespace.py FOLDER full|readonly: prints one JSON line a case. `FOLDER`/whole and
-`FOLDER`/half are a finished run and one that was stopped in its second epoch.
+`python in_a_namespace.py FOLDER full|readonly` prints one line of JSON per case. `FOLDER`/whole is
+a finished run, `FOLDER`/half one that was stopped in its second epoch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tiny_runs import end, same
 
 from fasttrain.cli import main as cli
 from fasttrain.engine import build
-from fasttrain.run import training
+from fasttrain.run import train
 from fasttrain.storage import checkpoint
 
 LAST = "checkpoints/last.pt"
@@ -34,7 +34,7 @@ def main(folder: Path, what: str) -> None:
 
 
 def full(folder: Path, place: Path):
-    """Go on with a run on a disk that has room for k/10 of a checkpoint, k = 0..19."""
+    """Resume a run on a disk with space for k/10 of a checkpoint, k = 0..19."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", place], check=True)
     size = (folder / "half" / LAST).stat().st_size
     for k in range(20):
@@ -55,7 +55,7 @@ def full(folder: Path, place: Path):
 
 
 def fill(ballast: Path, *, leave: int) -> None:
-    """Take all the room there is but `leave` bytes, in whole pages."""
+    """Fill the disk up to `leave` bytes, in whole pages."""
     written = 0
     with ballast.open("wb", buffering=0) as file:
         try:
@@ -66,13 +66,13 @@ def fill(ballast: Path, *, leave: int) -> None:
 
 
 def read_only(folder: Path, place: Path):
-    """A new run, one to go on with and a finished one, on a file system mounted read-only."""
+    """Start a new run, a resumed and a finished one on a read-only file system."""
     for name in ("half", "whole"):
         shutil.copytree(folder / name, place / name)
     subprocess.run(["mount", "--bind", place, place], check=True)
     subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True)
     touched: list[str] = []
-    training.splits = lambda *args, **options: touched.append("data")  # type: ignore[assignment]
+    train.splits = lambda *args, **options: touched.append("data")  # type: ignore[assignment]
     build.build = lambda *args, **options: touched.append("device")  # type: ignore[assignment]
     for name in ("new", "half", "whole"):
         status, err = command(processes.flags(place / name))
@@ -80,7 +80,7 @@ def read_only(folder: Path, place: Path):
 
 
 def command(arguments: list[str]) -> tuple[int, str]:
-    """Exit status and stderr of a command line."""
+    """Return exit status and stderr of a command line."""
     err = io.StringIO()
     with redirect_stdout(io.StringIO()), redirect_stderr(err):
         return cli.main(arguments), err.getvalue()

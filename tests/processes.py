@@ -1,7 +1,7 @@
-"""Runs in processes of their own, forked from one that has imported torch: 50 ms a case, not 3 s.
+"""Command lines in child processes, forked from one that has imported torch: 50 ms instead of 3 s.
 
-What runs in them is the command line of `python -m fasttrain` with a tiny network; a phase of the
-run can be made to announce itself and to last, so that a test need not guess when to act.
+Each runs `python -m fasttrain` with a tiny network. A phase of the run can be made to report its
+start and to last longer, so that a test knows when to act.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 
 CONTEXT = multiprocessing.get_context("forkserver")
 HERE = Path(__file__).parent
-LASTS = 0.4  # seconds that an announced phase takes longer than it would
+LASTS = 0.4  # seconds by which a reported phase is prolonged
 
 
 @lru_cache
 def _ready() -> None:
-    """Start the process that is forked from; Python 3.11's looks for `warm` in PYTHONPATH alone."""
+    """Start the fork server; that of Python 3.11 finds `warm` only through PYTHONPATH."""
     CONTEXT.set_forkserver_preload(["warm"])
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (HERE.parent, HERE)))
@@ -34,7 +34,7 @@ def _ready() -> None:
 
 
 class Ended(NamedTuple):
-    """What became of a process: its exit status, its output and the seconds since the last act."""
+    """The result of a process: exit status, output, and seconds since the last signal or start."""
 
     status: int
     out: str
@@ -43,7 +43,7 @@ class Ended(NamedTuple):
 
 
 class Child:
-    """A command line in a process; `log` is where its output goes, unless `stdout` is a handle."""
+    """A command line in a process; its output goes to `log`, or to the handle `stdout`."""
 
     def __init__(
         self,
@@ -114,22 +114,21 @@ def _redirect(number: int, path: Path) -> None:
 
 
 def announce(phase: str, at: Path) -> None:
-    """Make a phase of the next run touch `at` when it begins, and last LASTS longer."""
-    from fasttrain.cli import commands
+    """Make a phase of the next run touch `at` when it begins, and take LASTS longer."""
     from fasttrain.engine import loop, step
     from fasttrain.parallel import signals
-    from fasttrain.run import find_lr, training
+    from fasttrain.run import find_lr, finish, train
     from fasttrain.storage import atomic
 
     homes = {
-        "data": (training, "splits"),
+        "data": (train, "splits"),
         "lr finder": (find_lr, "find_lr"),
-        "compile": (training.Training, "_warm_up"),
+        "compile": (train, "_warm_up"),
         "epoch": (step.Step, "__call__"),
         "eval": (loop, "evaluate"),
         "save": (atomic, "write_atomically"),
-        "summary": (training.Training, "sum_up"),
-        "analysis": (commands, "explain_run"),
+        "summary": (finish, "write_summary"),
+        "analysis": (finish, "explain_run"),
         "end": (signals, "ignore"),
     }
     home, name = homes[phase]
@@ -149,7 +148,7 @@ def announce(phase: str, at: Path) -> None:
 
 
 def flags(out: Path, **changes: Any) -> list[str]:
-    """The command line of a small run in `out`: launch and relaunch."""
+    """Return the command line that starts or resumes a small run in `out`."""
     from tiny_runs import SMALL
 
     given = {**SMALL, **changes}
@@ -158,6 +157,6 @@ def flags(out: Path, **changes: Any) -> list[str]:
 
 
 def one_line(text: str) -> str:
-    """The error that `text` is: one line, no traceback."""
+    """Check that `text` is an error of one line, without a traceback; return it."""
     assert re.fullmatch(r"fasttrain: error: [^\n]+\n", text), text
     return text.strip()

@@ -1,7 +1,7 @@
 """Several ranks of one training, forked as in `processes`: gloo on the loopback, a tiny network.
 
-A rank can be given a fault, KIND@PLACE or KIND@PLACE:N for the N-th time that it gets there, or
-several with commas between them.
+A rank can have faults: KIND@PLACE, or KIND@PLACE:N for the N-th time that it reaches PLACE,
+separated by commas.
 """
 
 from __future__ import annotations
@@ -39,22 +39,23 @@ FAULTS: dict[str, Callable[[], Any]] = {
     "exception": lambda: _raise(IndexError("a bug of ours")),
     "hang": lambda: time.sleep(3600),
     "loop": lambda: _compute_for(3600),
-    "slow": lambda: _compute_for(1.6),  # longer than training may stand still in a hurry
+    "slow": lambda: _compute_for(1.6),
     "wait": lambda: time.sleep(1.6),
+    "long": lambda: time.sleep(5),  # longer than `hurry` lets a collective wait
     "SIGSTOP": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "SIGTERM": lambda: os.kill(os.getpid(), signal.SIGTERM),
     "data error": lambda: _raise(DataError("train_images: damaged. Fetch them again.")),
     "full disk": lambda: _raise(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
 }
-SPOILING = ("NaN images", "NaN gradient")  # what is handed to a step, or comes out of it
+SPOILING = ("NaN images", "NaN gradient")  # in the input of a step, or in its result
 DEATHS = ("SIGKILL", "SIGSEGV", "exit", "exception", "hang")
 
 
 class Ranks:
     """The command line in `world` processes on this machine, with the faults of some ranks.
 
-    Unless `patient`, deaths and hangs are noticed in seconds. `plain` is for comparisons: without
-    dropout, which no two processes share.
+    Unless `patient`, deaths are detected within seconds. `plain` turns dropout off for
+    comparisons, because its random numbers differ between processes.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Ranks:
             self.logs.append(path)
 
     def ended(self, *, within: float = 60.0) -> list[Ended]:
-        """What became of each; all must have ended in time."""
+        """Return the result of each rank; all must end in time."""
         found = []
         for process, log in zip(self.processes, self.logs, strict=True):
             process.join(max(0.0, self.began + within - time.monotonic()))
@@ -123,7 +124,7 @@ def _run(
         hurry()
     if plain:
         torch.nn.Dropout.forward = lambda self, x: x
-    if compiled:  # dynamo as it is, without the half minute of its code generator
+    if compiled:  # real dynamo, without the half minute of code generation
         real = torch.compile
         torch.compile = lambda function, **options: real(function, backend="aot_eager", **options)
     for each in filter(None, fault.split(",")):
@@ -132,32 +133,35 @@ def _run(
 
 
 def hurry() -> None:
-    """Deaths and hangs are noticed in seconds."""
-    from fasttrain.parallel import distributed, rendezvous, watch
+    """Make deaths be detected within seconds, and bound the wait for other processes."""
+    from fasttrain.parallel import backends, distributed, hang, rendezvous, watch
 
-    watch.BEAT, watch.LOST, watch.HURRIED, watch.GRACE = 0.1, 4.0, 0.8, 2.0
-    watch.STILL = 1.0
-    rendezvous.PATIENCE, rendezvous.JOIN, distributed.FETCH = 3.0, 4.0, 3.0
+    hang.BEAT, watch.LOST, watch.HURRIED, watch.GRACE = 0.1, 4.0, 0.8, 2.0
+    backends.PATIENCE, rendezvous.JOIN, distributed.FETCH = 3.0, 4.0, 3.0
+    backends.LEFT = 0.5
 
 
 def plant(fault: str) -> None:
-    """Let KIND happen in this process when it gets to PLACE."""
-    from fasttrain.cli import commands
+    """Make KIND happen in this process when it reaches PLACE."""
     from fasttrain.engine import loop, step
-    from fasttrain.parallel import rendezvous
-    from fasttrain.run import training
+    from fasttrain.parallel import rendezvous, watch
+    from fasttrain.run import find_lr, finish, train
     from fasttrain.storage import atomic
 
     kind, _, place = fault.partition("@")
     place, _, number = place.partition(":")
     home, name = {
         "join": (rendezvous, "join"),
-        "data": (training, "splits"),
+        "data": (train, "splits"),
         "step": (step.Step, "__call__"),
+        "rates": (train, "measure_rates"),
+        "range test": (find_lr, "find_lr"),
+        "destroy": (torch.distributed, "destroy_process_group"),
+        "leave": (watch.Watch, "leave"),
         "evaluation": (loop, "evaluate"),
         "save": (atomic, "write_atomically"),
         "disk": (atomic, "_write"),
-        "analysis": (commands, "explain_run"),
+        "analysis": (finish, "explain_run"),
     }[place]
     real, calls = getattr(home, name), iter(range(1, 10**9))
 
@@ -171,7 +175,7 @@ def plant(fault: str) -> None:
 
 
 def spoiled(kind: str, step: Any, images: torch.Tensor, labels: torch.Tensor) -> tuple[Any, ...]:
-    """The arguments of a step whose numbers are to go bad in this process alone."""
+    """Return the arguments of a step, made non-finite in this process alone."""
     if kind == "NaN images":
         return step, images * float("nan"), labels
     weight = next(step.model.parameters())

@@ -1,7 +1,7 @@
-"""A plugin of pytest for `make soak`: what ran, how often, where -> benchmarks/results/soak.json.
+"""A pytest plugin of `make soak` that writes its results to benchmarks/results/soak.json.
 
-A test tells its count with pytest's `record_property("kills", 200)`. A part of the soak, such as
-`python -m pytest -m soak -k kills`, goes without this plugin and changes no file.
+A test reports its count with pytest's `record_property("kills", 200)`. A part of the soak, such as
+`python -m pytest -m soak -k kills`, does not load this plugin and changes no file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def pytest_sessionfinish(session: Any) -> None:
 
 
 def record(command: str) -> dict[str, Any]:
-    """What was run where, the counts of the tests that passed, the names of those that did not."""
+    """Return command, machine, counts of passed tests and names of failed ones."""
     return {
         "command": command,
         "environment": environment.describe(),

@@ -35,7 +35,7 @@ ONE_HOME = {
     "apex": {"fasttrain/optim/sgd.py"},
     "triton": {"kernels/__init__.py", "kernels/augment.py", "kernels/sgd.py"},
     "rich": {
-        f"fasttrain/{name}.py" for name in ("console/progress", "console/console", "cli/main")
+        f"fasttrain/{name}.py" for name in ("cli/commands", "console/console", "console/progress")
     },
     "tensorboard": {"fasttrain/run/tensorboard.py"},
     "PIL": {"fasttrain/data/decode.py", "fasttrain/report/tiles.py"}

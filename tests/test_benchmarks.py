@@ -1,4 +1,4 @@
-"""The documents' tables are what benchmarks/results holds, and the peers train."""
+"""The tables of the documents match benchmarks/results, and the peers train."""
 
 import json
 import re
@@ -10,9 +10,9 @@ import torch
 from benchmarks import (
     bench_checkpoint,
     bench_lr_finder,
+    bench_metrics,
     bench_sgd,
     bench_step,
-    bench_tally,
     conftest,
     headline,
     scaling,
@@ -299,7 +299,7 @@ def _learned(switch):
             return torch.cat([made.step.predict(images) for images, _ in made.test])
 
 
-def test_switches_become_rows_beside_the_sprint_as_it_is():
+def test_switches_become_rows_next_to_the_sprint_as_it_is():
     rows = {
         "relu": {"accuracies": [0.87, 0.88], "seconds": [60.0, 60.0]},
         "as-it-is": {"accuracies": [0.88, 0.89], "seconds": [80.0, 80.0]},
@@ -330,7 +330,7 @@ class Once:
         (bench_lr_finder.test_a_range_test, []),
         (bench_sgd.test_an_update, ["torch"]),
         (bench_step.test_a_training_step, [32]),
-        (bench_tally.test_what_noticing_costs, []),
+        (bench_metrics.test_the_cost_of_detecting_nan, []),
     ],
     ids=lambda value: getattr(value, "__module__", None),
 )
@@ -343,8 +343,8 @@ def test_a_benchmark_that_runs_once_has_its_numbers_too(
     providers = {name: make for name, make in bench_step.PROVIDERS.items() if name in eager}
     providers["source"] = providers["channels_last, fused SGD"]
     monkeypatch.setattr(bench_step, "PROVIDERS", providers)
-    # A step of the real network takes seconds, of which the watch is next to nothing.
-    monkeypatch.setattr(bench_tally, "LARGEST_SHARE", 1.0)
+    # A step of the real network takes seconds, of which record_step is a tiny share.
+    monkeypatch.setattr(bench_metrics, "LARGEST_SHARE", 1.0)
     benchmark = Once()
     given = [tmp_path] if measure is bench_checkpoint.test_a_save else []
     measure(benchmark, *arguments, *given)

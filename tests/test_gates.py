@@ -1,4 +1,4 @@
-"""What no file of ours may do, read off the syntax tree: a comment or a docstring may say it."""
+"""Constructs that no source file may contain, found in its syntax tree, not in its comments."""
 
 import ast
 from collections.abc import Iterator

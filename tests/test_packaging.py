@@ -1,4 +1,4 @@
-"""What packages, cites, builds and checks fasttrain says the same about it everywhere."""
+"""Packaging, citation, container and CI agree with each other."""
 
 from __future__ import annotations
 

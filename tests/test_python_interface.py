@@ -1,4 +1,4 @@
-"""What the Python interface takes: anybody's numbers and paths, and recipes by their names."""
+"""The Python interface accepts numbers of numpy and torch, any paths, and recipes by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import fasttrain
-from fasttrain.cli import commands, flags, repeat
+from fasttrain.cli import flags, repeat
 from fasttrain.cli import main as cli
 from fasttrain.engine.loop import Epoch
 from fasttrain.engine.step import Step
@@ -24,7 +24,7 @@ from fasttrain.models import build as models_build
 from fasttrain.optim.schedule import EveryStep, Plateau
 from fasttrain.optim.sgd import sgd
 from fasttrain.recipe.recipe import FIELDS, RECIPES, Recipe, make, parse
-from fasttrain.run import resume
+from fasttrain.run import finish, resume
 from fasttrain.storage import checkpoint
 from tests import tiny_runs
 from tests.conftest import tiny_model
@@ -107,12 +107,11 @@ def test_a_run_of_numpys_numbers_and_paths_as_text_is_the_run_of_pythons(tiny, t
 def test_every_command_takes_a_path_as_text(tiny, tmp_path, monkeypatch):
     repeat.train_runs(small(epochs=1), 2, out=str(tmp_path / "s"))
     run, seen = tmp_path / "s" / "seed-0", []
-    monkeypatch.setattr(commands.figures, "draw_all", seen.append)
-    monkeypatch.setattr(commands.html, "write", lambda path: path / "report.html")
-    assert commands.rebuild(str(run)) == run / "report.html"
+    monkeypatch.setattr(finish.figures, "draw_all", lambda path, **_: seen.append(path))
+    monkeypatch.setattr(finish.html, "write", lambda path: path / "report.html")
+    monkeypatch.setattr(finish.html, "refuse", lambda path: None)
+    assert finish.draw_report(str(run)) == run / "report.html"
     assert seen == [run]
-    commands.compare_runs([str(run), str(run)], page=str(tmp_path / "c.html"))
-    assert (tmp_path / "c.html").stat().st_size > 0
 
 
 @pytest.mark.parametrize("bad", ["", "a\0b", 5, b"a", "x" * 300])

@@ -1,4 +1,4 @@
-"""What README.md, CONTRIBUTING.md and the pages of docs/ say that a machine can check."""
+"""README.md, CONTRIBUTING.md and the pages of docs/ are correct where a test can check it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import tiny_runs
 import torch
 
 import fasttrain
-from fasttrain.cli import commands
 from fasttrain.cli import main as cli
 from fasttrain.cli.flags import COMMANDS, read
 from fasttrain.data import cifar10, synthetic
+from fasttrain.run import finish
 from tests.conftest import tiny_loader, tiny_step
 
 ROOT = Path(__file__).parents[1]
@@ -82,7 +82,7 @@ def check(words):
         assert set(",".join(wanted).split(",")) - {""} <= EXTRAS
         assert words[-1].split("[")[0] in (".", "pre-commit", "airbench")
     else:
-        assert words[0] == ".venv/bin/tensorboard", f"nobody checks {words}"
+        assert words[0] == ".venv/bin/tensorboard", f"no test checks {words}"
 
 
 @pytest.mark.parametrize("page", TEXTS)
@@ -123,15 +123,15 @@ def test_the_pages_hold_commands_of_every_form():
 def world(tmp_path_factory):
     """A folder in which the pages' commands run: a data set has 256 images here and the network
     3,000 numbers; the first run's mistakes are explained, and `report` draws them."""
-    explained = commands.explain_run
+    explained = finish.explain_run
 
     def explain_run(run, **options):
         if run.name == "taste":
             with pytest.MonkeyPatch.context() as patches:
-                patches.setattr(commands, "rebuild", lambda run, **_: None)
+                patches.setattr(finish, "draw_report", lambda run, **_: None)
                 explained(run, **options)
         else:
-            tiny_runs.a_short_look(run)
+            tiny_runs.short_report(run)
 
     few = synthetic.load(256, 64)
     where = tmp_path_factory.mktemp("reader")
@@ -140,7 +140,7 @@ def world(tmp_path_factory):
         patches.setattr(cifar10, "load", lambda *_, **__: few)
         patches.setattr(synthetic, "load", lambda *_, **__: few)
         patches.setattr(cifar10, "describe", lambda *_, **__: {"images": 256})
-        patches.setattr(commands, "explain_run", explain_run)
+        patches.setattr(finish, "explain_run", explain_run)
         yield where
 
 

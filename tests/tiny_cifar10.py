@@ -1,4 +1,4 @@
-"""CIFAR-10 with 20 records a batch, in both forms that it is published in."""
+"""CIFAR-10 with 20 records per file, in both published formats, so that tests need no download."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from fasttrain.data import decode
 
-COUNT = 20  # records of a batch
+COUNT = 20  # records in a file
 
 
 def _records(name):
@@ -55,7 +55,7 @@ def pack(path, files, folder="cifar-10-batches-bin"):
 
 
 def known(path):
-    """A table of archives that has the one at `path`, if there is one."""
+    """Return a table of known archives with the one at `path`, if it exists."""
     data = path.read_bytes() if path.is_file() else b""
     return {path.name: (len(data), hashlib.sha256(data).hexdigest())}
 
@@ -68,7 +68,7 @@ def unpack(folder, files):
 
 
 def expect(found):
-    """Compare both halves with the records, pixel by pixel where it is cheap."""
+    """Compare train and test with the records, for some images pixel by pixel."""
     train, test = found
     whole = np.concatenate([BATCHES[name] for name in decode.NAMES[:-1]])
     assert train.images.shape == (5 * COUNT, 32, 32, 3)

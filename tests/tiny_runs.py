@@ -1,7 +1,6 @@
-"""Whole runs that take a tenth of a second: the real Training, a network of 3,000 numbers.
+"""Whole runs in a tenth of a second: the real training code with a network of 3,000 parameters.
 
-Everything on the way is fasttrain's own but the size of the network and the drawing of the report,
-which is two seconds of matplotlib.
+Only the network's size differs, and the report is not drawn, which takes matplotlib two seconds.
 """
 
 from __future__ import annotations
@@ -19,11 +18,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import fasttrain
-from fasttrain.cli import commands
 from fasttrain.data import synthetic
 from fasttrain.models import build as models_build
 from fasttrain.recipe.recipe import Recipe
-from fasttrain.run import ledger
+from fasttrain.run import finish, ledger, start
 from fasttrain.storage import atomic, checkpoint
 
 SMALL: dict[str, Any] = {
@@ -39,7 +37,7 @@ SMALL: dict[str, Any] = {
 
 
 class TinyNet(nn.Module):
-    """What ResNet18 has, under its names: convolutions, BatchNorm's state, four stages, dropout."""
+    """A network with ResNet18's names: convolutions, BatchNorm, four stages, and dropout."""
 
     stages = ("layer1", "layer2", "layer3", "layer4")
 
@@ -49,7 +47,7 @@ class TinyNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(8)
         for number in range(1, 5):
             self.add_module(f"layer{number}", nn.Sequential(nn.Conv2d(8, 8, 3, padding=1)))
-        self.drop = nn.Dropout(0.1)  # so that torch's own generator matters
+        self.drop = nn.Dropout(0.1)  # makes results depend on torch's random generator
         self.fc = nn.Linear(8, classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,26 +58,26 @@ class TinyNet(nn.Module):
 
 
 class Patches:
-    """The setattr of pytest's monkeypatch, in a process that ends anyway."""
+    """Replaces pytest's monkeypatch in a process that ends anyway."""
 
     setattr = staticmethod(setattr)
 
 
 def shrink(patches: Any, *, report: bool = False) -> None:
-    """Make runs tiny, with pytest's monkeypatch or anything that has its setattr."""
+    """Make runs tiny, with pytest's monkeypatch or another object with `setattr`."""
     patches.setattr(models_build, "ResNet18", TinyNet)
     patches.setattr(ledger, "gemm_rate", lambda device, dtype: 1e11)
     patches.setattr(ledger, "training_flops", lambda model, shape: 1)
     patches.setattr(synthetic, "load", images)
-    patches.setattr(commands.environment, "describe", dict)
+    patches.setattr(start.environment, "describe", dict)
     if not report:
-        patches.setattr(commands, "explain_run", a_short_look)
-        patches.setattr(commands, "draw_end", lambda *args, **options: None)
+        patches.setattr(finish, "explain_run", short_report)
+        patches.setattr(finish, "draw_end", lambda *args, **options: None)
 
 
 @contextmanager
 def shrunk() -> Iterator[None]:
-    """Until the block ends runs are tiny, and take one thread: a second one only costs them."""
+    """Make runs tiny, on one thread, within the block: a second thread would slow them down."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -93,10 +91,10 @@ def shrunk() -> Iterator[None]:
 images = lru_cache(synthetic.load)
 
 
-def a_short_look(run: Path, **options: Any) -> None:
-    """Instead of the report: what needs best.pt, and a page."""
+def short_report(run: Path, **options: Any) -> None:
+    """Replace the report: load best.pt and write a page."""
     checkpoint.load(run / "checkpoints" / "best.pt")
-    atomic.write_atomically(run / "report.html", b"<title>short</title>")
+    atomic.write_atomically(run / "report.html", b"<title>short</title><p>Drawn by fasttrain</p>")
 
 
 def small(**changes: Any) -> Recipe:
@@ -104,7 +102,7 @@ def small(**changes: Any) -> Recipe:
 
 
 def train(path: Path, **changes: Any) -> None:
-    """The command line's own behaviour with --resume: launch or go on, whichever it is."""
+    """Start or resume a run, as the command line does with --resume."""
     there = (path / "recipe.json").exists()
     if there:
         fasttrain.train(small(**changes), continued=path)
@@ -113,7 +111,7 @@ def train(path: Path, **changes: Any) -> None:
 
 
 def end(path: Path) -> dict[str, Any]:
-    """What must be equal at a run's end: all but times, bit for bit (see `same`)."""
+    """Return what must be equal at a run's end, bit for bit: all but times (see `same`)."""
     state = checkpoint.load(path / "checkpoints" / "last.pt")
     best = checkpoint.load(path / "checkpoints" / "best.pt")
     lines = (path / "metrics.jsonl").read_text().splitlines()
@@ -128,7 +126,7 @@ def end(path: Path) -> dict[str, Any]:
 
 
 def same(a: object, b: object) -> bool:
-    """Bitwise equality of two ends, names and types included."""
+    """Return whether two results of `end` are equal bit for bit, names and types included."""
     left, right = tree_leaves(a), tree_leaves(b)
     alike = torch.utils._pytree.tree_structure(a) == torch.utils._pytree.tree_structure(b)
     return alike and all(

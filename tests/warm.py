@@ -1,4 +1,4 @@
-"""Preloaded where `processes.py` forks: one tiny run, so that all is imported."""
+"""One tiny run in the fork server of `processes.py`, so that children find everything imported."""
 
 import tempfile
 from pathlib import Path

@@ -1,8 +1,8 @@
-"""The loop that torchvision's references teach, without torchvision: the second peer on a GPU.
+"""The loop of torchvision's references, without torchvision: the second peer on a GPU.
 
-Eager, channels_last, autocast with a GradScaler where the dtype is float16, torch's default SGD,
-and a DataLoader over tensors that lie on the device already. It augments nothing: what it would
-cost is in its favour. The sums stay on the device, so that the host never waits for a step.
+It is eager and channels_last, with autocast (and a GradScaler for float16), torch's default SGD and
+a DataLoader over tensors that are already on the device. It does no augmentation, which is to its
+advantage. The sums stay on the device, so that the host never waits for a step.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def loader(split: Split, device: torch.device, *, batch_size: int) -> Iterable[l
     mean, std = (torch.tensor(three, device=device).view(3, 1, 1) for three in (MEAN, STD))
     images = ((images - mean) / std).contiguous(memory_format=torch.channels_last)
     data = torch.utils.data.TensorDataset(images, torch.from_numpy(split.labels).to(device))
-    # A list of indices instead of one: torch's own way around collating image after image.
+    # Indexing with a list is torch's own way to avoid collating single images.
     order = torch.utils.data.BatchSampler(
         torch.utils.data.RandomSampler(data), batch_size, drop_last=True
     )
@@ -32,7 +32,7 @@ def loader(split: Split, device: torch.device, *, batch_size: int) -> Iterable[l
 
 
 def network(device: torch.device) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """The network in channels_last, and SGD as torch gives it."""
+    """The network in channels_last, and torch's default SGD."""
     torch.manual_seed(0)
     model = ResNet18().to(device).to(memory_format=torch.channels_last).train()
     return model, torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
@@ -47,7 +47,7 @@ def step(
     *,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    """One step; its loss and its correct answers, on the device."""
+    """Train one step; return its loss and number of correct predictions, on the device."""
     optimizer.zero_grad()
     with torch.autocast(images.device.type, dtype=dtype):
         logits = model(images)
@@ -61,7 +61,7 @@ def step(
 def epoch(
     model: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable, *, dtype: torch.dtype
 ) -> tuple[float, float]:
-    """An epoch; its mean loss and its accuracy."""
+    """Train one epoch; return its mean loss and accuracy."""
     device = next(model.parameters()).device
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     sums, count = torch.zeros(2, device=device), 0

@@ -1,7 +1,7 @@
-"""The source experiment's training loop, written anew as it was: what fasttrain is compared with.
+"""The source experiment's training loop, reimplemented: the baseline of fasttrain.
 
-Eager, float32, NCHW, a DataLoader of albumentations in worker processes, torch's default SGD, and
-the loss read back at every step. The network is fasttrain's own, so that only the way of training
+It is eager, float32 and NCHW, with a DataLoader of albumentations in worker processes, torch's
+default SGD, and the loss read at every step. The network is fasttrain's own, so that only the loop
 differs.
 """
 
@@ -20,11 +20,10 @@ from fasttrain.models.resnet import ResNet18
 
 
 class Images(torch.utils.data.Dataset):
-    """Rotation by up to 7 degrees, a flip, a 16x16 hole half of the time: one image after
-    another."""
+    """Images augmented one at a time: rotation up to 7 degrees, flip, a 16x16 hole in half."""
 
     def __init__(self, split: Split) -> None:
-        os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # no word with its maker's server
+        os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # or it asks a server for updates
         import albumentations as A
 
         self.split = split
@@ -60,7 +59,7 @@ def loader(split: Split, *, batch_size: int, workers: int = 2) -> Iterable[list[
 
 
 def network(device: torch.device) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """The network in NCHW, and SGD as torch gives it."""
+    """The network in NCHW, and torch's default SGD."""
     torch.manual_seed(0)
     model = ResNet18().to(device).train()
     return model, torch.optim.SGD(model.parameters(), lr=0.0534, momentum=0.9)
@@ -69,7 +68,7 @@ def network(device: torch.device) -> tuple[nn.Module, torch.optim.Optimizer]:
 def step(
     model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
 ) -> tuple[float, int]:
-    """One step; the host waits for its loss and its correct answers."""
+    """Train one step; wait for its loss and number of correct predictions."""
     optimizer.zero_grad()
     logits = model(images)
     loss = F.cross_entropy(logits, labels)
@@ -81,7 +80,7 @@ def step(
 def epoch(
     model: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable, device: torch.device
 ) -> tuple[float, float]:
-    """An epoch; its mean loss and its accuracy."""
+    """Train one epoch; return its mean loss and accuracy."""
     loss = correct = count = 0.0
     for images, labels in batches:
         batch_loss, batch_correct = step(model, optimizer, images.to(device), labels.to(device))

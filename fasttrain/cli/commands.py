@@ -1,235 +1,175 @@
-"""The commands as functions: what `python -m fasttrain` does, without the printing.
+"""The commands: each calls the function of a lower room that does it.
 
-Here it is decided which run directory is meant; what happens in it is training.py's.
+Rooms that need torch are imported inside the commands, after everything that can be refused
+without it.
 """
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Callable, Collection, Sequence
-from contextlib import nullcontext
-from functools import partial
+import argparse
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING, NamedTuple, TextIO, cast
 
-from ..console.console import Display
-from ..data import Data
-from ..engine.build import build, splits
-from ..engine.loop import Epoch
-from ..engine.lr_finder import Sweep
-from ..errors import FasttrainError, Stopped, UsageError
-from ..explain import explain
-from ..machine import auto, environment, memory
-from ..parallel.distributed import joined
-from ..parallel.group import Group
-from ..parallel.launch import local_batch
-from ..parallel.signals import Signals
-from ..recipe.recipe import Recipe
-from ..report import compare, figures, html
-from ..report.read import read
-from ..run import opening, resume
-from ..run.bystander import NullRunDir
-from ..run.find_lr import range_test
-from ..run.ledger import Ledger
-from ..run.rundir import RunDir
-from ..run.summary import headline
-from ..run.training import Training
-from ..storage.encode import for_shell
-from . import values
+from ..console.stdout import BrokenPipeSafe
+from ..errors import UsageError
+from ..parallel import launch
+from ..recipe.recipe import Scalar, make
+from .asked import Asked, asked
+
+if TYPE_CHECKING:
+    from ..console.console import Display
+
+BEGAN = perf_counter()
 
 
-def train(
-    recipe: Recipe,
-    *,
-    out: str | os.PathLike[str] | None = None,
-    overwrite: bool = False,
-    continued: str | os.PathLike[str] | None = None,
-    override: bool = False,
-    profile: bool = False,
-    display: Display | None = None,
-    group: Group | None = None,
-    command: str = "fasttrain.train",
-    began: float | None = None,
-    series: Path | None = None,
-    begun: Callable[[], None] = lambda: None,
-) -> list[Epoch]:
-    """Train as `recipe` says into the run directory `out`, and return the history.
+class Call(NamedTuple):
+    """A command as it was typed: its options, the given fields of a Recipe, the line itself."""
 
-    `continued` is the run directory, or a checkpoint in one, to go on from; with `override` also
-    under another recipe. With `profile` a few steps are recorded into its tensorboard folder.
-    `series` is the folder of the series that the run belongs to: it is what is resumed. `begun` is
-    called when data, device and rate are there, before the first step.
-    Under torchrun it is joined with the other processes, unless they have joined `group` before.
-    Raises what fasttrain.errors lists; Stopped after a signal, once the checkpoint is saved.
-    """
-    if continued is None and override:
-        raise UsageError("--override: goes with --resume. Add it, or leave --override out.")
-    if continued is not None and overwrite:
-        raise UsageError("--overwrite: a run is resumed or replaced. Leave one of them out.")
-    out, continued = values.some_path(out), values.some_path(continued)
-    display = display or Display()
-    ledger = Ledger(perf_counter() if began is None else began)
-    ledger.parts["import"] = ledger.total
-    with Signals() as signals, nullcontext(group) if group else joined() as group:
-        local_batch(recipe.batch_size, group.world)  # refused before anything is touched
-        rows = opening.finished(continued, recipe, display, group, override=override)
-        if rows is not None:
-            return rows
-        with opening.run_dir(recipe, out, overwrite, continued, group) as folder:
-            try:
-                state = opening.saved_state(
-                    folder, continued, recipe, display, group, override=override
-                )
-                folder.announce(recipe.as_dict())
-                about = {"command": command, "processes": group.world}
-                training = Training(
-                    recipe, folder, display, signals, ledger, group, profile=profile
-                )
-                with memory.reported(recipe.batch_size, auto.device(recipe.device)):
-                    training.prepare(state)
-                    if not (state and resume.is_over(state, recipe)):
-                        folder.reopen()
-                    opening.begin(
-                        folder,
-                        recipe,
-                        {**environment.describe(), **about},
-                        history=training.position.history,
-                        sweep=training.sweep,
-                        data=training.data,
-                    )
-                    begun()
-                    training.run()
-                group.dissolve()  # the report may take minutes, and needs one process
-                if not group.first:
-                    return training.position.history
-                training.sum_up()
-                with ledger.part("analysis"):
-                    _tried(training.report_profile, "record it again with --profile", display)
-                    look = partial(explain_run, device=recipe.device, data=training.data)
-                    look = partial(look, folder.path, display=display, page=False)
-                    seen = _tried(look, _command("explain", folder.path), display)
-                signals.check()  # in case something swallowed what a signal raised
-                summary = training.sum_up(finished=True)
-                end = partial(draw_end, folder.path, whole=not seen, display=display)
-                _tried(end, _command("report", folder.path), display)
-            except Stopped as stop:
-                raise _with_advice(stop, folder, series or folder.path) from None
-            display.log(headline(summary, folder.path))
-            return training.position.history
+    options: argparse.Namespace
+    given: dict[str, Scalar]
+    line: str
+    place: launch.Place
 
 
-def explain_run(
-    run: str | os.PathLike[str],
-    *,
-    sample: str = "confident",
-    image: int | None = None,
-    device: str = "auto",
-    data: Data | None = None,
-    page: bool = True,
-    display: Display | None = None,
-) -> None:
-    """Explain a trained run: its mistakes, Grad-CAM, accuracy by class, figures, report.html.
+def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, command: str) -> int:
+    """Run the command `name`; return its exit status."""
+    call = Call(options, given, command, launch.place())
+    alone = "--runs" if name == "train" and options.runs else name
+    if call.place.world > 1 and alone not in ("train", "find-lr"):
+        raise UsageError(f"{alone}: needs one process. Start it without torchrun.")
+    COMMANDS[name](call)
+    return 0
 
-    With `image`, the index of a test image, only that one is drawn, through all four stages. A
-    training leaves out the `page` until it has its last summary.
-    """
-    run, display = values.path(run), display or Display()
-    read(run)  # a wrong path is said before a checkpoint is looked for
-    html.refuse(run)
-    subject = explain.open_run(run, device=device, data=data, log=display.log)
-    if image is not None:
-        display.log(str(_one_image(run, subject, image)))
+
+def train(call: Call) -> None:
+    """Train a run or a series of runs, new or resumed."""
+    alone = call.place.world == 1
+    wanted = asked(call.options, call.given, call.place) if alone else None
+    from ..parallel.distributed import joined
+    from ..run.train import train
+
+    display, options = _display(call), call.options
+    if wanted and wanted.runs:
+        _train_runs(call, wanted, display)
         return
-    explain.explain(subject, run, sample=sample)
-    if page:
-        rebuild(run, display=display)
-    else:
-        figures.draw_all(run)
+    with joined(call.place, device=str(call.given.get("device", "auto"))) as group:
+        if wanted is None:  # rank 0 looks for all: the others might find what it has made
+            mine = tuple(asked(options, call.given, call.place)) if group.first else None
+            wanted = Asked(*group.broadcast(mine))
+        resumed = Path(wanted.resumed) if wanted.resumed else None
+        if options.resume is not None and resumed is None:
+            display.log("nothing to resume: starting a new run")
+        train(
+            make(wanted.given),
+            out=options.out,
+            overwrite=options.overwrite,
+            continued=resumed,
+            override=options.override and resumed is not None,
+            profile=options.profile,
+            display=display,
+            group=group,
+            command=call.line,
+            began=BEGAN,
+        )
 
 
-def draw_end(run: Path, *, whole: bool, display: Display) -> None:
-    """Draw what shows a run's last summary, or the `whole` of its figures and its page."""
-    rebuild(run, names=tuple(figures.FIGURES) if whole else ("ledger",), display=display)
+def _train_runs(call: Call, wanted: Asked, display: Display) -> None:
+    from .repeat import train_runs
+
+    options, resumed = call.options, Path(wanted.resumed) if wanted.resumed else None
+    if options.resume is not None and resumed is None:
+        display.log("nothing to resume: starting a new series")
+    train_runs(
+        make(wanted.given),
+        wanted.runs,
+        out=options.out,
+        overwrite=options.overwrite,
+        continued=resumed,
+        override=options.override and resumed is not None,
+        profile=options.profile,
+        display=display,
+        command=call.line,
+    )
 
 
-def rebuild(
-    run: str | os.PathLike[str],
-    *,
-    names: Collection[str] = tuple(figures.FIGURES),
-    display: Display | None = None,
-) -> Path:
-    """Draw a run's figures and its report.html anew, from the run directory alone."""
-    run = values.path(run)
-    html.refuse(run)
-    figures.draw_all(run, names=names)
-    page = html.write(run)
-    (display or Display()).log(f"report: {page}")
-    return page
+def find_lr(call: Call) -> None:
+    """Run the range test alone, on the Step and Loader that the recipe would train with."""
+    from ..engine.build import build, splits
+    from ..parallel.distributed import joined
+    from ..run.find_lr import range_test
+
+    recipe, display = make(call.given), _display(call)
+    with joined(call.place, device=recipe.device) as group:
+        with group.first_on_node(), display.counted() as counted:
+            data = splits(recipe, log=display.log, bar=display.bar, counted=counted)
+        range_test(recipe, build(recipe, data, group), display, group)
 
 
-def compare_runs(
-    runs: Sequence[str | os.PathLike[str]],
-    *,
-    page: str | os.PathLike[str],
-    display: Display | None = None,
-) -> None:
-    """Say how several runs differ, in a table and as a page of curves."""
-    found, page = [values.path(run) for run in runs], values.path(page)
-    display = display or Display()
+def explain(call: Call) -> None:
+    """Explain a trained run, or one image of it."""
+    from ..run.finish import explain_run
+
+    wanted = call.options
+    explain_run(
+        wanted.run,
+        sample=wanted.sample,
+        image=wanted.image,
+        device=wanted.device,
+        display=_display(call),
+    )
+
+
+def report(call: Call) -> None:
+    """Draw a run's figures and its page anew."""
+    from ..run.finish import draw_report
+
+    draw_report(call.options.run, display=_display(call))
+
+
+def compare(call: Call) -> None:
+    """Print how several runs differ and draw them over each other on one page."""
+    from ..report import compare
+
+    display, runs, page = _display(call), call.options.runs, call.options.out
     compare.refuse(page)
-    display.log(compare.compare(found))
-    display.log(f"page: {compare.write_page(found, page)}")
+    display.log(compare.compare(runs))
+    display.log(f"page: {compare.write_page(runs, page)}")
 
 
-def _one_image(run: Path, subject: explain.Subject, index: int) -> Path:
-    guess, truth = explain.guess(subject, index)
-    predicted, true = explain.layer_maps(subject, index, [guess, truth])
-    classes = subject.data.classes
-    path = run / "figures" / f"image-{index}.png"
-    path.parent.mkdir(exist_ok=True)
-    title = f"test image {index}: predicted {classes[guess]}, true class {classes[truth]}"
-    figures.draw_layers(subject.test.images[index], predicted, true, title=title, path=path)
-    return path
+def data(call: Call) -> None:
+    """Fetch and verify a published data set, or print all that is wrong with own images."""
+    from .data import examine
+
+    examine(make(call.given), display=_display(call))
 
 
-def search_lr(
-    recipe: Recipe, *, display: Display | None = None, group: Group | None = None
-) -> Sweep:
-    """The range test alone, on the Step and Loader that `recipe` would train with."""
-    display, group = display or Display(), group or Group()
-    with group.first_on_node(), display.counted() as counted:
-        data = splits(recipe, log=display.log, bar=display.bar, counted=counted)
-    built = build(recipe, data, group)
-    return range_test(recipe, built, display, group)
+def doctor(call: Call) -> None:
+    """Print what this machine has and what limits training on it."""
+    from ..doctor import doctor
+
+    task = doctor.find_batch_size if call.options.find_batch_size else doctor.examine
+    task(make(call.given), display=_display(call))
 
 
-def _tried(task: Callable[[], object], advice: str, display: Display) -> bool:
-    """Whether what comes after a training succeeds. What fails is said, and how to do it again:
-    the training is done and saved, and no fault of its report makes a failed one of it."""
-    try:
-        task()
-    except Exception as problem:
-        first = " ".join(str(problem).split()).rstrip(".") or "no more is known"
-        kind = "" if isinstance(problem, FasttrainError) else f"{type(problem).__name__}: "
-        said = f"fasttrain: warning: {kind}{first}. The training is done and saved; {advice}"
-        if display.console.quiet:
-            warnings.warn(said, stacklevel=2)
-        else:
-            display.log(said)
-        return False
-    return True
+COMMANDS: dict[str, Callable[[Call], None]] = {
+    "train": train,
+    "find-lr": find_lr,
+    "explain": explain,
+    "report": report,
+    "compare": compare,
+    "data": data,
+    "doctor": doctor,
+}
 
 
-def _command(name: str, run: Path) -> str:
-    return f"draw its report with: python -m fasttrain {name} {for_shell(run)}"
+def _display(call: Call) -> Display:
+    """The console of rank 0; the other ranks print nothing."""
+    from rich.console import Console
 
+    from ..console.console import Display
 
-def _with_advice(stop: Stopped, folder: RunDir | NullRunDir, resumed: Path) -> Stopped:
-    if folder.replaces:
-        advice = f"{folder.path} is as it was: nothing of the new run to save yet. Start it again."
-    else:
-        there = (folder.path / "checkpoints" / "last.pt").exists()
-        saved = "saved" if there else "nothing to save yet"
-        advice = f"{saved}. Resume with: python -m fasttrain --resume {for_shell(resumed)}"
-    return Stopped(f"{stop}: {advice}", signum=stop.code - 128)
+    first = call.place.rank == 0
+    return Display(Console(file=cast(TextIO, BrokenPipeSafe(sys.stdout))) if first else None)

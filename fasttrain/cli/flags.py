@@ -1,57 +1,56 @@
-"""The flags: one for every field of a Recipe, and those that say where a run is kept."""
+"""The command-line flags: one for each field of Recipe, and those for the run directory.
+
+Flag, default, range and help come from the field itself, so they cannot differ from Recipe.
+"""
 
 from __future__ import annotations
 
 import argparse
-import difflib
 from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..errors import UsageError, shown
-from ..recipe.fields import words
+from ..errors import UsageError, nearest, shown
+from ..recipe.fields import not_one_of, words
 from ..recipe.recipe import FIELDS, Scalar, flag, make, parse
+from ..storage.paths import path
 from . import values
 
 COMMANDS = {
-    "train": "train a network (the default: the word may be left out)",
-    "find-lr": "run the learning-rate range test alone and print what it suggests",
-    "explain": "look at a trained run: its mistakes, Grad-CAM, accuracy by class",
-    "report": "draw a run's figures and its report.html anew, without a network or a GPU",
-    "compare": "lay several runs over each other",
-    "data": "fetch and verify a data set, or say what is wrong with own images",
-    "doctor": "say what this machine has, which paths are taken, and what would gain most",
+    "train": "train a network (the default command)",
+    "find-lr": "run the learning-rate range test and print its suggestion",
+    "explain": "analyse a trained run: mistakes, Grad-CAM, accuracy by class",
+    "report": "redraw a run's figures and report.html; needs no GPU",
+    "compare": "compare several runs in a table and a page of curves",
+    "data": "download and verify a data set, or check your own images",
+    "doctor": "check this machine and suggest what would speed up training most",
 }
 TITLES = {
-    "recipe": "recipe: what is trained",
-    "augmentation": "augmentation: what happens to a training image",
+    "recipe": "recipe (what is trained)",
+    "augmentation": "augmentation (of training images)",
     "data": "data",
-    "machine": "machine: what it runs on",
-    "stopping": "stopping early",
+    "machine": "machine (hardware and speed)",
+    "stopping": "stopping and final test",
 }
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose complaints are UsageErrors and name the nearest flag."""
+    """An ArgumentParser that raises UsageError instead of exiting."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{shown(message, 200)}. See --help.")
 
 
 def read(arguments: list[str]) -> tuple[str, argparse.Namespace, dict[str, Scalar]]:
-    """(command, its options, the Recipe fields that were given); exits only for --help,
-    --version."""
+    """Return the command, its options and the given fields of Recipe; UsageError for a mistake."""
     name = "train"
     if arguments and arguments[0] in COMMANDS:
         name, arguments = arguments[0], arguments[1:]
     elif arguments and not arguments[0].startswith("-"):
-        raise UsageError(
-            f"command ({shown(repr(arguments[0]))}): must be one of {', '.join(COMMANDS)}. "
-            "See --help."
-        )
+        raise not_one_of("command", arguments[0], COMMANDS)
     options, unknown = parser(name).parse_known_args(arguments)
     if unknown:
-        _refuse(unknown[0], name)
+        _raise_unknown(unknown[0], name)
     takes_recipe = name in ("train", "find-lr", "data", "doctor")
     given = {
         field: parse(field, text) if isinstance(text, str) else text
@@ -65,13 +64,15 @@ def read(arguments: list[str]) -> tuple[str, argparse.Namespace, dict[str, Scala
 
 
 def parser(name: str) -> Parser:
-    """The parser of one command, with a flag for every Recipe field."""
-    listed = "\n".join(f"  {word:9} {what}" for word, what in COMMANDS.items())
+    """Return the parser of one command, with a flag for each field of Recipe that it uses."""
+    listed = "".join(f"\n  {word:9} {what}" for word, what in COMMANDS.items())
+    listed = f"\n\ncommands:{listed}\n  COMMAND --help lists the flags of one command"
+    takes = {"train": "[COMMAND]", "compare": "compare RUN RUN ..."}
+    takes |= {each: f"{each} RUN" for each in ("explain", "report")}
     made = Parser(
         prog="fasttrain" if name == "train" else f"fasttrain {name}",
-        usage="fasttrain [COMMAND] [flags]" if name == "train" else f"fasttrain {name} [flags]",
-        description=f"{COMMANDS[name]}\n\ncommands:\n{listed}\n"
-        "  COMMAND --help shows a command's own flags",
+        usage=f"fasttrain {takes.get(name, name)} [flags]",
+        description=COMMANDS[name] + (listed if name == "train" else ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -85,21 +86,21 @@ def parser(name: str) -> Parser:
         made.add_argument(
             "--find-batch-size",
             action="store_true",
-            help="find the largest training batch that fits into memory, and nothing else",
+            help="only find the largest training batch that fits into memory",
         )
     groups = {group: made.add_argument_group(title) for group, title in TITLES.items()}
     for field in FIELDS.values():
-        if name == "doctor" and not _is_of_the_machine(field):
+        if name == "doctor" and not _affects_speed(field):
             continue
         _add_field(groups[field.metadata["group"]], field)
     return made
 
 
 def _add_run_flags(made: Parser) -> None:
-    runs = made.add_argument_group("run: where it is kept")
+    runs = made.add_argument_group("run (where it is saved)")
     runs.add_argument(
         "--out",
-        type=values.path,
+        type=path,
         metavar="FOLDER",
         help="run directory (default: runs/RECIPE-DATE-TIME)",
     )
@@ -107,15 +108,15 @@ def _add_run_flags(made: Parser) -> None:
     either.add_argument(
         "--resume",
         nargs="?",
-        type=values.path,
+        type=path,
         const=True,
         metavar="CHECKPOINT",
-        help="go on with a run: a checkpoint, a run directory, --out's or the newest one",
+        help="continue from a checkpoint or run directory (default: that of --out, or the newest)",
     )
     runs.add_argument(
         "--override",
         action="store_true",
-        help="resume even under another recipe: what comes out is no longer one run's",
+        help="with --resume: allow a recipe that would change the results",
     )
     either.add_argument(
         "--overwrite", action="store_true", help="replace the run that --out already holds"
@@ -124,48 +125,47 @@ def _add_run_flags(made: Parser) -> None:
         "--runs",
         type=values.runs,
         metavar="INT",
-        help="a series of runs with seeds from --seed on: how far they agree (default: one run)",
+        help="train this many runs, with seeds --seed, --seed + 1, ..., and report their spread",
     )
     runs.add_argument(
         "--profile",
         action="store_true",
-        help="record a few steps for TensorBoard and Perfetto, and say where their time goes",
+        help="profile a few steps for TensorBoard and Perfetto and report where the time goes",
     )
 
 
 def _add_run_arguments(made: Parser, name: str) -> None:
     if name == "compare":
-        made.add_argument(
-            "runs", type=values.path, nargs="+", metavar="RUN", help="run directories"
-        )
+        made.add_argument("runs", type=path, nargs="+", metavar="RUN", help="run directories")
         made.add_argument(
             "--out",
-            type=values.path,
+            type=path,
             default=Path("compare.html"),
-            help="page (default: compare.html)",
+            help="HTML page to write (default: compare.html)",
         )
         return
-    made.add_argument("run", type=values.path, metavar="RUN", help="run directory")
+    made.add_argument("run", type=path, metavar="RUN", help="run directory")
     if name == "explain":
         made.add_argument(
             "--image",
             type=values.index,
             metavar="INDEX",
-            help="one test image, through all four stages",
+            help="show Grad-CAM of one test image in all four stages",
         )
         made.add_argument(
             "--sample",
-            choices=("confident", "random"),
+            type=values.sample,
+            metavar="{confident,random}",
             default="confident",
-            help="which mistakes are shown (default: confident: the most confident ones first)",
+            help="mistakes to show: the most confident or a random sample (default: confident)",
         )
-        made.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+        made.add_argument("--device", default="auto", help="device: auto, cpu, cuda or cuda:N")
 
 
 def _add_field(group: Any, field: Any) -> None:
     facts = field.metadata
     if isinstance(field.default, bool):
-        either = argparse.BooleanOptionalAction  # --no-...: what a named recipe switches on
+        either = argparse.BooleanOptionalAction  # also --no-..., for what a named recipe turns on
         group.add_argument(flag(field.name), action=either, default=None, help=facts["help"])
         return
     default = "none" if field.default is None else field.default
@@ -177,8 +177,8 @@ def _add_field(group: Any, field: Any) -> None:
     )
 
 
-def _is_of_the_machine(field: Any) -> bool:
-    """Whether a field decides how fast training is."""
+def _affects_speed(field: Any) -> bool:
+    """Return whether a field affects how fast training is."""
     return field.metadata["group"] == "machine" or field.name in ("epochs", "batch_size", "loader")
 
 
@@ -193,8 +193,7 @@ def _metavar(field: Any) -> str:
     return "{" + ",".join([kind, *others]) + "}" if others else kind
 
 
-def _refuse(word: str, name: str) -> NoReturn:
+def _raise_unknown(word: str, name: str) -> NoReturn:
     known = [option for action in parser(name)._actions for option in action.option_strings]
-    near = difflib.get_close_matches(word.split("=")[0], known, n=1)
-    hint = f"Did you mean {near[0]}?" if near else "See --help."
+    hint = nearest(word.split("=")[0], known)
     raise UsageError(f"argument ({shown(repr(word))}): not known to fasttrain {name}. {hint}")

@@ -22,9 +22,9 @@ from ..machine import environment
 from ..recipe.recipe import Recipe
 from ..run import lock, resume
 from ..run.folders import SERIES, is_trained, own_files, read_recipe, seed_folders, seeds, series_of
+from ..run.train import train
 from ..storage import atomic
-from . import values
-from .commands import train
+from ..storage.paths import some_path
 
 KEPT = [
     *("best_test_accuracy", "final_test_accuracy", "final_test_accuracy_with_flips", "epochs"),
@@ -53,7 +53,7 @@ def train_runs(
     alone. The other arguments are those of `train`, which raises what is raised here.
     """
     display = display or Display()
-    out, continued = values.some_path(out), values.some_path(continued)
+    out, continued = some_path(out), some_path(continued)
     before = _to_go_on_with(continued, recipe, runs, override=override) if continued else {}
     if continued and _is_done(before, recipe, runs):
         display.log(f"{continued} is finished: nothing to do.")

@@ -1,1 +1,1 @@
-"""What a person sees in the terminal: lines, progress bars, time left."""
+"""Terminal output: lines, progress bars, time left."""

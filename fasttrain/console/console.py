@@ -1,4 +1,8 @@
-"""What the commands say, and the bars of what takes long: a terminal's or plain lines."""
+"""Prints the messages of the commands, and the progress of long tasks.
+
+Progress is shown as bars in a terminal and as plain lines elsewhere, so that a log file stays
+readable.
+"""
 
 from __future__ import annotations
 
@@ -21,18 +25,18 @@ from .progress import ProgressBars, ProgressLines
 
 
 class Display:
-    """Follows a run on `console`; a quiet one shows nothing."""
+    """Prints messages and progress on `console`; the default one is quiet and prints nothing."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(quiet=True)
 
     def log(self, line: str) -> None:
-        """A line of its own, above the bars."""
+        """Print a line, above the progress bars."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A bar over `total` bytes; yields what to call with those done so far."""
+        """Show a bar over `total` bytes; yield a function to call with the bytes done so far."""
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
         with Progress(*columns, console=self.console, transient=True) as bars:
             task = bars.add_task(title, total=total)
@@ -40,7 +44,7 @@ class Display:
 
     @contextmanager
     def steps(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A bar over `total` steps in a terminal, one line anywhere else; yields what to call."""
+        """Show a bar over `total` steps, or a line outside a terminal; yield how to update it."""
         if not self.console.is_terminal:
             self.log(f"  {title}: {total} steps")
             yield lambda done: None
@@ -77,7 +81,7 @@ class Display:
 
     @contextmanager
     def follow(self, plan: Plan) -> Iterator[ProgressLines]:
-        """Yield the hooks `.step` and `.epoch` for the length of a training."""
+        """Show the progress of a training; yield an object with the hooks `.step` and `.epoch`."""
         bars = self.console.is_terminal
         follower = (
             ProgressBars(self.log, plan, self.console) if bars else ProgressLines(self.log, plan)

@@ -1,4 +1,7 @@
-"""How long the rest of a run will take, and how to say it."""
+"""Estimates the remaining time of a run, and formats durations.
+
+The estimate uses only timed steps and evaluations, since the first steps of a run are much slower.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,15 @@ from typing import NamedTuple
 
 from ..engine.loop import Run
 
-# An evaluated image costs this share of a trained one before the first evaluation has been timed:
-# a forward pass is a third of the arithmetic.
+# Time of an evaluated image relative to a trained one, until the first evaluation has been timed: a
+# forward pass is a third of the arithmetic.
 EVAL_SHARE = 0.33
 
 
 class Plan(NamedTuple):
-    """How much there is to do: batches of training and of testing an epoch, and their sizes.
+    """The size of a run: training and test batches per epoch, and images.
 
-    `faster` are the flags of what is done sooner, for whom this is too much.
+    `faster` is advice on faster flags, printed if the run will take very long.
     """
 
     epochs: int
@@ -29,7 +32,7 @@ class Plan(NamedTuple):
 
 
 class Estimate:
-    """Seconds left of the whole run, from the steps timed so far; the first two are warm-up."""
+    """Estimates the seconds left of a run from its timed steps; the first two are warm-up."""
 
     def __init__(self, plan: Plan, *, warm_up: int = 2) -> None:
         self.plan, self.warm_up = plan, warm_up
@@ -58,23 +61,23 @@ class Estimate:
         return self.timed_steps * self.plan.batch_size / max(self.timed_seconds, 1e-9)
 
     def evaluation(self) -> float:
-        """Seconds of one evaluation, timed or foreseen."""
+        """Seconds of one evaluation, timed or estimated."""
         if self.eval_seconds is not None:
             return self.eval_seconds
         return EVAL_SHARE * self.plan.test_images / max(self.images_per_second, 1e-9)
 
     def left(self, run: Run) -> float | None:
-        """Seconds to the end of the run; None before a step was timed."""
+        """Seconds to the end of the run; None before the first timed step."""
         if not self.timed_steps:
             return None
         steps = (self.plan.epochs - run.epoch) * self.plan.steps - run.step
         seconds = steps * self.timed_seconds / self.timed_steps
-        # One more evaluation than epochs: the look at the best network at the end.
+        # One more evaluation than epochs: the best network is evaluated at the end.
         return seconds + (self.plan.epochs - run.epoch + 1) * self.evaluation()
 
 
 def duration(seconds: float | None) -> str:
-    """42 s, 3 min 10 s, 11 h 20 min."""
+    """Format a duration: 42 s, 3 min 10 s, 11 h 20 min."""
     if seconds is None:
         return "?"
     whole = round(seconds)

@@ -1,7 +1,7 @@
-"""What a person sees while a run goes on: bars in a terminal, plain lines anywhere else.
+"""Shows the progress of a run: bars in a terminal, plain lines elsewhere.
 
-It never makes the host wait for the device: the running sums are copied without blocking, and shown
-once the copy has arrived.
+The host never waits for the device here: the running metrics are copied without blocking, and shown
+once the copy is complete.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TOO_LONG_ON_A_CPU = 3600.0
 
 
 class ProgressLines:
-    """Plain lines: a row an epoch, the state after twenty steps and then twice a minute."""
+    """Plain lines: a row per epoch, the progress after twenty steps and then twice a minute."""
 
     def __init__(self, log: Callable[[str], None], plan: Plan) -> None:
         self.log, self.plan, self.estimate = log, plan, Estimate(plan)
@@ -50,11 +50,11 @@ class ProgressLines:
             self.estimate.step_done(now)
             if self.estimate.steps_seen == 5:
                 self._warn_if_long(run)
-        if now - self.shown_at > self.every() or self.estimate.steps_seen == 20:
+        if now - self.shown_at > self.refresh_seconds() or self.estimate.steps_seen == 20:
             self.shown_at = now
             self.show(run)
 
-    def every(self) -> float:
+    def refresh_seconds(self) -> float:
         return PLAIN_SECONDS
 
     def show(self, run: Run) -> None:
@@ -92,7 +92,7 @@ class ProgressLines:
 
 
 class ProgressBars(ProgressLines):
-    """Two bars, this epoch's and the whole run's, below the rows."""
+    """Two bars, for the current epoch and for the whole run, below the rows."""
 
     def __init__(self, log: Callable[[str], None], plan: Plan, console: Console) -> None:
         super().__init__(log, plan)
@@ -105,22 +105,22 @@ class ProgressBars(ProgressLines):
             transient=True,
             expand=True,
         )
-        self.this: TaskID = self.bars.add_task("epoch", total=1, state="")
-        self.whole: TaskID = self.bars.add_task("run", total=1, state="")
+        self.epoch_bar: TaskID = self.bars.add_task("epoch", total=1, state="")
+        self.run_bar: TaskID = self.bars.add_task("run", total=1, state="")
 
     @contextmanager
     def shown(self) -> Iterator[None]:
         with super().shown(), self.bars:
             yield
 
-    def every(self) -> float:
+    def refresh_seconds(self) -> float:
         return REFRESH_SECONDS
 
     def show(self, run: Run) -> None:
         testing = run.phase == "test"
         title = f"epoch {run.epoch + 1}" + (f" {self.plan.held_out}" if testing else "")
         self.bars.update(
-            self.this,
+            self.epoch_bar,
             description=title,
             total=self.plan.steps,
             completed=run.step,
@@ -128,7 +128,7 @@ class ProgressBars(ProgressLines):
         )
         done = run.epoch * self.plan.steps + run.step
         self.bars.update(
-            self.whole,
+            self.run_bar,
             total=self.plan.epochs * self.plan.steps,
             completed=done,
             state=self.state(run),
@@ -137,7 +137,7 @@ class ProgressBars(ProgressLines):
 
 
 class RunningMetrics:
-    """The newest running loss and accuracy that have reached the host."""
+    """The newest running loss and accuracy that have been copied to the host."""
 
     def __init__(self) -> None:
         self.host: torch.Tensor | None = None
@@ -145,16 +145,16 @@ class RunningMetrics:
         self.value = (float("nan"), float("nan"))
 
     def read(self, run: Run) -> tuple[float, float]:
-        """(loss, accuracy) of the running epoch; on CUDA those of an earlier refresh."""
+        """Return (loss, accuracy) of the current epoch; on CUDA as of an earlier refresh."""
         if self.host is not None and (self.arrived is None or self.arrived.query()):
-            self._take()
+            self._read_copy()
         if run.sums is not None and self.host is None:
-            self._send(run.sums)
+            self._start_copy(run.sums)
             if self.arrived is None:
-                self._take()
+                self._read_copy()
         return self.value
 
-    def _send(self, sums: torch.Tensor) -> None:
+    def _start_copy(self, sums: torch.Tensor) -> None:
         if sums.is_cuda:
             self.host = torch.empty(len(sums), dtype=sums.dtype, pin_memory=True)
             self.host.copy_(sums, non_blocking=True)
@@ -163,7 +163,7 @@ class RunningMetrics:
         else:
             self.host, self.arrived = sums.clone(), None
 
-    def _take(self) -> None:
+    def _read_copy(self) -> None:
         assert self.host is not None
         loss, correct, images = self.host.tolist()[:3]
         self.value, self.host = (loss / max(images, 1), correct / max(images, 1)), None

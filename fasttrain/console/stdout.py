@@ -1,7 +1,7 @@
-"""Standard output that may fail: it costs the lines that it cannot take, never the run.
+"""Keeps a run alive when standard output fails; only the unprintable lines are lost.
 
-`python -m fasttrain | head -1`, a terminal that was closed, a full disk under a log, an encoding
-that lacks a path's letters.
+It fails for `python -m fasttrain | head -1`, a closed terminal, a log on a full disk, or an
+encoding without the letters of a path.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any, TextIO
 
 
 class BrokenPipeSafe:
-    """A text stream of which nothing is heard any more once its other end has gone.
+    """A text stream that discards all output once its reader has gone.
 
-    What its encoding has no letters for is written as escapes.
+    Characters that its encoding lacks are written as escapes.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -28,49 +28,52 @@ class BrokenPipeSafe:
         except UnicodeEncodeError:
             return self._stream.write(writable(text, self._stream))
         except OSError as error:
-            self._end(error)
+            self._discard(error)
             return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
         except OSError as error:
-            self._end(error)
+            self._discard(error)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    def _end(self, error: OSError) -> None:
-        _to_nowhere(self._stream)
+    def _discard(self, error: OSError) -> None:
+        _redirect_to_null(self._stream)
         why = error.strerror or str(error)
         print_error(
-            f"fasttrain: standard output ({why}): gone; all goes on, see the run directory."
+            f"fasttrain: standard output ({why}): closed. "
+            "Training continues. See the run directory."
         )
 
 
 def print_error(line: str) -> None:
-    """A line on stderr, if anybody is there."""
+    """Print a line on stderr, if stderr is open."""
     with suppress(OSError, ValueError, AttributeError):
         sys.stderr.write(writable(line, sys.stderr) + "\n")
         sys.stderr.flush()
 
 
 def writable(text: str, stream: TextIO) -> str:
-    """`text` with escapes for what the stream's encoding cannot express: \\u043f for a letter."""
+    """`text` with escapes for characters that the stream's encoding lacks, such as \\u043f."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def escape_letters() -> None:
-    """Let the standard streams take any letter: argparse and others print to them, too."""
+    """Let the standard streams accept any character: argparse and others print to them too."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def open_missing() -> None:
-    """Put nothing behind a standard stream that is closed: the next file opened would take its
-    place, and get what libraries print."""
+    """Open closed standard streams on the null device.
+
+    Otherwise the next file opened would get their number, and what libraries print.
+    """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
             with suppress(OSError):
@@ -82,16 +85,16 @@ def open_missing() -> None:
 
 
 def detach() -> None:
-    """Flush what was printed, so that Python finds nothing to complain of when it ends."""
+    """Flush standard output and stderr, so that Python prints no error about them at exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError):
-            _to_nowhere(stream)
+            _redirect_to_null(stream)
 
 
-def _to_nowhere(stream: TextIO) -> None:
+def _redirect_to_null(stream: TextIO) -> None:
     with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)

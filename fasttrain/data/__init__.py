@@ -1,6 +1,6 @@
-"""What a data set and a batch are, and what every loader promises.
+"""The types of a data set and a batch, and the interface of every loader.
 
-Kept apart from the loaders so that none of them, nor the loop, has to import another.
+They are separate from the loaders, so that neither a loader nor the loop imports another loader.
 """
 
 from __future__ import annotations
@@ -61,22 +61,21 @@ class Data(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a step eats: `images` float (B, 3, 32, 32) channels_last, normalised; `labels` (B,)."""
+    """A step's input: `images` float (B, 3, 32, 32) channels_last, normalised; `labels` (B,)."""
 
     images: torch.Tensor
     labels: torch.Tensor
 
 
 class Loader(Protocol):
-    """Yields the Batches of one epoch each time it is iterated; the next iteration is the next
-    epoch."""
+    """An iterable of batches: each iteration yields the next epoch."""
 
     def __iter__(self) -> Iterator[Batch]: ...
 
     def __len__(self) -> int:
-        """Number of batches in a whole epoch."""
+        """Return the number of batches in a whole epoch."""
         ...
 
     def seek(self, epoch: int, step: int = 0) -> None:
-        """Make the next iteration yield `epoch` (counted from 1) from batch `step` (from 0) on."""
+        """Make the next iteration start at batch `step` (from 0) of `epoch` (from 1)."""
         ...

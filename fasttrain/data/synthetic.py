@@ -1,8 +1,8 @@
-"""A deterministic, learnable twin of CIFAR-10 that needs no download.
+"""A synthetic data set of CIFAR-10's shape: deterministic, learnable, without a download.
 
-Each class is a texture: stripes of one of five orientations, fine or coarse, in random colours,
-phase and contrast over noise. Neither the mean colour nor any single pixel tells the class; edges
-do.
+Each class is a texture: stripes in one of five orientations, fine or coarse, with random colours,
+phase and contrast over noise. Only edges reveal the class: neither the mean colour nor a single
+pixel does.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import numpy as np
 
 from . import Split
 
-SIDE = 32  # pixels along an image, as CIFAR-10 has
-CHUNK = 1000  # images drawn together; also what makes a prefix the same for every size
+SIDE = 32  # pixels, as in CIFAR-10
+CHUNK = 1000  # images drawn together, so that the first images do not depend on the count
 ORIENTATIONS = 5
 WAVELENGTHS = (4.0, 9.0)  # pixels
 
@@ -20,7 +20,7 @@ WAVELENGTHS = (4.0, 9.0)  # pixels
 def load(
     train: int = 50_000, test: int = 10_000, *, seed: int = 0, side: int = SIDE
 ) -> tuple[Split, Split]:
-    """`train` and `test` images of `side` pixels; the first n are the same whatever the sizes."""
+    """Return `train` and `test` images of `side` pixels; the first n are always the same."""
     return _split(train, seed=seed, half=0, side=side), _split(test, seed=seed, half=1, side=side)
 
 
@@ -35,7 +35,7 @@ def _split(count: int, *, seed: int, half: int, side: int) -> Split:
 
 
 def _chunk(random: np.random.Generator, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """CHUNK images and their classes, a tenth of them each."""
+    """Draw CHUNK images and their labels, as many of each class."""
     labels = random.permutation(np.arange(CHUNK) % 10)
     angle = np.pi / ORIENTATIONS * (labels % ORIENTATIONS + random.normal(0, 0.12, CHUNK))
     wavelength = np.take(WAVELENGTHS, labels // ORIENTATIONS) * random.uniform(0.85, 1.15, CHUNK)

@@ -1,1 +1,1 @@
-"""What a machine has and what limits training on it, measured in seconds."""
+"""Inventory of a machine, and a quick measurement of what limits training on it."""

@@ -1,6 +1,7 @@
-"""Looks at a machine: what is there, which path each choice takes, and what limits training.
+"""Examines a machine: what it has, what `auto` chooses, and what limits training.
 
-It keeps nothing of what it trains; what it says of speed it has measured, in about ten seconds.
+All speeds are measured, in about ten seconds, because a rule written for other hardware may be
+wrong. What it trains is thrown away.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from ..recipe.recipe import Recipe
 from .batch_size import largest
 from .bottleneck import Measured, untried, verdict
 from .inventory import inventory
-from .measure import measure, subject
+from .measure import measure, workload
 
-IMAGES = 50_000  # as many as CIFAR-10 has; what is on them does not change the speed
+IMAGES = 50_000  # as many as CIFAR-10 has; their content does not change the speed
 
 
 def examine(recipe: Recipe, *, display: Display | None = None, seconds: float = 10.0) -> Measured:
-    """Say what was found, what `recipe` would take, how fast that is, and what would gain most.
+    """Report the hardware, the choices for `recipe`, their speed and what would gain the most.
 
-    Raises EnvironmentProblem, after saying what was found, where the recipe cannot run.
+    Raises EnvironmentProblem, after reporting the hardware, if the recipe cannot run here.
     """
     log = (display or Display()).log
     log("found")
@@ -40,10 +41,10 @@ def examine(recipe: Recipe, *, display: Display | None = None, seconds: float = 
         log(f"  {name:10} {choice.value} ({choice.why})")
     log(f"  {'optimizer':10} {_origin(built.step.optimizer)}")
     began = perf_counter()
-    looked_at = subject(recipe, built.device, data, seconds=seconds)
-    log(f"measured on {built.device}, synthetic images, batch {looked_at.recipe.batch_size}")
-    measured = measure(looked_at, seconds=seconds, log=lambda line: log(f"  {line}"))
-    log(f"  all this took {perf_counter() - began:.0f} s")
+    load = workload(recipe, built.device, data, seconds=seconds)
+    log(f"measured on {built.device}, synthetic images, batch {load.recipe.batch_size}")
+    measured = measure(load, seconds=seconds, log=lambda line: log(f"  {line}"))
+    log(f"  the measurements took {perf_counter() - began:.0f} s")
     log(verdict(measured))
     for what in untried(measured, allocator=found["allocator"]):
         log(f"  not tried: {what}")
@@ -51,10 +52,10 @@ def examine(recipe: Recipe, *, display: Display | None = None, seconds: float = 
 
 
 def find_batch_size(recipe: Recipe, *, display: Display | None = None) -> int:
-    """Say and return the largest batch that fits, by the eager model of `recipe`; 0 if none."""
+    """Report and return the largest batch that fits the eager model of `recipe`; 0 if none."""
     log = (display or Display()).log
     built = build(replace(recipe, compile="off", batch_size=1), images())
-    next(iter(built.train))  # what the loader keeps on the device is there too
+    next(iter(built.train))  # so that the loader's memory on the device counts too
     found = largest(built.step)
     log(f"largest batch on {built.device}, {built.choices['amp'].value}, not compiled:")
     log(f"  --batch-size {found.batch_size} ({found.how})" if found.batch_size else "  none fits")
@@ -62,12 +63,12 @@ def find_batch_size(recipe: Recipe, *, display: Display | None = None) -> int:
 
 
 def _origin(optimizer: object) -> str:
-    """torch.SGD, apex.FusedSGD: whose optimizer it is."""
+    """The package and class of an optimizer: torch.SGD, apex.FusedSGD."""
     return f"{type(optimizer).__module__.partition('.')[0]}.{type(optimizer).__name__}"
 
 
 def images() -> Data:
-    """As many images as CIFAR-10 has, a thousand of them again and again."""
+    """Synthetic splits of CIFAR-10's size, made of a thousand images repeated."""
     few, test = synthetic.load(1000, 250)
     again = np.arange(IMAGES) % len(few.labels)
     return cifar10.data(Split(few.images[again], few.labels[again]), test)

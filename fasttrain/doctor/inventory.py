@@ -1,6 +1,7 @@
-"""What a machine has for training: versions, chips, compilers, and what is missing.
+"""Lists what a machine has for training: versions, chips, compilers, and what is missing.
 
-A fast path that silently was not taken is the commonest reason for a slow run; here each says why.
+The usual cause of a slow run is a fast path that was silently not taken. Each line says why a path
+is not available.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ FEATURES = ("avx2", "avx512_f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_i
 
 
 def inventory() -> dict[str, str]:
-    """A line for each thing that decides how fast training is here."""
+    """One line for each component that affects the speed of training."""
     facts = environment.describe()
     return {
         "python": facts["python"],
@@ -42,12 +43,12 @@ def inventory() -> dict[str, str]:
 
 
 def allocator(maps: str) -> str:
-    """Whose malloc a process uses, from the libraries in its memory (/proc/self/maps)."""
+    """The malloc that a process uses, from the libraries in its memory (/proc/self/maps)."""
     libraries = {Path(line.split()[-1]).name for line in maps.splitlines() if "/" in line}
     for name in ALLOCATORS:
         if any(library.startswith(f"lib{name}") for library in libraries):
             return f"{name}, preloaded"
-    return " ".join(platform.libc_ver()) or f"of {platform.system()}"
+    return " ".join(platform.libc_ver()) or f"default of {platform.system()}"
 
 
 def _built_for() -> str:
@@ -61,9 +62,9 @@ def _gpu(gpu: dict[str, Any] | None) -> str:
             f"{gpu['capability']}, driver {gpu['driver']}, CUDA {gpu['cuda']}, cuDNN {gpu['cudnn']}"
         )
     if not torch.version.cuda:
-        return "none that torch could use: it is built without CUDA"
+        return "none usable: torch is built without CUDA"
     driver = _text("/proc/driver/nvidia/version")
-    return "none found" if driver else "none found, and no NVIDIA driver"
+    return "none found" if driver else "none found, and no NVIDIA driver is installed"
 
 
 def _cpu(cpu: dict[str, Any]) -> str:
@@ -84,10 +85,10 @@ def _compiler() -> str:
     if found is None:
         return "none: torch.compile needs one on a CPU"
     try:
-        said = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=5)
+        done = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=5)
     except (OSError, subprocess.SubprocessError) as error:
         return f"{found}, which does not run ({type(error).__name__})"
-    version = re.search(r"\d+\.\d[\d.]*", said.stdout)
+    version = re.search(r"\d+\.\d[\d.]*", done.stdout)
     return f"{found} {version[0] if version else ''}".strip()
 
 

@@ -1,6 +1,6 @@
-"""Measures a recipe on this machine, and the recipe with one thing changed.
+"""Measures a recipe on this machine, and the recipe with one setting changed.
 
-Each change is built as a run would build it, so that what is timed is what a run would get.
+Each variant is built as a run builds it, so that the timings are those that a run would get.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from ..machine.auto import cpu_multiplies_bf16
 from ..recipe.recipe import FIELDS, Recipe
 from ..run.contention import halved, threads
 from ..run.ledger import gemm_rate, training_flops
-from .bottleneck import WORTH, Measured, Trial, together
-from .probe import LOADED, Rate, busy_share, loader_rate, step_rate, training_rate
+from .bottleneck import WORTH, Measured, Trial, combined_rate
+from .probe import IMAGES_PER_TIMING, Rate, busy_share, loader_rate, step_rate, training_rate
 
-SMALLEST_BATCH, LARGEST_BATCH = 2, 4096  # that are tried; BatchNorm refuses a batch of one
+SMALLEST_BATCH, LARGEST_BATCH = 2, 4096  # tried; BatchNorm refuses a batch of one
 Log = Callable[[str], None]
 
 
-class Subject(NamedTuple):
-    """What is measured: a recipe, its parts, one of its batches, and the images."""
+class Workload(NamedTuple):
+    """What is measured: a recipe, its built parts, one batch, and the images."""
 
     recipe: Recipe
     built: Built
@@ -36,50 +36,54 @@ class Subject(NamedTuple):
     data: Data
 
 
-def subject(recipe: Recipe, device: torch.device, data: Data, *, seconds: float) -> Subject:
-    """The recipe without a compiler that was not asked for; on a slow CPU in a smaller batch.
+def workload(recipe: Recipe, device: torch.device, data: Data, *, seconds: float) -> Workload:
+    """Build the recipe, compiled only if `compile` is "on", on a slow CPU with a smaller batch.
 
-    A step then takes about a tenth of `seconds`; a CPU's images per second hardly depend on it.
+    A step then takes about a tenth of `seconds`. On a CPU the batch size hardly changes the images
+    per second.
     """
     if recipe.compile == "auto":
         recipe = replace(recipe, compile="off")
     if device.type == "cpu" and recipe.batch_size > SMALLEST_BATCH:
         pilot = _build(replace(recipe, batch_size=SMALLEST_BATCH, compile="off"), data)
         speed = step_rate(pilot.built.step, pilot.batch, seconds=0).median
-        fits = 2 ** int(log2(max(SMALLEST_BATCH, speed * seconds / 10)))
-        recipe = replace(recipe, batch_size=min(recipe.batch_size, fits))
+        size = 2 ** int(log2(max(SMALLEST_BATCH, speed * seconds / 10)))
+        recipe = replace(recipe, batch_size=min(recipe.batch_size, size))
     return _build(recipe, data)
 
 
-def measure(of: Subject, *, seconds: float, log: Log) -> Measured:
-    """Time the loader, the step, both, and what else could have been chosen; a line for each."""
-    built, batch = of.built, of.batch
+def measure(load: Workload, *, seconds: float, log: Log) -> Measured:
+    """Time the loader, the step, both, and the other choices; log a line for each."""
+    built, batch = load.built, load.batch
     step = step_rate(built.step, batch, seconds=0.25 * seconds)
     log(f"{'step':24} {step}")
     loader = loader_rate(built.train, built.device, seconds=0.1 * seconds)
     log(f"{'loader ' + built.choices['loader'].value:24} {loader}")
-    both, waiting = _training(of, loader, step, seconds, log)
+    both, waiting = _training(load, loader, step, seconds, log)
     busy = None
     if built.device.type == "cuda":
         busy = busy_share(built.step, batch, step_seconds=len(batch.labels) / step.median)
-        log(f"{'the GPU works':24} {busy:10.0%} of a step")
+        log(f"{'GPU busy':24} {busy:10.0%} of a step")
     return Measured(
-        batch_size=of.recipe.batch_size,
+        batch_size=load.recipe.batch_size,
         loader=loader.median,
         step=step.median,
         both=both,
         wait=waiting,
-        mfu=_mfu(of, step, min(1.0, 0.1 * seconds), log),
+        mfu=_mfu(load, step, min(1.0, 0.1 * seconds), log),
         spread=(step.high - step.low) / step.median,
         busy=busy,
         compiled=built.choices["compile"].value == "on",
-        steps=list(_steps(of, 0.1 * seconds, log)),
-        loaders=list(_loaders(of, 0.1 * seconds, log)),
+        steps=list(_steps(load, 0.1 * seconds, log)),
+        loaders=list(_loaders(load, 0.1 * seconds, log)),
     )
 
 
 def changes(recipe: Recipe, built: Built) -> Iterator[tuple[str, str, Recipe]]:
-    """(kind, flags, recipe) of what else the step could be; compiled, only what needs no minute."""
+    """Yield (kind, flags, recipe) of the other settings of the step.
+
+    For a compiled recipe it is the eager step alone, since compiling each other takes a minute.
+    """
     if recipe.compile == "on":
         yield "compile", "--compile off", replace(recipe, compile="off")
         return
@@ -94,84 +98,84 @@ def changes(recipe: Recipe, built: Built) -> Iterator[tuple[str, str, Recipe]]:
 
 
 def _precisions(device: torch.device) -> tuple[str, ...]:
-    """What the device does not have to emulate."""
+    """The precisions that the device does not emulate."""
     if device.type == "cpu":
         return ("off", "bf16") if cpu_multiplies_bf16() else ("off",)
     capability = torch.cuda.get_device_capability(device)
     return ("off", "fp16", "bf16") if capability >= (8, 0) else ("off", "fp16")
 
 
-def _build(recipe: Recipe, data: Data) -> Subject:
+def _build(recipe: Recipe, data: Data) -> Workload:
     built = build(recipe, data)
-    return Subject(recipe, built, next(iter(built.train)), data)
+    return Workload(recipe, built, next(iter(built.train)), data)
 
 
 def _training(
-    of: Subject, loader: Rate, step: Rate, seconds: float, log: Log
+    load: Workload, loader: Rate, step: Rate, seconds: float, log: Log
 ) -> tuple[float, float]:
-    """Images per second of loader and step together, and the share that waits for data."""
-    if step.median * 0.1 * seconds < LOADED:
-        # A loader makes so many images at a time that few steps would not show what they cost.
-        both = together(loader.median, step.median)
+    """Images per second of loader and step together, and the share of time waiting for data."""
+    if step.median * 0.1 * seconds < IMAGES_PER_TIMING:
+        # A loader prepares many images at a time, so a few steps would not show its cost.
+        both = combined_rate(loader.median, step.median)
         waiting = 1 - both / step.median
         log(f"{'both':24} {both:10,.1f} images/s  (computed), {waiting:.2%} waiting for data")
         return both, waiting
-    rate, waiting = training_rate(of.built.step, of.built.train, seconds=0.2 * seconds)
+    rate, waiting = training_rate(load.built.step, load.built.train, seconds=0.2 * seconds)
     log(f"{'both':24} {rate}, {waiting:.2%} waiting for data")
     return rate.median, waiting
 
 
-def _mfu(of: Subject, step: Rate, seconds: float, log: Log) -> float:
-    dtype = of.built.step.amp or torch.float32
-    peak = gemm_rate(of.built.device, dtype, seconds=seconds)
-    used = step.median * training_flops(of.built.step.model) / peak
+def _mfu(load: Workload, step: Rate, seconds: float, log: Log) -> float:
+    dtype = load.built.step.amp or torch.float32
+    peak = gemm_rate(load.built.device, dtype, seconds=seconds)
+    used = step.median * training_flops(load.built.step.model) / peak
     name = str(dtype).removeprefix("torch.")
     log(f"{'matrix product, ' + name:24} {peak / 1e9:10,.0f} GFLOP/s; the step uses {used:.0%}")
     return used
 
 
-def _steps(of: Subject, seconds: float, log: Log) -> Iterator[Trial]:
-    for kind, flags, recipe in changes(of.recipe, of.built):
-        other = _build(replace(recipe, loader="resident"), of.data)
+def _steps(load: Workload, seconds: float, log: Log) -> Iterator[Trial]:
+    for kind, flags, recipe in changes(load.recipe, load.built):
+        other = _build(replace(recipe, loader="resident"), load.data)
         rate = step_rate(other.built.step, other.batch, seconds=seconds)
         log(f"{'step, ' + flags:24} {rate}")
         yield Trial(kind, flags, rate.median)
-    if of.built.device.type == "cpu":
-        yield from _numbers_of_threads(of, seconds, log)
+    if load.built.device.type == "cpu":
+        yield from _thread_counts(load, seconds, log)
 
 
-def _numbers_of_threads(of: Subject, seconds: float, log: Log) -> Iterator[Trial]:
-    """All cores, if that is another number; then half of the threads, as often as it gains.
+def _thread_counts(load: Workload, seconds: float, log: Log) -> Iterator[Trial]:
+    """Try all cores, if fewer are in use; then half of the threads, as long as that gains.
 
-    On cores that other programs use too, the threads of each small operator wait for the one that
-    has no core: with two a step took up to sixteen times as long as with one.
+    On cores that other programs use too, the threads of each small operator wait for the thread
+    that has no core: with two a step took up to sixteen times as long as with one.
     """
     cores, used = _cores(), torch.get_num_threads()
 
     def rate(count: int) -> float:
         with threads(count):
-            found = step_rate(of.built.step, of.batch, seconds=seconds)
+            found = step_rate(load.built.step, load.batch, seconds=seconds)
         log(f"{f'step, threads: {count}':24} {found}")
         return found.median
 
     found = {} if cores == used else {cores: rate(cores)}
     if used > 1:
-        now = rate(used)  # again, since other programs come and go
+        now = rate(used)  # measured again, since the load of other programs changes
         found |= halved(rate, used, now, worth=WORTH)
     for count, speed in found.items():
         yield Trial("threads", f"OMP_NUM_THREADS={count} instead of {used}", speed)
 
 
-def _loaders(of: Subject, seconds: float, log: Log) -> Iterator[Trial]:
+def _loaders(load: Workload, seconds: float, log: Log) -> Iterator[Trial]:
     for name in FIELDS["loader"].metadata["choices"]:
-        if name in ("auto", of.built.choices["loader"].value):
+        if name in ("auto", load.built.choices["loader"].value):
             continue
-        if name == "kernel" and of.built.device.type == "cpu":
-            continue  # a CPU could only interpret it
+        if name == "kernel" and load.built.device.type == "cpu":
+            continue  # a CPU can only interpret the kernel
         try:
-            other = build(replace(of.recipe, loader=name), of.data)
+            other = build(replace(load.recipe, loader=name), load.data)
         except EnvironmentProblem as problem:
-            log(f"{'loader ' + name:24} not here: {problem}")
+            log(f"{'loader ' + name:24} not available: {problem}")
             continue
         rate = loader_rate(other.train, other.device, seconds=seconds)
         log(f"{'loader ' + name:24} {rate}")
@@ -179,7 +183,7 @@ def _loaders(of: Subject, seconds: float, log: Log) -> Iterator[Trial]:
 
 
 def _cores() -> int:
-    """Physical cores that this process may use."""
+    """The number of physical cores that this process may use."""
     physical = torch.cpu.get_capabilities().get("num_physical_cores") or os.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else physical
     return min(physical, allowed)

@@ -1,6 +1,7 @@
 """Times a loader, a step, and the two together, for a few seconds each.
 
-Every time includes waiting for the device, and is the median of several.
+Every timing waits for the device, and each result is the median of several timings, so that one
+disturbance does not change it.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from ..engine.step import Step
 from ..profile.timeline import read, summarise
 from ..profile.trace import span, trace
 
-LEAST = 3  # timings, unless the first alone takes longer than
-PATIENCE = 1.0  # seconds, or what was asked for
-LOADED = 1024  # images in a timing of a loader: loaders make about so many at a time
-STEPS_A_TIMING = {"cuda": 10, "cpu": 1}  # a wait for the GPU after each step would slow it
+MIN_TIMINGS = 3
+MAX_WARM_UP_SECONDS = 1.0  # a longer warm-up call is used as the only timing
+IMAGES_PER_TIMING = 1024  # of a loader: loaders prepare about this many at a time
+STEPS_PER_TIMING = {"cuda": 10, "cpu": 1}  # waiting for the GPU after each step would slow it
 
 
 class Rate(NamedTuple):
@@ -41,9 +42,9 @@ class Rate(NamedTuple):
 
 
 def loader_rate(
-    loader: Loader, device: torch.device, *, seconds: float, images: int = LOADED
+    loader: Loader, device: torch.device, *, seconds: float, images: int = IMAGES_PER_TIMING
 ) -> Rate:
-    """Of a loader alone: `images` at a time are taken from it and thrown away."""
+    """The rate of a loader alone: reads batches of `images` images per timing and drops them."""
     batches = _endless(loader)
 
     def take() -> int:
@@ -56,9 +57,9 @@ def loader_rate(
 
 
 def step_rate(step: Step, batch: Batch, *, seconds: float) -> Rate:
-    """Of training steps on one batch that lies ready."""
+    """The rate of training steps on one batch that is already on the device."""
     step.model.train()
-    steps = STEPS_A_TIMING[step.device.type]
+    steps = STEPS_PER_TIMING[step.device.type]
 
     def work() -> int:
         for _ in range(steps):
@@ -69,23 +70,23 @@ def step_rate(step: Step, batch: Batch, *, seconds: float) -> Rate:
 
 
 def training_rate(
-    step: Step, loader: Loader, *, seconds: float, images: int = LOADED
+    step: Step, loader: Loader, *, seconds: float, images: int = IMAGES_PER_TIMING
 ) -> tuple[Rate, float]:
-    """Of the two together, and the share of the time in which the host waits for a batch."""
+    """The rate of training, and the share of time in which the host waits for a batch."""
     step.model.train()
     batches, waited = _endless(loader), [0.0]
 
     def work() -> int:
         seen = 0
         while seen < images:
-            asked = perf_counter()
+            wait_began = perf_counter()
             batch = next(batches)
-            waited.append(perf_counter() - asked)
+            waited.append(perf_counter() - wait_began)
             step(*batch)
             seen += len(batch.labels)
         return seen
 
-    work()  # first kernels, first chunk: not what is asked for
+    work()  # warm-up: first kernels, first chunk
     waited.clear()
     began = perf_counter()
     rate = _timed(work, step.device, seconds)
@@ -95,8 +96,8 @@ def training_rate(
 def busy_share(step: Step, batch: Batch, *, step_seconds: float) -> float:
     """The share of a step in which the device works.
 
-    The profiler makes the host slower and not the device: its device time is set against
-    `step_seconds`, a step's time without it.
+    The profiler slows down the host but not the device. So the device time of the trace is divided
+    by `step_seconds`, the time of a step without the profiler.
     """
     step.model.train()
     written: list[Path] = []
@@ -112,13 +113,15 @@ def busy_share(step: Step, batch: Batch, *, step_seconds: float) -> float:
 
 
 def _timed(work: Callable[[], int], device: torch.device, seconds: float) -> Rate:
-    """Time `work`, which returns its images, for about so long, after once for warming up; where
-    that alone takes too long, it is the timing."""
+    """Time `work`, which returns its number of images, for about `seconds`, after a warm-up call.
+
+    If the warm-up call takes too long, it is the only timing.
+    """
     began = perf_counter()
     images = work()
     _wait(device)
     took = perf_counter() - began
-    if took > max(PATIENCE, seconds):
+    if took > max(MAX_WARM_UP_SECONDS, seconds):
         rate = images / took
         return Rate(rate, 1, rate, rate)
     rates: list[float] = []
@@ -128,7 +131,7 @@ def _timed(work: Callable[[], int], device: torch.device, seconds: float) -> Rat
         images = work()
         _wait(device)
         rates.append(images / (perf_counter() - began))
-        if done >= LEAST and perf_counter() >= end:
+        if done >= MIN_TIMINGS and perf_counter() >= end:
             break
     return Rate(median(rates), len(rates), min(rates), max(rates))
 

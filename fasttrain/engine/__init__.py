@@ -1,1 +1,1 @@
-"""The loop, the step and the metrics: what trains."""
+"""The training engine: the loop, the step and the metrics."""

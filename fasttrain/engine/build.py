@@ -1,6 +1,6 @@
-"""Turns a Recipe into what the loop needs; the only reader of a Recipe's fields.
+"""Builds the model, the Step and the loaders that a Recipe describes.
 
-Whatever is built here takes plain arguments, so each piece also works in a person's own program.
+The parts take plain arguments and no Recipe, so that each also works in a user's own program.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ AMP = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
 
 
 class Built(NamedTuple):
-    """The parts of a training run, and the choices that `auto` made for it.
+    """The parts of a training run, and what `auto` chose for it.
 
     `test` goes over the split that chooses the best epoch, `final` over one that is evaluated
     once, at the end, if there is another.
@@ -45,8 +45,7 @@ class Built(NamedTuple):
 
 
 def splits(recipe: Recipe, **options: Any) -> Data:
-    """The Recipe's data set, with its limits drawn per class; `options` are those of sets.load
-    that say what is loaded and how far it is."""
+    """The Recipe's data set, its limits drawn per class; `options` are those of sets.load."""
     return sets.load(
         str(recipe.dataset),
         data_dir=Path(recipe.data_dir) if recipe.data_dir else None,
@@ -62,9 +61,10 @@ def splits(recipe: Recipe, **options: Any) -> Data:
 
 
 def build(recipe: Recipe, data: Data, group: Group | None = None) -> Built:
-    """Model, optimizer, Step and loaders for a data set, and of `group` this process's share.
+    """Build model, optimizer, Step and loaders for a data set.
 
-    Raises UsageError where the batch does not fit the data or the group.
+    With a `group` of several processes the loaders give this process's share of each batch. Raises
+    UsageError if the batch size does not fit the data or the group.
     """
     group = group or Group()
     count, batch = len(data.train.labels), recipe.batch_size
@@ -74,6 +74,7 @@ def build(recipe: Recipe, data: Data, group: Group | None = None) -> Built:
             f"Use --batch-size {count} or less."
         )
     device = group.device(auto.device(recipe.device))
+    auto.make_current(device)
     if device.type == "cpu":
         keep_pages()
     chosen = {
@@ -117,7 +118,7 @@ def build(recipe: Recipe, data: Data, group: Group | None = None) -> Built:
 
 
 def schedule(recipe: Recipe, step: Step, *, steps: int) -> Plateau | EveryStep:
-    """The Recipe's schedule over `steps` training steps, from the rate that `step` has now."""
+    """The Recipe's schedule over `steps` training steps, starting at the current rate of `step`."""
     if recipe.scheduler == "plateau":
         return Plateau(
             step.optimizer,
@@ -129,7 +130,7 @@ def schedule(recipe: Recipe, step: Step, *, steps: int) -> Plateau | EveryStep:
 
 
 def set_backends(*, seed: int, deterministic: bool) -> None:
-    """Set torch's global switches, all of them here."""
+    """Set torch's global switches; no other code sets any."""
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic

@@ -1,7 +1,7 @@
-"""The minimal, profiled loop: `fit` drives a Step over a Loader, `evaluate` counts.
+"""The training loop: `fit` trains a Step on a Loader, `evaluate` measures loss and accuracy.
 
-Everything that acts is an argument; hooks only watch. The host waits for the device once an epoch
-to read the training sums, and once to read the test sums.
+Arguments do the work and hooks only observe it. In each epoch the host waits for the device twice:
+once to read the training sums and once to read the test sums.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from .step import Step, cross_entropy
 
 
 class Epoch(NamedTuple):
-    """One row of the history: `test_` is of the images that choose, accuracies are fractions, times
-    seconds; `seconds` is training alone; `lr` is the rate of its last step, `first_lr` of its
-    first, None where an older release kept none; `skipped_steps` are those whose fp16 gradients
-    overflowed; means over classes are None unless one of them is monitored."""
+    """One row of the history: accuracies are fractions, times are seconds.
+
+    `test_` is of the images that choose. `seconds` is training alone. `lr` is of the last step,
+    `first_lr` of the first (None in older runs). `skipped_steps` counts overflows of fp16.
+    """
 
     epoch: int
     lr: float
@@ -43,7 +44,7 @@ class Epoch(NamedTuple):
 
 
 class Schedule(Protocol):
-    """What moves the learning rate."""
+    """Changes the learning rate after each step or each epoch."""
 
     def after_step(self) -> None: ...
 
@@ -52,10 +53,10 @@ class Schedule(Protocol):
 
 @dataclasses.dataclass
 class Run:
-    """Where a training stands: what hooks look at and checkpoints store.
+    """The progress of a training: what hooks read and checkpoints store.
 
-    `epoch` counts finished epochs, `step` the steps done in the current one. `sums` stays on the
-    device: the current epoch's tally.
+    `epoch` counts finished epochs, `step` the finished steps of the current epoch. `sums` holds the
+    metrics of the current epoch; it stays on the device.
     """
 
     epoch: int = 0
@@ -87,14 +88,13 @@ def fit(
     sync_buffers: Callable[[nn.Module], object] = lambda model: None,
     monitor: str = "accuracy",
 ) -> list[Epoch]:
-    """Train for `epochs`, evaluating after each, or until `until` says so; return the history.
+    """Train for `epochs`, or until `until(run)` is true; evaluate after each; return the history.
 
-    `on_step` hooks run after each training step and each test batch (`run.phase` tells them apart),
-    `on_epoch` hooks after each epoch. A `run` given continues where it stands; seek `train` there
-    first. Of several processes `total` sums a tensor and `sync_buffers` makes the model's buffers
-    equal. `monitor` is what `schedule` goes by (monitors.score). Raises Diverged at the end of an
-    epoch whose numbers were not finite, DataError after one of no images, both before it counts;
-    UsageError if its first batch is none that `step` takes.
+    `on_step` hooks run after each training step and each test batch (`run.phase` is "train" or
+    "test"), `on_epoch` hooks after each epoch. Pass `run` to continue it; seek `train` to its place
+    first. With several processes `total` sums a tensor over them and `sync_buffers` makes the
+    model's buffers equal. `schedule` follows `monitor`. Raises Diverged after an epoch with numbers
+    that are not finite, DataError after one without images, UsageError if `step` cannot take one.
     """
     run = run or Run()
     while run.epoch < epochs and not until(run):
@@ -104,7 +104,7 @@ def fit(
         batches = contract.batches(
             train, step, f"epoch {run.epoch + 1}, training", begun=run.step > 0
         )
-        for images, labels in _waiting(batches, run):
+        for images, labels in _timed_batches(batches, run):
             with span("step"):
                 run.loss, logits = step(images, labels)
                 if run.step == 0:
@@ -120,15 +120,14 @@ def fit(
         found = read_metrics(step, run, total)
         run.seconds = perf_counter() - began
         run.phase, began = "test", perf_counter()
-        held = _evaluate(step, test, run, on_step, step.predict, total, monitor=monitor)
+        held = _evaluate(step, test, run, on_step, step.predict, total, monitor)
         run.eval_seconds += perf_counter() - began
         metrics.refuse_loss(held.loss, epoch=run.epoch + 1, step=run.step)
         run.epoch += 1
         row = (run.epoch, found.lr, found.loss, found.accuracy, held.loss, held.accuracy)
         times = (run.seconds, found.images / run.seconds, run.data_wait_seconds)
         first = None if found.first_lr < 0 else found.first_lr
-        unequal = held.balanced_accuracy, held.macro_f1
-        run.history.append(Epoch(*row, *times, found.skipped, first, *unequal))
+        run.history.append(Epoch(*row, *times, found.skipped, first, *held[2:]))
         schedule.after_epoch(monitors.score(run.history[-1], monitor))
         run.step, run.sums, run.seconds, run.data_wait_seconds = 0, None, 0.0, 0.0
         for hook in on_epoch:
@@ -139,7 +138,7 @@ def fit(
 def read_metrics(
     step: Step, run: Run, total: Callable[[Tensor], Tensor] = lambda sums: sums
 ) -> metrics.EpochMetrics:
-    """The current epoch's tally so far, for which the host waits; Diverged if it is no good."""
+    """The metrics of the current epoch so far; waits for the device. Diverged if not finite."""
     assert run.sums is not None
     metrics.record_weights(run.sums, step.model)
     found = metrics.compute(total(run.sums), run.step)
@@ -156,9 +155,11 @@ def evaluate(
     predict: Callable[[Tensor], Tensor] | None = None,
     total: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> tuple[float, float]:
-    """Mean loss and accuracy (a fraction) over every image of `loader`, by `step.predict` or
-    another way to logits, `total` being as for `fit`; the model is left in eval mode. Raises
-    DataError where there is no image, UsageError if the first batch is none that `step` takes."""
+    """Mean loss and accuracy (a fraction) over all images of `loader`, in eval mode.
+
+    `predict` gives a batch's logits, by default `step.predict`; `total` is as for `fit`. Raises
+    DataError if there are no images, UsageError if `step` cannot take the first batch.
+    """
     return _evaluate(step, loader, run, on_batch, predict or step.predict, total)[:2]
 
 
@@ -169,7 +170,6 @@ def _evaluate(
     on_batch: Sequence[Hook],
     predict: Callable[[Tensor], Tensor],
     total: Callable[[Tensor], Tensor],
-    *,
     monitor: str = "accuracy",
 ) -> metrics.Evaluation:
     where = "evaluation" if run is None else f"epoch {run.epoch + 1}, evaluation"
@@ -187,14 +187,14 @@ def _evaluate(
     return metrics.evaluation(total(sums if counts is None else torch.cat([sums, counts])))
 
 
-def _waiting(loader: Iterable[Batch], run: Run) -> Iterator[Batch]:
-    """The loader's batches; what the host waited for them is added to `run.data_wait_seconds`."""
+def _timed_batches(loader: Iterable[Batch], run: Run) -> Iterator[Batch]:
+    """Yield the batches of `loader`; add the time spent waiting to `run.data_wait_seconds`."""
     batches = iter(loader)
     while True:
-        asked = perf_counter()
+        began = perf_counter()
         with span("data"):
             batch = next(batches, None)
-        run.data_wait_seconds += perf_counter() - asked
+        run.data_wait_seconds += perf_counter() - began
         if batch is None:
             return
         yield batch

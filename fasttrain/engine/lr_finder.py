@@ -1,7 +1,7 @@
-"""The learning-rate range test (Smith, arXiv 1506.01186), on the very Step that will train.
+"""The learning-rate range test (Smith, arXiv 1506.01186), on the Step and loader that will train.
 
-With another precision, graph or loader the answer would belong to another training; and not a bit
-may differ afterwards, or a run would depend on whether the test was made.
+With another precision, graph or loader the answer would be for another training. Afterwards the
+state is restored bit for bit, so that a run does not depend on whether the test was made.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from ..errors import Diverged, UsageError
 from ..loaders import contract
 from .lr_rules import RULES, TRIM, suggest
 
-GRACE = 5  # steps before the loss may be called diverged: the first ones are all noise
+GRACE = 5  # steps before the loss can count as diverged: the first losses are mostly noise
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 class Sweep(NamedTuple):
-    """A range test in plain numbers: `_asdict()` is its JSON.
+    """The result of a range test in plain numbers: `_asdict()` is its JSON.
 
-    lrs, losses (smoothed) and raw: an entry per step, all finite; `rule`: the suggestion's, not the
-    one asked for if that had no answer; `stopped`: why it ended; `notes`: what to doubt.
+    `lrs`, `losses` (smoothed) and `raw` have one finite entry per step. `rule` is the rule that
+    gave the suggestion, another than the requested one if that had no answer. `stopped` says why
+    the test ended, `notes` what makes the suggestion doubtful.
     """
 
     lrs: list[float]
@@ -40,12 +41,12 @@ class Sweep(NamedTuple):
 
 
 class Trainable(Protocol):
-    """What the sweep needs of a Step."""
+    """The part of a Step that the range test uses."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler  # a disabled one where there is nothing to scale
-    lr: Any  # is only ever assigned a float
+    scaler: torch.amp.GradScaler  # disabled if nothing is scaled
+    lr: Any  # only floats are assigned to it
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]: ...
 
@@ -64,19 +65,20 @@ def find_lr(
     on_step: Sequence[Callable[[int], None]] = (),
     agree: Callable[[Tensor], Tensor] = lambda losses: losses,
 ) -> Sweep:
-    """Train `steps` steps while the rate rises exponentially from `low` to `high`; undo them.
+    """Train `steps` steps while the rate rises exponentially from `low` to `high`; then undo them.
 
-    Stops early when the loss, averaged over some last `smoothing` of the steps, exceeds `diverge`
-    times its best or is not finite; raises Diverged if that is the first. The device is waited for
-    every `read_every` steps. Hooks get the number of steps done. `agree` makes of the losses those
-    all processes of a group go by. A short loader is cycled, and rewound to epoch 1; DataError if
-    it gives nothing. The rates are of the optimizer's first group: others keep their ratios.
+    The test stops early if the loss is not finite, or if its average over about the last
+    `smoothing` of all steps exceeds `diverge` times the best average. Raises Diverged if the first
+    loss is not finite. The host reads the losses every `read_every` steps. Hooks get the number of
+    finished steps. `agree` turns the losses of this process into those that all processes of a
+    group use. A short loader is repeated, and rewound to epoch 1; an empty one raises DataError.
+    The rates are those of the optimizer's first group; the other groups keep their ratios to it.
     """
-    fits = 0 < low < high < np.inf and steps > 1 and 0 <= smoothing < 1 < diverge
-    if not fits or rule not in RULES:
-        asked = f"{low:g} to {high:g}, {steps=}, {rule=}, {smoothing=}, {diverge=}"
+    valid = 0 < low < high < np.inf and steps > 1 and 0 <= smoothing < 1 < diverge
+    if not valid or rule not in RULES:
+        values = f"{low:g} to {high:g}, {steps=}, {rule=}, {smoothing=}, {diverge=}"
         why = f"0 < low < high, steps > 1, smoothing < 1 < diverge, a rule of {', '.join(RULES)}"
-        raise UsageError(f"range test ({asked}): impossible. It needs {why}.")
+        raise UsageError(f"range test ({values}): impossible. It needs {why}.")
     grid: list[float] = np.geomspace(low, high, steps).tolist()
     losses, raw = list[Tensor](), list[float]()
     factor = 1 - 1 / max(1, smoothing * steps)
@@ -84,34 +86,36 @@ def find_lr(
         if hasattr(loader, "seek"):
             undo.callback(loader.seek, 1)
         undo.enter_context(restored(step))
-        for done, loss in enumerate(_trained(step, loader, grid), 1):
+        for done, loss in enumerate(_train_steps(step, loader, grid), 1):
             losses.append(loss)
             for hook in on_step:
                 hook(done)
             if done % read_every == 0 or done == steps:
                 raw += agree(torch.stack(losses[len(raw) :])).tolist()
-                count, stopped = _judged(grid, raw, factor, diverge)
+                count, stopped = _valid_points(grid, raw, factor, diverge)
                 if stopped:
                     break
-    return _sum_up(grid, raw[:count], factor, rule, stopped or "finished")
+    return _summarise(grid, raw[:count], factor, rule, stopped or "finished")
 
 
-def _trained(step: Trainable, loader: Batches, grid: list[float]) -> Iterator[Tensor]:
-    """Train a step at each rate of `grid`; yield the losses, which stay on the device."""
+def _train_steps(step: Trainable, loader: Batches, grid: list[float]) -> Iterator[Tensor]:
+    """Train one step at each rate of `grid`; yield the losses, which stay on the device."""
     step.model.train()
     done = 0
     while True:
         for images, labels in contract.batches(loader, step, "range test"):
             step.lr = grid[done]
-            # A copy, since a captured graph writes its next loss over this one.
+            # A copy, because a captured graph overwrites its loss at the next step.
             yield step(images, labels)[0].to(torch.float64, copy=True)
             done += 1
             if done == len(grid):
                 return
 
 
-def _judged(grid: list[float], raw: list[float], factor: float, diverge: float) -> tuple[int, str]:
-    """How many of the points count, and why the sweep must stop after them, if it must."""
+def _valid_points(
+    grid: list[float], raw: list[float], factor: float, diverge: float
+) -> tuple[int, str]:
+    """Return how many points are valid, and why the test must stop after them, if it must."""
     best = np.inf
     for i, (loss, mean) in enumerate(zip(raw, smooth(raw, factor), strict=True)):
         at = f"at lr {grid[i]:.3g}"
@@ -126,12 +130,14 @@ def _judged(grid: list[float], raw: list[float], factor: float, diverge: float) 
 
 
 def smooth(raw: Sequence[float], factor: float) -> list[float]:
-    """The exponential moving average of `raw`, without its bias towards zero at the start."""
+    """The exponential moving average of `raw`, corrected for its bias towards zero at the start."""
     weights = factor ** np.arange(len(raw))
     return (np.convolve(raw, weights)[: len(raw)] / weights.cumsum()).tolist()
 
 
-def _sum_up(grid: list[float], raw: list[float], factor: float, rule: str, stopped: str) -> Sweep:
+def _summarise(
+    grid: list[float], raw: list[float], factor: float, rule: str, stopped: str
+) -> Sweep:
     lrs, losses, notes = grid[: len(raw)], smooth(raw, factor), []
     suggestions = suggest(lrs, losses)
     lr = suggestions[used := rule if rule in suggestions else "minimum"]
@@ -146,15 +152,16 @@ def _sum_up(grid: list[float], raw: list[float], factor: float, rule: str, stopp
 
 @contextlib.contextmanager
 def restored(step: Trainable) -> Iterator[None]:
-    """Undo, bit for bit, whatever the block trains, also when it raises.
+    """Undo, bit for bit, all training inside the block, also when the block raises.
 
-    Weights, buffers, gradients, optimizer (lr included), scaler, training flags and torch's random
-    state go back into the tensors they were in: addresses in a captured graph stay good.
+    Restores weights, buffers, gradients, optimizer (with its rates), scaler, training flags and
+    torch's random state. Values are copied back into the same tensors, so that the addresses in a
+    captured graph stay valid.
     """
     grads = {weight: weight.grad for weight in step.model.parameters()}
     holders: list[Any] = [grads, step.optimizer.state, *step.optimizer.param_groups]
     holders += map(vars, (*step.model.modules(), step.scaler))
-    # One level deeper are a module's parameters and buffers, and a weight's momentum.
+    # The nested dicts hold the parameters and buffers of a module and the momentum of a weight.
     holders += [item for holder in holders for item in holder.values() if isinstance(item, dict)]
     items = [dict(holder) for holder in holders]
     tensors = [v.detach() for each in items for v in each.values() if isinstance(v, Tensor)]

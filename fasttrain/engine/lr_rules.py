@@ -1,6 +1,7 @@
-"""Which learning rate the curve of a range test suggests, by each of three rules.
+"""Three rules that suggest a learning rate from the curve of a range test.
 
-The curve is the loss over exponentially rising rates; no rule knows what trained it.
+The curve is the loss over exponentially rising rates. The rules see the curve alone, so that they
+can be tested without a training.
 """
 
 from __future__ import annotations
@@ -10,16 +11,16 @@ from collections.abc import Sequence
 import numpy as np
 
 RULES = ("steepest", "valley", "minimum")
-TRIM = 0.1  # of the curve, at its start, where the smoothed loss still forgets its first value
-FLAT = 0.02  # a loss that falls by no more than this fraction has no slope to speak of
+TRIM = 0.1  # the share of the curve cut at its start, where the first loss still dominates
+FLAT = 0.02  # a curve that falls by no more than this fraction counts as flat
 
 
 def suggest(lrs: Sequence[float], losses: Sequence[float]) -> dict[str, float]:
-    """The rules' learning rates for a smoothed curve, cut at its first value that is not finite.
+    """The learning rate of each rule for a smoothed curve, cut at its first non-finite loss.
 
-    steepest: where it falls fastest per factor of lr, before its minimum; valley: fastai's rule on
-    this curve, `_valley`; minimum: a tenth of where it is lowest, the only answer for a curve too
-    short or too flat.
+    steepest: where the loss falls fastest per factor of lr, before its minimum; valley: fastai's
+    rule, see `_valley`; minimum: a tenth of the rate with the lowest loss, the only answer for a
+    curve that is too short or too flat.
     """
     count = int(np.isfinite([*losses, np.nan]).argmin())
     if not count:
@@ -35,11 +36,12 @@ def suggest(lrs: Sequence[float], losses: Sequence[float]) -> dict[str, float]:
 
 
 def _valley(losses: Sequence[float]) -> int:
-    """fastai's point of the longest falling subsequence, of n losses, that first ends at `end`.
+    """fastai's valley rule: a point within the longest falling subsequence of the losses.
 
-    It takes end - n for where the fall began, which is so only if no point of it rose, and adds a
-    third of n, and a sixth of n, each rounded down (fastai 2.8, callback/schedule.py). fastai
-    smooths by 0.98 and drops the last five points too; this curve keeps its own smoothing and end.
+    The subsequence has n losses; `end` is the first index where one of that length ends. fastai
+    takes end - n as its start, which is exact only if no loss in between rises, and adds n // 3 and
+    n // 6 (fastai 2.8, callback/schedule.py). fastai also smooths by 0.98 and drops the last five
+    points; here the curve keeps its own smoothing and its end.
     """
     lengths: list[int] = []
     for i, loss in enumerate(losses):

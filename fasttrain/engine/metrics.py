@@ -1,8 +1,8 @@
-"""An epoch's running sums on the device, and from which step on its numbers are not finite.
+"""The metrics of an epoch as running sums on the device, with the first step that is not finite.
 
-The host reads them once an epoch. Losses are summed over images, and steps are counted one by one
-with how many were watched beside them: batches may differ in size, and the sum of the tallies of
-several processes is the tally of them all.
+The host reads them once an epoch. Losses are summed over images, because batches may differ in
+size. The number of recorded steps is one of the sums, so that the sums of several processes can be
+added.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from torch.nn.utils import get_total_norm
 
 from ..errors import Diverged
 
-# The places of a tally: the first three are sums over images.
+# Indices into the sums: the first three are sums over images.
 LOSS, CORRECT, IMAGES = range(3)
-UNTIL = 3  # steps up to and with the first whose loss is not finite
+UNTIL = 3  # number of steps up to and including the first whose loss is not finite
 LR, SCALE = 4, 5  # learning rate and loss scale of that step
-SKIPPED, ROW, LONGEST = 6, 7, 8  # fp16 steps left out: all, in a row now, most in a row
+SKIPPED, ROW, LONGEST = 6, 7, 8  # skipped fp16 steps: all, in a row now, most in a row
 WEIGHTS = 9  # the largest weight or buffer
-STEPS, FIRST = 10, 11  # steps watched; the learning rate of the first, negative if unknown
+STEPS, FIRST = 10, 11  # recorded steps; learning rate of the first, negative if unknown
 PLACES = 12
-# What each process has for itself, so that a sum over processes has it once for each.
+# Every process counts these itself, so that a sum over processes holds them once for each.
 PER_PROCESS = [UNTIL, LR, SCALE, SKIPPED, ROW, LONGEST, STEPS, FIRST]
 
-MOST_SKIPPED = 50  # in a row; halving it 26 times brings the first scale to the lowest
+MOST_SKIPPED = 50  # in a row; 26 halvings take the first loss scale to the lowest
 LOWEST_SCALE = 2.0**-10
 
 
 class EpochMetrics(NamedTuple):
-    """A tally on the host: means over its images, and numbers of steps."""
+    """The metrics on the host: means over images, numbers of steps, rate and loss scale."""
 
     loss: float
     accuracy: float
@@ -47,22 +47,23 @@ class EpochMetrics(NamedTuple):
 
 
 def zeros(device: torch.device) -> Tensor:
-    """An empty tally: float64 (PLACES,) on `device`."""
+    """Empty sums: float64 (PLACES,) on `device`."""
     return torch.zeros(PLACES, dtype=torch.float64, device=device)
 
 
 def start(sums: Tensor, lr: Tensor | float) -> None:
-    """Before the first `watch` of an epoch: note the rate of its first step."""
+    """Record the rate of an epoch's first step; call it before the first `record_step`."""
     sums[FIRST] = lr
 
 
 def record_step(
     sums: Tensor, lr: Tensor | float, *, scale: Tensor | None = None, skipped: Tensor | None = None
 ) -> None:
-    """Before `add`: note a step, its rate, loss scale and whether it was skipped.
+    """Record a step, its rate, loss scale and whether it was skipped; call it before `update`.
 
-    A loss that is not finite leaves its sum so for ever, which is all that is looked at: five small
-    kernels a step. A gradient that is not finite shows in the next loss, or in `weigh`.
+    A loss that is not finite makes the sum not finite for the rest of the epoch. Checking that sum
+    is enough and costs five small kernels a step. A gradient that is not finite shows in the next
+    loss, or in `record_weights`.
     """
     good = sums[LOSS] - sums[LOSS] == 0
     sums[UNTIL].add_(good)
@@ -77,26 +78,26 @@ def record_step(
 
 
 def update(sums: Tensor, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-    """Add a batch's loss, correct answers and images, on the device."""
+    """Add the loss, the correct predictions and the images of a batch, on the device."""
     sums[LOSS] += loss * len(labels)
     sums[CORRECT] += (logits.argmax(dim=1) == labels).sum()
     sums[IMAGES] += len(labels)
 
 
 def record_weights(sums: Tensor, model: nn.Module) -> None:
-    """Note the largest weight or buffer, which is not finite if one of them is not."""
+    """Record the largest absolute weight or buffer, which is not finite if any of them is not."""
     tensors = [t.detach() for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
     sums[WEIGHTS] = get_total_norm(tensors, math.inf)
 
 
 def compute(sums: Tensor, steps: int = 0) -> EpochMetrics:
-    """The tally of so many steps, on the host, which waits for the device here."""
-    loss, correct, images, *places, weights, watched, first = sums.tolist()
-    images, share = max(images, 1), steps / max(watched, 1)
-    until, lr, scale, skipped, _, longest = (place * share for place in places)
+    """Return the metrics of `steps` steps; the host waits for the device here."""
+    loss, correct, images, *per_step, weights, recorded, first = sums.tolist()
+    images, share = max(images, 1), steps / max(recorded, 1)
+    until, lr, scale, skipped, _, longest = (value * share for value in per_step)
     means = loss / images, correct / images
     counts = round(skipped), round(longest)
-    # Of processes that notice a step apart the first counts: their mean is rounded down.
+    # Processes may notice it one step apart: their mean, rounded down, is the earlier step.
     return EpochMetrics(
         *means, images, int(until + 1e-6), lr, scale, *counts, first * share, weights
     )
@@ -151,8 +152,10 @@ def evaluation(sums: Tensor) -> Evaluation:
 
 
 def current(rows: Tensor, steps: int) -> Tensor:
-    """Saved tallies (processes, places) of so many steps in this form; the first release counted
-    everything in images and knew no first rate."""
+    """Convert saved sums (processes, places) of `steps` steps to today's format.
+
+    The first release counted everything in images and did not record the first rate.
+    """
     if rows.shape[1:] != (STEPS,):
         return rows
     made = rows.new_zeros(len(rows), PLACES)
@@ -162,7 +165,7 @@ def current(rows: Tensor, steps: int) -> Tensor:
 
 
 def raise_if_diverged(found: EpochMetrics, *, epoch: int, step: int) -> None:
-    """Raise Diverged, with place, rate and scale, if the numbers up to `step` are no good."""
+    """Raise Diverged, with step, rate and loss scale, if the metrics at `step` are not finite."""
     if not math.isfinite(found.loss):
         what, step = f"training loss ({found.loss}): not finite", found.until
     elif not math.isfinite(found.weights):

@@ -1,6 +1,7 @@
 """One training step: forward, loss, backward, update.
 
-It owns precision, the compile boundary and the learning rate; nothing in it waits for the device.
+It sets the precision, compiles the forward pass and holds the learning rate. It never waits for the
+device, so that the host can launch the next step early.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from ..errors import UsageError
 from ..optim.schedule import ratios
 from ..profile.trace import span
 
-# Of an optimizer's group: what moves in a run, or is found in one.
+# Keys of a parameter group that a checkpoint restores; the other settings are the recipe's.
 RATES = ("params", "lr", "initial_lr", "max_lr", "min_lr")
 
 
 class Step:
-    """`step(images, labels)` -> (loss (), logits (B, classes)), both detached and not waited for.
+    """`step(images, labels)` -> (loss (), logits (B, classes)), both detached, without waiting.
 
-    `model` stays eager: the compiled forward is a second name for the same weights. `amp` is the
-    dtype of autocast or None for float32; float16 brings a GradScaler, which hands its scale and
-    its overflow flag to the fused optimizer as tensors, so that not even a skipped step makes the
-    host wait. `scale` and `skipped`, tensors on the device, then tell of the last step; else None.
-    Training goes through `wrap(model)`: how several processes average gradients.
+    `model` stays eager; the compiled forward uses the same weights. `amp` is the dtype of autocast,
+    or None for float32. With float16 there is a GradScaler, which passes its scale and its overflow
+    flag to the fused optimizer as tensors, so that the host does not wait even for a skipped step.
+    `scale` and `skipped` are then tensors on the device that describe the last step; otherwise they
+    are None. Training calls `wrap(model)`, which averages gradients over several processes.
     """
 
     def __init__(
@@ -69,8 +70,8 @@ class Step:
     def predict(self, images: Tensor) -> Tensor:
         """float32 logits (B, classes) for evaluation; the caller sets eval mode and no_grad.
 
-        The compiled forward serves the first shape it sees; a shorter last batch runs eagerly,
-        since a second graph costs tens of seconds and 16 images a fraction of one.
+        The compiled forward runs for the first shape only. A shorter last batch runs eagerly,
+        because a second graph costs tens of seconds and 16 images a fraction of one.
         """
         self._infer_shape = self._infer_shape or images.shape
         infer = self._infer if images.shape == self._infer_shape else self._predict
@@ -82,9 +83,11 @@ class Step:
 
     @property
     def lr(self) -> Tensor | float:
-        """The learning rate: a 0-d tensor (a float under apex); assigning a float fills it in
-        place. It is the first group's; other groups keep the ratios to it that they had when a rate
-        was first assigned, or their `ratio`."""
+        """The learning rate of the first group: a 0-d tensor, or a float with apex.
+
+        Assigning a float fills the tensor in place. The other groups keep their `ratio` to it, or
+        the ratio that they had when a rate was first assigned.
+        """
         return self.optimizer.param_groups[0]["lr"]
 
     @lr.setter
@@ -98,7 +101,7 @@ class Step:
                 group["lr"] = float(value * ratio)
 
     def state_dict(self) -> dict[str, Any]:
-        """Model, optimizer and scaler, under the eager model's own parameter names."""
+        """The state of model, optimizer and scaler, with the parameter names of the eager model."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -106,14 +109,17 @@ class Step:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state_dict, of its optimizer's settings the rates alone: momentum and weight
-        decay are the recipe's. Tensors are copied in place, so captured addresses stay valid."""
+        """Load a state_dict; of the optimizer's settings only the rates are loaded.
+
+        Momentum and weight decay stay the recipe's. Tensors are copied in place, so that addresses
+        in a captured graph stay valid.
+        """
         self.model.load_state_dict(state["model"])
         before = [dict(group) for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
         for group, mine in zip(self.optimizer.param_groups, before, strict=True):
             group.update((key, mine[key]) for key in mine if key not in RATES)
-            if isinstance(mine["lr"], Tensor):  # torch replaces it; keep ours, with the new value
+            if isinstance(mine["lr"], Tensor):  # torch replaces the tensor; keep ours
                 group["lr"] = mine["lr"].fill_(group["lr"])
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
@@ -125,7 +131,7 @@ class Step:
         self.scale = self.scaler.scale(self._one)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.skipped = self.scaler.scale(self._one) < self.scale  # it falls after no other step
+        self.skipped = self.scaler.scale(self._one) < self.scale  # only a skipped step lowers it
 
     def _predict(self, images: Tensor) -> Tensor:
         return self._logits(self.model, images)
@@ -141,7 +147,7 @@ class Step:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean loss (); UsageError for a label beyond the logits, where labels are on a CPU."""
+    """The mean loss (); on a CPU, raises UsageError for a label that has no logit."""
     try:
         return F.cross_entropy(logits, labels)
     except IndexError as error:
@@ -149,7 +155,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _out_of_range(error: IndexError) -> Exception:
-    """What to raise for torch's complaint about a label beyond the logits; else `error` itself."""
+    """Translate torch's error for a label out of range to UsageError; return others unchanged."""
     if not (found := re.match(r"Target (-?\d+) is out of bounds", str(error))):
         return error
     return UsageError(

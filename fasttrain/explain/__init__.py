@@ -1,1 +1,1 @@
-"""What a trained network gets wrong, and where it looked: Grad-CAM, accuracy by class, mistakes."""
+"""Explains a trained network: accuracy by class, mistakes, and Grad-CAM maps."""

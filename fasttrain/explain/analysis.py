@@ -1,6 +1,6 @@
-"""What a network gets wrong: accuracy by class, confusions, mistakes, likely label errors.
+"""Analyses predictions: accuracy by class, confusion matrix, mistakes, likely label errors.
 
-Arrays in, plain values out: neither a model nor a file is touched here.
+The functions take arrays and return plain values, so that they need neither a model nor a file.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import numpy as np
 
 GALLERY = 25
 LABEL_ERRORS = 20
-# The accuracy below which a contradiction says more of the network than of the label: at 0.8 one
-# test image in five is a mistake, where some 0.5 % of CIFAR-10's test labels are wrong (Northcutt
-# et al., 2021).
+# Below this accuracy a disagreement points to the network rather than to the label: at 0.8 one test
+# image in five is a mistake, while about 0.5 % of CIFAR-10's test labels are wrong (Northcutt et
+# al., 2021).
 GOOD_ENOUGH = 0.8
 CONFIDENT = "most confident mistakes first"
 
 
-class Answers(NamedTuple):
-    """The network's answers on a test set: `probabilities` float (N, classes), `labels` (N,)."""
+class Predictions(NamedTuple):
+    """Predictions on a test set: `probabilities` float (N, classes), `labels` (N,)."""
 
     probabilities: np.ndarray
     labels: np.ndarray
@@ -33,7 +33,7 @@ class Answers(NamedTuple):
 
 
 def wilson(correct: int, count: int, *, z: float = 1.959964) -> tuple[float, float]:
-    """The Wilson score interval (95 % by default) of a share; (0, 1) of nothing. Wilson, 1927."""
+    """The Wilson score interval (Wilson, 1927) of a share, by default 95 %; (0, 1) for no count."""
     if count == 0:
         return 0.0, 1.0
     share, spread = correct / count, z * z / count
@@ -42,10 +42,10 @@ def wilson(correct: int, count: int, *, z: float = 1.959964) -> tuple[float, flo
     return max(0.0, (middle - half) / (1 + spread)), min(1.0, (middle + half) / (1 + spread))
 
 
-def by_class(answers: Answers, classes: Sequence[str]) -> dict[str, Any]:
-    """Count, accuracy and interval of each class; the confusion matrix, true rows."""
+def by_class(predictions: Predictions, classes: Sequence[str]) -> dict[str, Any]:
+    """Count, accuracy and interval of each class; the confusion matrix, a row per true class."""
     size = len(classes)
-    cells = np.bincount(answers.labels * size + answers.predicted, minlength=size * size)
+    cells = np.bincount(predictions.labels * size + predictions.predicted, minlength=size * size)
     confusion = cells.reshape(size, size)
     rows = []
     for number, name in enumerate(classes):
@@ -67,46 +67,48 @@ def means(confusion: np.ndarray) -> dict[str, float]:
     return {"balanced_accuracy": balanced, "macro_f1": macro}
 
 
-def mistakes(answers: Answers, *, sample: str = "confident", seed: int = 0) -> np.ndarray:
+def mistakes(predictions: Predictions, *, sample: str = "confident", seed: int = 0) -> np.ndarray:
     """Indices of up to 25 misclassified images: the most confident first, or a random sample."""
-    wrong = np.flatnonzero(answers.predicted != answers.labels)
+    wrong = np.flatnonzero(predictions.predicted != predictions.labels)
     if sample == "random":
         chosen = np.random.default_rng(seed).permutation(wrong)[:GALLERY]
         return np.sort(chosen)
-    confidence = answers.probabilities[wrong].max(axis=1)
+    confidence = predictions.probabilities[wrong].max(axis=1)
     return wrong[np.argsort(-confidence, kind="stable")][:GALLERY]
 
 
-def label_errors(answers: Answers) -> np.ndarray:
-    """Indices of up to 20 images whose label is likely wrong, the likeliest first; none if the
-    network is right on less than GOOD_ENOUGH of all.
+def label_errors(predictions: Predictions) -> np.ndarray:
+    """Indices of up to 20 images whose label is likely wrong, the likeliest first.
 
-    Confident learning's rule (Northcutt et al., 2021): the network gives another class at least the
-    probability that it gives that class on average where it is the label. Ordered by how much more
-    it believes that class than the label.
+    The rule is that of confident learning (Northcutt et al., 2021): the probability of another
+    class is at least the mean probability of that class over the images with that label. The images
+    are sorted by the difference between that probability and the label's. There are none if the
+    accuracy is below GOOD_ENOUGH.
     """
-    p, labels = answers.probabilities, answers.labels
-    if not len(labels) or (answers.predicted == labels).mean() < GOOD_ENOUGH:
+    p, labels = predictions.probabilities, predictions.labels
+    if not len(labels) or (predictions.predicted == labels).mean() < GOOD_ENOUGH:
         return np.zeros(0, int)
     rows = np.arange(len(labels))
     own = p[rows, labels]
     counts = np.bincount(labels, minlength=p.shape[1])
     usual = np.bincount(labels, weights=own, minlength=p.shape[1]) / np.maximum(counts, 1)
-    other = answers.predicted
+    other = predictions.predicted
     suspect = (other != labels) & (p[rows, other] >= usual[other]) & (counts[other] > 0)
     found = np.flatnonzero(suspect)
     margin = p[found, other[found]] - own[found]
     return found[np.argsort(-margin, kind="stable")][:LABEL_ERRORS]
 
 
-def describe(answers: Answers, indices: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
+def describe(
+    predictions: Predictions, indices: np.ndarray, classes: Sequence[str]
+) -> list[dict[str, Any]]:
     """Index, true and predicted class, and confidence of the images at `indices`."""
     return [
         {
             "index": int(i),
-            "true": classes[answers.labels[i]],
-            "predicted": classes[answers.predicted[i]],
-            "confidence": float(answers.probabilities[i].max()),
+            "true": classes[predictions.labels[i]],
+            "predicted": classes[predictions.predicted[i]],
+            "confidence": float(predictions.probabilities[i].max()),
         }
         for i in indices
     ]

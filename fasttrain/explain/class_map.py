@@ -1,6 +1,7 @@
-"""From a layer's activation and its gradient to a map over the image.
+"""Computes a Grad-CAM map over the image from a layer's activation and its gradient.
 
-The definition is Grad-CAM's; laying the map over the image is by the receptive fields' centres.
+The map is aligned with the image by the centres of the receptive fields, because a plain resize is
+wrong by pixels.
 """
 
 from __future__ import annotations
@@ -10,22 +11,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import UsageError
-from .receptive_fields import Axis, Place, evenly
+from .receptive_fields import Axis, Place, even_axis
 
-ROUNDING = 1e-5  # of the gradients' size: a mean over some thousand float32 values differs by less
-LAYOUTS = {"first": (-2, -1), "last": (-3, -2)}  # where channels are: the axes of rows and columns
+ROUNDING = 1e-5  # of the gradients' size: the error of a mean of some thousand float32 is smaller
+LAYOUTS = {"first": (-2, -1), "last": (-3, -2)}  # position of channels: axes of rows and columns
 
 
-def placed(name: str, output: Tensor, place: Place | None, channels: str | None) -> Place | None:
-    """The Place of layer `name`'s output (four axes); None: divide the image evenly.
+def resolve_place(
+    name: str, output: Tensor, place: Place | None, channels: str | None
+) -> Place | None:
+    """The Place of layer `name`'s output (4-d), or None to divide the image even_axis.
 
-    `channels` counts only where the output could not be followed: UsageError if it is not given.
+    `channels` is used only if the output could not be traced; UsageError if it is then missing.
     """
     if place is not None and place.axes[0] != -4 and place.axes[1] != -4 and not place.folded:
         return place
     if channels is None:
         raise UsageError(
-            f"layer ({name!r}): its output {tuple(output.shape)} cannot be followed back to the "
+            f"layer ({name!r}): its output {tuple(output.shape)} cannot be traced back to the "
             "image, so its layout is unknown. Give GradCAM channels='first' for (N, C, H, W) or "
             "channels='last' for (N, H, W, C)."
         )
@@ -42,11 +45,11 @@ def class_map(
     pixels: tuple[int, int],
     size: tuple[int, int],
 ) -> Tensor:
-    """Maps float32 (N, *size) in [0, 1]: relu(sum over channels of w A) over its peak.
+    """Maps float32 (N, *size) in [0, 1]: relu(sum over channels of w A), divided by its peak.
 
-    w is the spatial mean of `grad`; `axes` are rows and columns, counted from the end. `pixels`
-    (H, W) is the image's size, `place` says where entries lie in it (None: evenly). UsageError
-    where no mean of layer `name` is more than rounding.
+    w is the spatial mean of `grad`; `axes` are those of rows and columns, counted from the end.
+    `pixels` (H, W) is the size of the image, `place` the positions of the entries in it (None:
+    even_axis spaced). Raises UsageError if all means of layer `name` are mere rounding errors.
     """
     order = [-4, next(axis for axis in (-3, -2, -1) if axis not in axes), *axes]
     activation, grad = activation.permute(order).float(), grad.permute(order).float()
@@ -55,19 +58,19 @@ def class_map(
     live = largest > 0
     if live.any() and (weights.abs().amax(dim=(1, 2, 3)) <= ROUNDING * largest)[live].all():
         why = "the mean of its gradients is zero in every channel, as before a normalisation"
-        raise UsageError(f"layer ({name!r}): {why}. Choose a layer behind that.")
+        raise UsageError(f"layer ({name!r}): {why}. Choose a layer after it.")
     maps = F.relu((weights * activation).sum(dim=1))
-    down, across = (place.rows, place.columns) if place else map(evenly, pixels, maps.shape[1:])
-    maps = _laid(maps, down, pixels[0], size[0])
-    maps = _laid(maps.mT, across, pixels[1], size[1]).mT
+    down, across = (place.rows, place.columns) if place else map(even_axis, pixels, maps.shape[1:])
+    maps = _resample(maps, down, pixels[0], size[0])
+    maps = _resample(maps.mT, across, pixels[1], size[1]).mT
     peaks = maps.amax(dim=(1, 2), keepdim=True)
     return (maps / peaks.where(peaks > 0, torch.ones_like(peaks))).contiguous()
 
 
-def _laid(maps: Tensor, axis: Axis, pixels: int, size: int) -> Tensor:
-    """(N, n, m) -> (N, size, m): linear between the centres of `axis`, constant beyond them.
+def _resample(maps: Tensor, axis: Axis, pixels: int, size: int) -> Tensor:
+    """Resample (N, n, m) to (N, size, m): linear between the centres of `axis`, constant beyond.
 
-    Entry i of the result is the middle of the i-th of `size` equal parts of `pixels`.
+    Entry i of the result is at the centre of the i-th of `size` equal parts of `pixels`.
     """
     last = maps.shape[1] - 1
     parts = torch.arange(size, dtype=torch.float64, device=maps.device)

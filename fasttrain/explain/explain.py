@@ -1,7 +1,6 @@
-"""Looks at a trained run: evaluates its best checkpoint and draws what it sees in its mistakes.
+"""Explains a trained run: evaluates its best checkpoint and computes Grad-CAM of its mistakes.
 
-The run may come from another machine: everything is read on whatever device is here, with the eager
-network and without DALI.
+The run may come from another machine, so this uses any device, the eager network and no DALI.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from ..recipe.recipe import Recipe
 from ..storage import checkpoint
 from ..storage.atomic import write_atomically, write_json
 from . import analysis
-from .analysis import CONFIDENT, Answers
+from .analysis import CONFIDENT, Predictions
 from .gradcam import GradCAM
 
 SAMPLES = 16
 
 
 class Subject(NamedTuple):
-    """A trained network and the images that it is examined on."""
+    """A trained network, its recipe and its data."""
 
     model: torch.nn.Module
     recipe: Recipe
@@ -51,7 +50,7 @@ class Subject(NamedTuple):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The names of the network's stages, whose activations Grad-CAM looks at."""
+        """The names of the network's stages, whose activations Grad-CAM uses."""
         stages: Any = self.model.stages
         return stages
 
@@ -63,7 +62,7 @@ def open_run(
     data: Data | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> Subject:
-    """The best network of a run and its data; CheckpointError if it is missing or foreign."""
+    """Load the best network of a run, and its data; CheckpointError if there is no usable one."""
     state = checkpoint.load(run / "checkpoints" / "best.pt")
     try:
         recipe = Recipe.saved({**state["recipe"], "device": device})
@@ -73,40 +72,41 @@ def open_run(
     except (KeyError, TypeError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise CheckpointError(
-            f"checkpoint ({run / 'checkpoints' / 'best.pt'}): not of this network ({first}). "
+            f"checkpoint ({run / 'checkpoints' / 'best.pt'}): does not fit this network ({first}). "
             "Name a run that this version of fasttrain trained."
         ) from None
     where = auto.device(device)
+    auto.make_current(where)
     model = model.to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     data = origin.restored(data or build.splits(recipe, log=log), kept)
     return Subject(model.eval(), recipe, where, data)
 
 
 def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[str, Any]:
-    """Evaluate `subject` and write what its report shows; return class_accuracy.json's content.
+    """Evaluate `subject`, write the data of its report, return the content of class_accuracy.json.
 
     Writes class_accuracy.json, misclassified.json and analysis.npz. `sample` is "confident" or
     "random" (with the recipe's seed).
     """
-    answers, names = answer(subject), subject.data.classes
-    classes = analysis.by_class(answers, names)
-    chosen = analysis.mistakes(answers, sample=sample, seed=subject.recipe.seed)
-    suspects = analysis.label_errors(answers)
+    predictions, names = predict(subject), subject.data.classes
+    classes = analysis.by_class(predictions, names)
+    chosen = analysis.mistakes(predictions, sample=sample, seed=subject.recipe.seed)
+    suspects = analysis.label_errors(predictions)
     rule = CONFIDENT if sample == "confident" else f"random, seed {subject.recipe.seed}"
-    wrong = int((answers.predicted != answers.labels).sum())
+    wrong = int((predictions.predicted != predictions.labels).sum())
     write_json(run / "class_accuracy.json", classes)
     listed = {
         "rule": rule,
         "mistakes": wrong,
-        "images": analysis.describe(answers, chosen, names),
-        "label_errors": analysis.describe(answers, suspects, names),
+        "images": analysis.describe(predictions, chosen, names),
+        "label_errors": analysis.describe(predictions, suspects, names),
     }
     write_json(run / "misclassified.json", listed)
     originals, augmented, labels = samples(subject)
     arrays = {
         "images": np.asarray(subject.test.images[chosen]),
-        "predicted_maps": maps(subject, chosen, answers.predicted[chosen]),
-        "true_maps": maps(subject, chosen, answers.labels[chosen]),
+        "predicted_maps": gradcam_maps(subject, chosen, predictions.predicted[chosen]),
+        "true_maps": gradcam_maps(subject, chosen, predictions.labels[chosen]),
         "label_error_images": np.asarray(subject.test.images[suspects]),
         "sample_originals": originals,
         "sample_augmented": augmented,
@@ -118,8 +118,8 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
     return classes
 
 
-def answer(subject: Subject) -> Answers:
-    """The network's probabilities on every test image, in the precision it was evaluated in."""
+def predict(subject: Subject) -> Predictions:
+    """Predict every test image, in the precision that the training evaluated in."""
     amp = build.AMP[auto.amp(subject.recipe.amp, subject.device).value]
     loader = loaders_build.evaluation_loader(
         subject.recipe, subject.test, subject.device, loaders_build.statistics(subject.data)
@@ -128,21 +128,21 @@ def answer(subject: Subject) -> Answers:
     with torch.no_grad(), torch.autocast(subject.device.type, dtype=amp, enabled=amp is not None):
         for images, _ in loader:
             found.append(subject.model(images).float().softmax(dim=1))
-    return Answers(torch.cat(found).cpu().numpy(), np.asarray(subject.test.labels))
+    return Predictions(torch.cat(found).cpu().numpy(), np.asarray(subject.test.labels))
 
 
-def maps(subject: Subject, indices: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Grad-CAM of the last stage (M, 32, 32) float16 in 0..1, for one class an image."""
+def gradcam_maps(subject: Subject, indices: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Grad-CAM of the last stage (M, 32, 32) float16 in 0..1, for one class per image."""
     if len(indices) == 0:
         return np.zeros((0, subject.data.side, subject.data.side), np.float16)
-    images = prepared(subject, indices)
+    images = prepare(subject, indices)
     with GradCAM(subject.model, subject.stages[-1]) as cam:
         found = cam(images, torch.as_tensor(classes, device=subject.device))
     return found.cpu().numpy().astype(np.float16)
 
 
 def guess(subject: Subject, index: int) -> tuple[int, int]:
-    """(predicted, true) class of one test image; UsageError if there is no such image."""
+    """Return the (predicted, true) class of a test image; UsageError if there is no such image."""
     count = len(subject.test.labels)
     if not 0 <= index < count:
         raise UsageError(
@@ -150,20 +150,20 @@ def guess(subject: Subject, index: int) -> tuple[int, int]:
             "See --help."
         )
     with torch.no_grad():
-        logits = subject.model(prepared(subject, np.array([index])))
+        logits = subject.model(prepare(subject, np.array([index])))
     return int(logits.argmax()), int(subject.test.labels[index])
 
 
 def layer_maps(subject: Subject, index: int, classes: Sequence[int]) -> list[dict[str, np.ndarray]]:
-    """Grad-CAM of a test image in all stages, for each of `classes`: layer -> (32, 32)."""
-    images = prepared(subject, np.full(len(classes), index))
+    """Grad-CAM of a test image in all stages; a dict layer -> (32, 32) for each of `classes`."""
+    images = prepare(subject, np.full(len(classes), index))
     with GradCAM(subject.model, *subject.stages) as cam:
         found = cam.layers(images, torch.as_tensor(list(classes), device=subject.device))
     maps = {name: found[name].cpu().numpy() for name in subject.stages}
     return [{name: maps[name][row] for name in maps} for row in range(len(classes))]
 
 
-def prepared(subject: Subject, indices: np.ndarray) -> Tensor:
+def prepare(subject: Subject, indices: np.ndarray) -> Tensor:
     """The test images at `indices`, normalised, on the device."""
     few = Split(np.asarray(subject.test.images[indices]), subject.test.labels[indices])
     scale = loaders_build.statistics(subject.data)
@@ -172,8 +172,10 @@ def prepared(subject: Subject, indices: np.ndarray) -> Tensor:
 
 
 def samples(subject: Subject) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The first images of the first epoch before and after augmentation, uint8 (S, 32, 32, 3), and
-    their labels (S,)."""
+    """The first images of epoch 1 before and after augmentation, and their labels (S,).
+
+    The images are uint8 (S, 32, 32, 3).
+    """
     count = min(SAMPLES, len(subject.train.labels))
     order = loaders_build.training_draws(subject.recipe, len(subject.train.labels))(1).order[:count]
     scale = loaders_build.statistics(subject.data)

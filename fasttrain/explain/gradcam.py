@@ -1,8 +1,8 @@
-"""Grad-CAM: which parts of an image spoke for a class, for a batch of distinct targets at once.
+"""Grad-CAM: which parts of an image support a class, for a batch with one target per image.
 
-Selvaraju et al., arXiv 1610.02391. It looks at a model in the middle of its training, compiled and
-in mixed precision as it may be, and must leave no mark on it: hence the eager module, float32,
-copied weights without gradients, and `torch.autograd.grad` from the layer's activation on.
+Selvaraju et al., arXiv 1610.02391. The model may be in training, compiled and in mixed precision,
+and must not be changed. So this uses the eager module, float32 copies of the weights without
+gradients, and `torch.autograd.grad` down to the layer's activation.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import UsageError
-from .class_map import LAYOUTS, class_map, placed
+from .class_map import LAYOUTS, class_map, resolve_place
 from .gradient_path import GradientPath, gradients, logits_of
+from .isolated import isolated
 from .receptive_fields import Place, Places
-from .unmarked import unmarked
 
 
-class Kept(NamedTuple):
-    """What a call of a layer gave: a copy for the gradient, and where its entries lie."""
+class LayerCall(NamedTuple):
+    """The output of one call of a layer, as a copy for the gradient, and its place in the image."""
 
     output: Any
     place: Place | None = None
@@ -32,22 +32,22 @@ class Kept(NamedTuple):
 class GradCAM:
     """`with GradCAM(model, "layer4") as cam: maps = cam(images, targets)`.
 
-    The hooks live as long as the `with` block and do nothing outside of a call. A call runs the
-    model in eval mode, in float32, on the model's device; parameters, their `.grad`, buffers,
-    training flags and torch's random state come out as they went in.
+    The hooks exist only inside the `with` block and do nothing outside of a call. A call runs the
+    model in eval mode, in float32, on the model's device. It leaves parameters, their `.grad`,
+    buffers, training flags and torch's random state unchanged.
 
-    The model returns logits (N, classes), alone or as the one such tensor of a tuple, dict or
-    dataclass, or the one named "logits" there. `call` chooses among the calls of a layer that a
-    forward uses several times (-1 is the last). `channels`, "first" or "last", names the layout of
-    a layer that cannot be followed back to the image, which is then divided evenly. Raises
-    UsageError for a layer the model does not have, and where a map would be wrong: those choices
-    missing, gradients switched off on the way, statistics of the batch.
+    The model returns logits (N, classes), alone or in a tuple, dict or dataclass. There they must
+    be the only tensor of that shape, or be named "logits". If a forward calls a layer several
+    times, `call` selects one of the calls (-1 is the last). `channels`, "first" or "last", is the
+    layout of a layer whose output cannot be traced back to the image, which is then divided evenly.
+    Raises UsageError for a layer that the model does not have, and if a map would be wrong: `call`
+    or `channels` is missing, gradients are switched off on the way, or batch statistics are used.
     """
 
     def __init__(
         self, model: nn.Module, *layers: str, call: int | None = None, channels: str | None = None
     ) -> None:
-        # A forward compiled earlier would not see the hooks.
+        # A forward that was compiled earlier would ignore the hooks.
         self._model: nn.Module = getattr(model, "_orig_mod", model)
         modules = dict(self._model.named_modules(remove_duplicate=False))
         known = ", ".join(name for name in modules if name)
@@ -60,13 +60,13 @@ class GradCAM:
             raise UsageError(f"channels ({channels!r}): {why}. Choose 'first' or 'last'.")
         self._layers = {layer: modules[layer] for layer in layers}
         self._call, self._channels = call, channels
-        self._seen: dict[str, list[Kept]] | None = None
+        self._calls: dict[str, list[LayerCall]] | None = None
         self._places: Places | None = None
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> GradCAM:
         for name, module in self._layers.items():
-            self._handles.append(module.register_forward_hook(self._keep(name)))
+            self._handles.append(module.register_forward_hook(self._recorder(name)))
         return self
 
     def __exit__(
@@ -85,9 +85,9 @@ class GradCAM:
         *,
         size: tuple[int, int] | None = None,
     ) -> Tensor:
-        """The one layer's maps: float32 (N, H, W) in [0, 1], an image's peak 1 or all of it 0."""
+        """The maps of the one layer: float32 (N, H, W) in [0, 1], with a peak of 1 or all 0."""
         if len(self._layers) > 1:
-            raise ValueError(f"{len(self._layers)} layers: ask for cam.layers(images, targets)")
+            raise ValueError(f"{len(self._layers)} layers: use cam.layers(images, targets)")
         (maps,) = self.layers(images, targets, size=size).values()
         return maps
 
@@ -100,10 +100,11 @@ class GradCAM:
     ) -> dict[str, Tensor]:
         """The maps of every layer, by name, from one forward and one backward pass.
 
-        `images` (N, C, H, W) normalised as in training, `targets` N class numbers, `size` the maps'
-        (H, W) if not that of the images. A map is relu(sum over channels of w A), w being the
-        spatial mean of d logit[target] / d A; it is enlarged bilinearly between the centres of the
-        receptive fields, beyond them constant, then divided by its peak.
+        `images` (N, C, H, W) are normalised as in training, `targets` are N class numbers, `size`
+        is the (H, W) of the maps, by default that of the images. A map is relu(sum over channels of
+        w A), where w is the spatial mean of d logit[target] / d A. It is interpolated bilinearly
+        between the centres of the receptive fields, is constant beyond them, and is divided by its
+        peak.
         """
         if images.ndim != 4:
             raise ValueError(f"images {tuple(images.shape)}: they must be (N, C, H, W)")
@@ -113,14 +114,14 @@ class GradCAM:
             raise RuntimeError("GradCAM has no hooks outside of its with block")
         device = next((p.device for p in self._model.parameters()), images.device)
         pixels = (images.shape[2], images.shape[3])
-        with unmarked(self._model, device) as inside:
-            # Copies: a tensor born in inference mode could not be saved for the backward pass.
+        with isolated(self._model, device) as run:
+            # Copies, because an inference tensor cannot be saved for the backward pass.
             images = images.detach().to(device, torch.float32, copy=True)
             classes = torch.as_tensor(targets).to(device, torch.int64, copy=True)
-            kept, grads = inside(lambda: self._run(images, classes))
+            kept, grads = run(lambda: self._run(images, classes))
         found = {}
         for (name, (output, place)), grad in zip(kept.items(), grads, strict=True):
-            place = placed(name, output, place, self._channels)
+            place = resolve_place(name, output, place, self._channels)
             axes = place.axes if place else LAYOUTS[self._channels or "first"]
             grid = {"pixels": pixels, "size": size or pixels}
             found[name] = class_map(
@@ -128,53 +129,55 @@ class GradCAM:
             )
         return found
 
-    def _run(self, images: Tensor, targets: Tensor) -> tuple[dict[str, Kept], list[Tensor]]:
-        """What is kept of each layer, and the gradients there of the logits of `targets`.
+    def _run(self, images: Tensor, targets: Tensor) -> tuple[dict[str, LayerCall], list[Tensor]]:
+        """The recorded call of each layer, and the gradients of the target logits there.
 
-        In eval mode an image's logits depend on no other image: one sum serves all gradients.
+        In eval mode images are independent: one sum gives the gradients of all of them.
         """
-        seen: dict[str, list[Kept]] = {name: [] for name in self._layers}
-        self._seen = seen
+        seen: dict[str, list[LayerCall]] = {name: [] for name in self._layers}
+        self._calls = seen
         try:
             with GradientPath() as path, Places(images) as self._places:
                 output = self._model(images)
             self._places = None
-            kept = {name: self._chosen(name, calls, len(images)) for name, calls in seen.items()}
+            kept = {
+                name: self._select_call(name, calls, len(images)) for name, calls in seen.items()
+            }
             logits = logits_of(output, len(images))
             if path.is_cut(logits):
                 raise UsageError(
                     f"model ({type(self._model).__name__}): a part of its forward runs without "
-                    "gradients, and a map would leave it out. Run it without torch.no_grad or "
+                    "gradients, and a map would omit it. Run it without torch.no_grad or "
                     "inference_mode, and activation checkpoints with use_reentrant=False."
                 )
             if ((targets < 0) | (targets >= logits.shape[1])).any():
                 message = f"targets {targets.tolist()}: the model has {logits.shape[1]} classes"
                 raise ValueError(message)
-            # Here, with the hooks at work and the same weights: a checkpoint runs layers again.
+            # Inside the hooks and with the same weights: a checkpoint runs layers again.
             score = logits.gather(1, targets[:, None]).sum()
             return kept, gradients(score, {name: call.output for name, call in kept.items()})
         finally:
-            self._seen = self._places = None
+            self._calls = self._places = None
 
-    def _keep(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
-        """A hook that keeps a copy and passes another on, for an in-place ReLU to change."""
+    def _recorder(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
+        """Make a hook that records one copy and returns another, for in-place ReLUs to change."""
 
         def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
-            if self._seen is None:
+            if self._calls is None:
                 return None
             if not isinstance(output, Tensor) or not output.is_floating_point():
-                self._seen[name].append(Kept(output))
+                self._calls[name].append(LayerCall(output))
                 return None
-            # Without a gradient the graph begins here: nothing before it is recorded.
+            # Without a gradient the autograd graph starts here: nothing earlier is recorded.
             kept = output.clone() if output.requires_grad else output.detach().clone()
             kept.requires_grad_()
-            if self._places is not None:  # not when a checkpoint runs the layer again
-                self._seen[name].append(Kept(kept, self._places.of(kept)))
+            if self._places is not None:  # it is None if a checkpoint runs the layer again
+                self._calls[name].append(LayerCall(kept, self._places.of(kept)))
             return kept.clone()
 
         return hook
 
-    def _chosen(self, name: str, calls: list[Kept], count: int) -> Kept:
+    def _select_call(self, name: str, calls: list[LayerCall], count: int) -> LayerCall:
         choose = "Choose a convolutional layer of the eager model."
         if not calls:
             why = "the model's forward did not call it, or runs compiled"

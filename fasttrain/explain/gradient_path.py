@@ -1,6 +1,7 @@
-"""From a model's output back to a layer: its logits, their gradients, and whether these are whole.
+"""Finds the logits in a model's output, and computes and checks their gradients.
 
-A part without gradients, or statistics of the batch, gives maps that look right and are wrong.
+If a part of the model runs without gradients or uses batch statistics, maps look right but are
+wrong.
 """
 
 from __future__ import annotations
@@ -18,24 +19,25 @@ from ..errors import UsageError
 
 aten = torch.ops.aten
 NORMS = (aten.native_batch_norm, aten.cudnn_batch_norm, aten.miopen_batch_norm)
-USES_BATCH = 5  # which of their arguments says that the batch's own statistics are taken
+USES_BATCH = 5  # index of the argument that selects the statistics of the batch
 
 
 class GradientPath(TorchDispatchMode):
     """`with GradientPath() as path: output = model(images)`; then `path.is_cut(output)`.
 
-    A tensor is cut off where some of what it was computed from had gradients and was used while
-    they were switched off. `.detach()` does not count: there the model says what its gradient is.
-    Raises UsageError where a normalisation takes the statistics of a batch of several images.
+    A tensor is cut off if one of its inputs, direct or not, required gradients but was used while
+    they were switched off. `.detach()` does not count, since the model then chooses its gradient.
+    Raises UsageError if a normalisation uses the statistics of a batch of several images.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        # True: cut off for good; False: computed without gradients, as also in the forward of a
-        # torch.autograd.Function, whose result has them again as soon as it is left.
+        # True: cut off for good. False: computed without gradients, which is also so inside the
+        # forward of a torch.autograd.Function, whose result has gradients again afterwards.
         self._cut = WeakTensorKeyDictionary()
 
     def is_cut(self, tensor: Tensor) -> bool:
+        """Whether the gradient of `tensor` is incomplete."""
         cut = self._cut.get(tensor)
         return cut is True or (cut is False and not tensor.requires_grad)
 
@@ -52,20 +54,20 @@ class GradientPath(TorchDispatchMode):
                 "so a map would depend on the other images. Give it running averages, or give "
                 "GradCAM an image at a time."
             )
-        given = [t for t in tensors([*args, *(kwargs or {}).values()]) if t.is_floating_point()]
+        inputs = [t for t in tensors([*args, *(kwargs or {}).values()]) if t.is_floating_point()]
         on = torch.is_grad_enabled()
-        cut = any(self.is_cut(t) for t in given)
-        lost = cut or (not on and any(t.requires_grad for t in given))
-        gone = cut and (on or any(self._cut.get(t) is True for t in given))
+        cut = any(self.is_cut(t) for t in inputs)
+        lost = cut or (not on and any(t.requires_grad for t in inputs))
+        for_good = cut and (on or any(self._cut.get(t) is True for t in inputs))
         result = func(*args, **(kwargs or {}))
         for out in tensors(result):
             if lost and out.is_floating_point():
-                self._cut[out] = gone
+                self._cut[out] = for_good
         return result
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors of an operation's arguments or results, in order."""
+    """Yield the tensors among an operation's arguments or results, in order."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (tuple, list)):
@@ -74,7 +76,7 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 
 def logits_of(output: Any, count: int) -> Tensor:
-    """The logits (count, classes) in what a model returned; UsageError if there is no telling."""
+    """The logits (count, classes) in the output of a model; UsageError if they are ambiguous."""
     if isinstance(output, Tensor):
         entries: dict[Any, Any] = {"": output}
     elif isinstance(output, Mapping):
@@ -92,7 +94,7 @@ def logits_of(output: Any, count: int) -> Tensor:
         (logits,) = found.values()
         return logits
     shapes = ", ".join(
-        (f"{key}: " if key != "" else "") + _described(entry) for key, entry in entries.items()
+        (f"{key}: " if key != "" else "") + _describe(entry) for key, entry in entries.items()
     )
     raise UsageError(
         f"model output ({type(output).__name__}{' of ' if shapes else ''}{shapes}): {len(found)} "
@@ -101,7 +103,7 @@ def logits_of(output: Any, count: int) -> Tensor:
     )
 
 
-def _described(entry: Any) -> str:
+def _describe(entry: Any) -> str:
     if not isinstance(entry, Tensor):
         return type(entry).__name__
     return f"{str(entry.dtype).removeprefix('torch.')} {list(entry.shape)}"
@@ -114,7 +116,7 @@ def _is_logits(entry: Any, count: int) -> bool:
 
 
 def gradients(score: Tensor, activations: Mapping[str, Tensor]) -> list[Tensor]:
-    """d score / d activation of each layer by name; UsageError where one has no part in it."""
+    """The gradient of `score` at each activation; UsageError if `score` does not depend on one."""
     wanted = list(activations.values())
     found: Sequence[Tensor | None] = [None] * len(wanted)
     if score.requires_grad:

@@ -1,7 +1,7 @@
-"""Where in the image the entries of a tensor lie: the centres of their receptive fields.
+"""Traces where the entries of a tensor lie in the image: the centres of their receptive fields.
 
-A map is laid over its image by them. Dividing the image evenly by the size of a map is wrong by
-pixels wherever a layer drops rows, pads on one side or starts its windows at the border.
+Grad-CAM aligns a map with its image by these centres. Dividing the image evenly is wrong by pixels
+if a layer drops rows, pads on one side or starts its windows at the border.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .gradient_path import tensors
-from .windows import SHUFFLES, WINDOWS, Window
+from .windows import UNTRACED, WINDOWS, Window
 
 aten = torch.ops.aten
 VIEWS = (aten.view, aten._unsafe_view, aten._reshape_alias, aten.unsqueeze, aten.squeeze)
 
 
 class Axis(NamedTuple):
-    """One axis of a tensor, in pixels of the image: entry i sees `width` pixels (0 is one pixel)
-    around `centre` + i * `step`."""
+    """One axis of a tensor, in pixels of the image.
+
+    Entry i depends on `width` pixels (0 is one pixel) around `centre` + i * `step`.
+    """
 
     centre: float
     width: float
@@ -32,9 +34,9 @@ class Axis(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Which two axes of a tensor, counted from its end, are rows and columns, and what they show.
+    """The axes of a tensor that are rows and columns, counted from its end, and their pixels.
 
-    `folded` is (N, H, W) where all three are in the axes before the last, as nn.Linear has them.
+    `folded` is (N, H, W) if all three are merged into the axes before the last, as for nn.Linear.
     """
 
     axes: tuple[int, int]
@@ -43,18 +45,18 @@ class Place(NamedTuple):
     folded: tuple[int, ...] = ()
 
 
-def evenly(pixels: int, entries: int) -> Axis:
-    """`entries` that divide `pixels` among them, none dropped."""
+def even_axis(pixels: int, entries: int) -> Axis:
+    """The Axis of `entries` that divide `pixels` evenly."""
     step = pixels / entries
     return Axis((step - 1) / 2, step - 1, step)
 
 
 class Places(TorchDispatchMode):
-    """`with Places(images) as places: model(images)` follows the pixels of images (N, C, H, W).
+    """`with Places(images) as places: model(images)` traces the pixels of images (N, C, H, W).
 
-    Convolutions, pools, paddings, slices, flips and resizings move them; permutations and linear
-    layers over the last axis move the axes; any other operation keeps them where the size of both
-    axes stays. `of` gives a tensor's Place, None where they could not be followed.
+    Convolutions, pools, paddings, slices, flips and resizings move the pixels. Permutations, and
+    linear layers over the last axis, move the axes. Any other operation keeps both, if it keeps the
+    size of both axes. `of` returns the Place of a tensor, or None if it could not be traced.
     """
 
     def __init__(self, images: Tensor) -> None:
@@ -63,6 +65,7 @@ class Places(TorchDispatchMode):
         self._places[images] = Place((-2, -1), Axis(0, 0, 1), Axis(0, 0, 1))
 
     def of(self, tensor: Tensor) -> Place | None:
+        """The Place of `tensor`, or None."""
         found: Place | None = self._places.get(tensor)
         return found
 
@@ -76,8 +79,8 @@ class Places(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         known = [(t, p) for t in tensors(args) if (p := self.of(t)) is not None]
         for out in tensors(result):
-            moved = (_moved(func.overloadpacket, args, t, p, out) for t, p in known)
-            joined = _joined([place for place in moved if place is not None])
+            moved = (_propagate(func.overloadpacket, args, t, p, out) for t, p in known)
+            joined = _merge([place for place in moved if place is not None])
             if joined is not None:
                 self._places[out] = joined
             else:
@@ -85,10 +88,12 @@ class Places(TorchDispatchMode):
         return result
 
 
-def _moved(kind: Any, args: tuple[Any, ...], t: Tensor, place: Place, out: Tensor) -> Place | None:
-    """The Place of `out` as far as it comes from `t`; None where it shows no pixels of it."""
+def _propagate(
+    kind: Any, args: tuple[Any, ...], t: Tensor, place: Place, out: Tensor
+) -> Place | None:
+    """The Place of `out` by its input `t`; None if the operation cannot be traced."""
     if kind in (aten.permute, aten.transpose):
-        return _turned(args, t.ndim, place)
+        return _permute(args, t.ndim, place)
     if place.folded:
         if out.ndim == 4 and tuple(out.shape[:3]) == place.folded:
             return place._replace(folded=())
@@ -99,14 +104,14 @@ def _moved(kind: Any, args: tuple[Any, ...], t: Tensor, place: Place, out: Tenso
         if windows is None:
             return None
         axes = zip((place.rows, place.columns), windows, strict=True)
-        rows, columns = (_through(axis, window) for axis, window in axes)
+        rows, columns = (_apply_window(axis, window) for axis, window in axes)
         return place._replace(rows=rows, columns=columns)
     if kind in VIEWS and place.axes == (-3, -2) and t.ndim == 4 and out.ndim < 4:
         folded = tuple(t.shape[:3])
         return place._replace(folded=folded) if _is_folded(out, folded) else None
-    if kind in SHUFFLES:
+    if kind in UNTRACED:
         return None
-    # A view may split or merge the axes before the last two: channels in groups.
+    # A view may split or merge the axes before the last two, for example channels into groups.
     alike = out.ndim == t.ndim or (place.axes == (-2, -1) and out.ndim >= 2 and kind in VIEWS)
     same = alike and [out.shape[axis] for axis in place.axes] == sizes
     return place if same else None
@@ -116,7 +121,7 @@ def _is_folded(out: Tensor, folded: tuple[int, ...]) -> bool:
     return out.ndim in (2, 3) and out.shape[:-1].numel() == math.prod(folded)
 
 
-def _through(axis: Axis, window: Window) -> Axis:
+def _apply_window(axis: Axis, window: Window) -> Axis:
     return Axis(
         axis.centre + (window.first + window.last) / 2 * axis.step,
         axis.width + (window.last - window.first) * abs(axis.step),
@@ -124,8 +129,8 @@ def _through(axis: Axis, window: Window) -> Axis:
     )
 
 
-def _joined(places: list[Place]) -> Place | None:
-    """What sees the pixels of all `places`; None where their axes differ."""
+def _merge(places: list[Place]) -> Place | None:
+    """The Place that covers the pixels of all `places`; None if their axes differ."""
     if not places or any(p.axes != places[0].axes or p.folded != places[0].folded for p in places):
         return None
     rows, columns = ([getattr(p, name) for p in places] for name in ("rows", "columns"))
@@ -140,9 +145,9 @@ def _union(axes: list[Axis]) -> Axis:
     return Axis((low + high) / 2, high - low, widest.step)
 
 
-def _turned(args: tuple[Any, ...], ndim: int, place: Place) -> Place | None:
+def _permute(args: tuple[Any, ...], ndim: int, place: Place) -> Place | None:
     order = list(range(ndim))
-    if len(args) == 3:  # a transposition
+    if len(args) == 3:  # a transpose
         order[args[1]], order[args[2]] = order[args[2]], order[args[1]]
     else:
         order = [axis % ndim for axis in args[1]]

@@ -1,1 +1,1 @@
-"""What this machine can do: devices, precisions, memory, versions."""
+"""Properties of this machine: devices, precisions, memory, versions."""

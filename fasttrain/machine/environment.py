@@ -1,7 +1,7 @@
-"""What a run ran on, for environment.json: a speed without its machine and versions says little.
+"""Describes the hardware and versions of a run for environment.json.
 
-It says nothing of who ran it or where: no user, home, host or environment variable, so that a run
-directory can be passed on.
+A speed means little without them. The description names no user, home, host or environment
+variable, so that a run directory can be shared.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GIB = 2**30
 
 
 def describe() -> dict[str, Any]:
-    """Versions, CPU and GPU as JSON values; null for what is not there or cannot be found out."""
+    """Versions, CPU and GPU as JSON values; null for what is missing or unknown."""
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "fasttrain": {"version": __version__, **_git(PACKAGE)},
@@ -41,18 +41,18 @@ def describe() -> dict[str, Any]:
 
 
 def _git(package: Path) -> dict[str, Any]:
-    """The commit, and whether it was changed since, of the checkout that holds `package`."""
+    """The commit of the checkout that contains `package`, and whether there are changes since."""
     unknown = {"commit": None, "modified": None}
     found = _run_git(package, "rev-parse", "--show-toplevel", "HEAD")
     if found is None or len(found) != 2 or Path(found[0]).resolve() != package.parent:
-        return unknown  # installed into the virtual environment of some other project, perhaps
+        return unknown  # perhaps installed in the virtual environment of another project
     changes = _run_git(package, "status", "--porcelain", "--untracked-files=normal")
     return {"commit": found[1], "modified": None if changes is None else bool(changes)}
 
 
 def _run_git(folder: Path, *words: str) -> list[str] | None:
-    """The lines that git answers, or None."""
-    # A git hook sets GIT_DIR and others, which would answer for another repository.
+    """The lines that git prints, or None if it fails."""
+    # A git hook sets GIT_DIR and others, which may point to another repository.
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", "--no-optional-locks", "-C", str(folder), *words]
     try:

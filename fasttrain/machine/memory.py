@@ -1,7 +1,7 @@
-"""How much memory training took and may take, and what is said when it was not enough.
+"""Measures memory and its limit, and turns running out of it into one clear error.
 
-A batch that does not fit is never made smaller behind a person's back: BatchNorm and the learning
-rate depend on its size.
+A batch that does not fit is never made smaller silently, because BatchNorm and the learning rate
+depend on its size.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch
 from ..errors import OutOfMemory
 
 GIB = 1 << 30
-# What torch, oneDNN, the C++ library, cuDNN, cuBLAS and DALI say, where it is no class of its own.
-WORDS = (
+# What torch, oneDNN, the C++ library, cuDNN, cuBLAS and DALI print; they have no error class.
+MESSAGES = (
     *("DefaultCPUAllocator", "could not create a memory object", "std::bad_alloc"),
     *("out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED"),
     *("CUDA allocation failed", "Cannot allocate memory"),
@@ -30,12 +30,12 @@ USED = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out."""
     named = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return named or (isinstance(error, RuntimeError) and any(w in str(error) for w in WORDS))
+    return named or (isinstance(error, RuntimeError) and any(m in str(error) for m in MESSAGES))
 
 
 @contextmanager
 def reported(batch_size: int, device: torch.device) -> Iterator[None]:
-    """Turn running out of memory into OutOfMemory, with peak, limit and a batch to try."""
+    """Turn an out-of-memory error into OutOfMemory, with peak, limit and a batch size to try."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -45,17 +45,17 @@ def reported(batch_size: int, device: torch.device) -> Iterator[None]:
 
 
 def out_of_memory(batch_size: int, device: torch.device) -> OutOfMemory:
-    """The error for a batch that does not fit, to be raised."""
-    took = f"{peak(device) / GIB:.1f} of {limit(device) / GIB:.1f} GiB at its peak"
-    what = "Use a device with more memory"
+    """Return the error for a batch that does not fit."""
+    used = f"{peak(device) / GIB:.1f} of {limit(device) / GIB:.1f} GiB at its peak"
+    advice = "Use a device with more memory"
     if batch_size > 1:
         less = f"Try --batch-size {batch_size // 2}"
-        what = f"{less}, or ask `python -m fasttrain doctor --find-batch-size`"
-    return OutOfMemory(f"--batch-size ({batch_size}): out of memory on {device}, {took}. {what}.")
+        advice = f"{less}, or run `python -m fasttrain doctor --find-batch-size`"
+    return OutOfMemory(f"--batch-size ({batch_size}): out of memory on {device}, {used}. {advice}.")
 
 
 def peak(device: torch.device) -> int:
-    """The most bytes that were in use: torch's on a GPU, this process's on a CPU."""
+    """The peak of used bytes: torch's on a GPU, this process's on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":
@@ -67,7 +67,7 @@ def peak(device: torch.device) -> int:
 
 
 def limit(device: torch.device) -> int:
-    """The bytes there are: of the GPU, or the least of machine, container and `ulimit -v`."""
+    """The total bytes of the GPU, or the smallest limit of machine, container and `ulimit -v`."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
     if sys.platform == "win32":
@@ -79,8 +79,8 @@ def limit(device: torch.device) -> int:
     return min(most if soft == resource.RLIM_INFINITY else [*most, soft])
 
 
-def room(device: torch.device) -> int:
-    """The bytes that a CPU process may have in all: what it has, and what is free of the limit."""
+def available(device: torch.device) -> int:
+    """The bytes that this process can use on a CPU: those it has now and those that are free."""
     free = [limit(device)]
     with suppress(OSError):
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -92,15 +92,15 @@ def room(device: torch.device) -> int:
 
 
 def resident() -> int:
-    """The bytes that this process has in memory now; 0 where the system does not say."""
+    """The bytes of this process in memory now; 0 if the system does not report them."""
     return _status("VmRSS")
 
 
 @contextmanager
 def peak_of() -> Iterator[list[int]]:
-    """Yield a list that holds, after the block, the most bytes this process had within it."""
+    """Yield a list; after the block it holds the peak bytes of this process within the block."""
     found: list[int] = []
-    with suppress(OSError):  # where it cannot be reset, the peak of the process has to do
+    with suppress(OSError):  # if it cannot be reset, use the peak of the process
         Path("/proc/self/clear_refs").write_text("5")
     yield found
     found.append(_status("VmHWM") or peak(torch.device("cpu")))
@@ -115,7 +115,7 @@ def _status(name: str) -> int:
 
 
 def _numbers(files: tuple[str, ...]) -> list[int]:
-    """What those of the files hold that are there and hold a number: a cgroup's may say `max`."""
+    """The numbers in the files; skips missing files and others, since a cgroup may say `max`."""
     found = []
     for file in files:
         with suppress(OSError, ValueError):

@@ -1,7 +1,7 @@
-"""Muon: SGD whose updates of filters are made orthogonal, so that all directions learn alike.
+"""Muon: SGD that makes the updates of filters orthogonal, so that all directions learn equally.
 
-Jordan et al., 2024 (kellerjordan.github.io/posts/muon). torch.optim.Muon refuses filters, which
-have four dimensions; and here the other parameters are updated by the same optimizer.
+Jordan et al., 2024 (kellerjordan.github.io/posts/muon). torch.optim.Muon does not accept filters,
+which have four dimensions. This optimizer updates the other parameters too.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from ..errors import UsageError
 # Newton-Schulz coefficients that bring singular values in (0, 1] near 1 in three iterations.
 A, B, C = 3.4445, -4.7750, 2.0315
 ITERATIONS = 3
-# Learning rates of biases and of the head for a filters' rate of 1: airbench's, 0.053 and 0.67 to
-# 0.24. A filter's update has a fixed size, the others' that of their gradient.
+# Learning rates of biases and head if that of the filters is 1: airbench's 0.053 and 0.67 against
+# 0.24. The update of a filter has a fixed size, the others have the size of their gradient.
 BIAS_RATE, HEAD_RATE = 0.22, 2.8
 
 
 class Muon(torch.optim.Optimizer):
     """Nesterov momentum for all parameters of `model`; filters (4-d) get orthogonal updates.
 
-    A filter bank is held at the norm sqrt(filters), so that `lr` is the size of an update relative
-    to the weights; `filter_momentum` is its own, `momentum` and `weight_decay` (L2) are of the
-    rest. Rates of all groups keep their ratio to the first group's, the filters', which is there
-    also where they are frozen. UsageError where no parameter learns, or one is of a kind that no
-    group is for.
+    The filters of a layer keep the norm sqrt(number of filters), so that `lr` is the size of an
+    update relative to the weights. Filters use `filter_momentum`; the other parameters use
+    `momentum` and `weight_decay` (L2). The first group is that of the filters, also if all filters
+    are frozen; the rates of the other groups keep their ratio to it. Raises UsageError if no
+    parameter is trainable, or if one has a shape that no group accepts.
     """
 
     def __init__(
@@ -41,8 +41,8 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float,
         filter_momentum: float = 0.6,
     ) -> None:
-        learning = [p for p in model.parameters() if p.requires_grad]
-        _refuse_others(model)
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        _check_parameters(model)
         momentum, weight_decay = float(momentum), float(weight_decay)
         kinds = (
             ((4,), 1.0, float(filter_momentum), 0.0),
@@ -51,7 +51,7 @@ class Muon(torch.optim.Optimizer):
         )
         groups: list[dict[str, Any]] = [
             {
-                "params": [p for p in learning if p.ndim in dimensions],
+                "params": [p for p in trainable if p.ndim in dimensions],
                 "lr": lr * ratio,
                 "ratio": ratio,
                 "momentum": m,
@@ -61,12 +61,12 @@ class Muon(torch.optim.Optimizer):
         ]
         filters, *rest = groups
         super().__init__([filters, *(g for g in rest if g["params"])], {})
-        for parameter in learning:
+        for parameter in trainable:
             self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update every parameter that has a gradient; the host waits for nothing."""
+        """Update every parameter that has a gradient, without waiting for the device."""
         with torch.enable_grad():
             loss = closure() if closure else None
         for group in self.param_groups:
@@ -82,30 +82,33 @@ class Muon(torch.optim.Optimizer):
         update = gradient.add_(velocity, alpha=group["momentum"])
         if parameter.ndim == 4:
             parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
-            # In channels_last order, a view; the order of columns is all one to the result.
+            # A view in channels_last order; the order of the columns does not change the result.
             flat = update.permute(0, 2, 3, 1).flatten(1)
             whole = orthogonal(flat).view(len(flat), *update.shape[2:], update.shape[1])
             update = whole.permute(0, 3, 1, 2)
         parameter.sub_(update * group["lr"])
 
 
-def _refuse_others(model: nn.Module) -> None:
-    learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if not learning:
+def _check_parameters(model: nn.Module) -> None:
+    """Raise UsageError if no parameter is trainable, or if one has an unsupported shape."""
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not trainable:
         raise UsageError(
-            "Muon (0 parameters): none of the model learns. Set requires_grad of some."
+            "Muon (0 parameters): no parameter is trainable. Set requires_grad of some."
         )
-    for name, p in learning.items():
+    for name, p in trainable.items():
         if p.ndim not in (0, 1, 2, 4):
             raise UsageError(
-                f"Muon ({name} of shape {tuple(p.shape)}): knows filters of 4 dimensions, matrices "
-                "and biases. Freeze it, or use SGD."
+                f"Muon ({name} of shape {tuple(p.shape)}): supports filters of 4 dimensions, "
+                "matrices and biases. Freeze it, or use SGD."
             )
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Nearly the orthogonal factor of `matrix` (rows, columns): its singular values brought to
-    between 0.7 and 1.2, in bfloat16."""
+    """Approximate the orthogonal factor of `matrix` (rows, columns), in bfloat16.
+
+    The singular values of the result are between 0.7 and 1.2.
+    """
     x = matrix.bfloat16()
     wide = len(x) <= x.shape[1]
     x = x if wide else x.T

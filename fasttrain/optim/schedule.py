@@ -1,6 +1,6 @@
-"""How the learning rate falls: torch's own schedulers, each stepped at its own moment.
+"""Learning-rate schedules: torch's own schedulers, stepped after each step or each epoch.
 
-Groups of parameters may have rates of their own; whatever moves the rate keeps their ratios.
+Parameter groups may have different rates; every schedule keeps the ratios between them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from ..errors import UsageError
 def ratios(optimizer: Optimizer) -> list[float]:
     """Each group's rate as a multiple of the first group's.
 
-    A group without a `ratio` is given one, from the two rates of now; from those that they began
-    with where the first is 0 now, and UsageError where that was 0, too, and the group's was not.
+    A group without a `ratio` gets one from the current rates, or from the initial rates if the
+    first group's current rate is 0. Raises UsageError if both of that group's rates are 0 and the
+    other group's rate is not.
     """
     first, *others = optimizer.param_groups
     own = first.get("ratio", 1.0)
@@ -44,15 +45,17 @@ def _multiple(group: dict[str, Any], first: dict[str, Any]) -> float:
         return 1.0
     raise UsageError(
         f"optimizer (lr {float(first['lr']):g} in its first group, {float(group['lr']):g} in "
-        "another): there is no ratio to keep. Put a group first whose rate is above 0."
+        "another): the ratio is undefined. Put a group with a rate above 0 first."
     )
 
 
 class Plateau:
-    """ReduceLROnPlateau on a score, higher is better; progress is a gain of more than
-    `threshold`."""
+    """ReduceLROnPlateau on a score, higher is better.
 
-    MOVES = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr")
+    An epoch makes progress if it gains more than `threshold`.
+    """
+
+    PROGRESS = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr")
 
     def __init__(
         self, optimizer: Optimizer, *, patience: int, factor: float, threshold: float
@@ -67,42 +70,42 @@ class Plateau:
         )
 
     def after_step(self) -> None:
-        """A plateau is only seen between epochs."""
+        """Do nothing: the rate changes only between epochs."""
 
     def after_epoch(self, score: float) -> None:
         self.scheduler.step(score)
 
     def state_dict(self) -> dict[str, Any]:
-        return _plain(self.scheduler.state_dict())
+        return _plain_values(self.scheduler.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`, with this schedule's own patience, factor and threshold."""
+        """Continue from `state`, with this schedule's own patience, factor and threshold."""
         ours = self.state_dict()
-        moved = {key: value for key, value in state.items() if key in self.MOVES}
-        self.scheduler.load_state_dict(_taken({**ours, **moved}, ours))
+        progress = {key: value for key, value in state.items() if key in self.PROGRESS}
+        self.scheduler.load_state_dict(_checked({**ours, **progress}, ours))
 
     def aim(self, lr: float) -> None:
-        """A plateau goes on from whatever rate the optimizer has."""
+        """Do nothing: this schedule continues from the optimizer's current rate."""
 
     def seek(self, done: int) -> None:
-        """A plateau does not depend on how many steps there are to be."""
+        """Do nothing: this schedule does not depend on the number of steps."""
 
 
 class EveryStep:
-    """`cosine` or `linear` (both to zero), or `onecycle` (up for 30 % of the steps, then down)."""
+    """`cosine` or `linear` (to zero) or `onecycle` (up for 30 % of the steps, then down)."""
 
     HORIZON = ("T_max", "total_iters", "total_steps", "_schedule_phases")
 
     def __init__(self, optimizer: Optimizer, *, kind: str, lr: float, steps: int) -> None:
         self.scheduler: LRScheduler
-        self._steps, self._moved = int(steps), False
+        self._steps, self._curve_changed = int(steps), False
         steps = self._steps
         if kind == "cosine":
             self.scheduler = CosineAnnealingLR(optimizer, steps)
         elif kind == "linear":
             self.scheduler = PolynomialLR(optimizer, total_iters=steps, power=1.0)
         else:
-            # cycle_momentum would make momentum a number that changes inside a captured step.
+            # cycle_momentum would change momentum, a plain number, inside a captured step.
             peaks = [float(lr) * ratio for ratio in ratios(optimizer)]
             self.scheduler = OneCycleLR(
                 optimizer, max_lr=peaks, total_steps=steps + 1, cycle_momentum=False
@@ -112,32 +115,35 @@ class EveryStep:
         self.scheduler.step()
 
     def after_epoch(self, score: float) -> None:
-        """The rate has already moved with every step."""
+        """Do nothing: the rate changes with every step."""
 
     def state_dict(self) -> dict[str, Any]:
-        return _plain(self.scheduler.state_dict())
+        return _plain_values(self.scheduler.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`, towards the end that this schedule was made for."""
+        """Continue from `state`, towards this schedule's own last step."""
         ours = self.state_dict()
         end = {key: value for key, value in ours.items() if key in self.HORIZON}
-        self.scheduler.load_state_dict(_taken({**state, **end}, ours))
-        self._moved = any(state.get(key) != value for key, value in end.items())
+        self.scheduler.load_state_dict(_checked({**state, **end}, ours))
+        self._curve_changed = any(state.get(key) != value for key, value in end.items())
 
     def aim(self, lr: float) -> None:
-        """Go on, from the next `seek`, on the curve of another rate."""
+        """Scale the curve to another peak rate; the next `seek` applies it."""
         optimizer = self.scheduler.optimizer
         for group, ratio in zip(optimizer.param_groups, ratios(optimizer), strict=True):
             peak = group.get("max_lr", group["initial_lr"])
             for name in {"initial_lr", "max_lr", "min_lr"} & group.keys():
                 group[name] *= lr * ratio / peak
         rates = [group["initial_lr"] for group in optimizer.param_groups]
-        self.scheduler.base_lrs, self._moved = rates, True
+        self.scheduler.base_lrs, self._curve_changed = rates, True
 
     def seek(self, done: int) -> None:
-        """Have the rate after `done` steps; where a loaded state had another end, of this one's
-        curve, by going through it, since torch's rates follow from the one before."""
-        if not self._moved and self.scheduler.last_epoch == done:
+        """Set the rate after `done` steps.
+
+        If the curve has changed, all steps are replayed, because torch computes each rate from the
+        one before.
+        """
+        if not self._curve_changed and self.scheduler.last_epoch == done:
             return
         for group in self.scheduler.optimizer.param_groups:
             if isinstance(group["lr"], Tensor):
@@ -147,27 +153,27 @@ class EveryStep:
         self.scheduler.last_epoch = 0
         for _ in range(min(done, self._steps)):
             self.scheduler.step()
-        self._moved = False
+        self._curve_changed = False
 
 
-def _taken(state: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
-    """Of a loaded state what `ours` has too; ValueError if it could not stand in its place."""
+def _checked(state: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """The entries of a loaded state that `ours` has; ValueError if one has another type."""
     for key, value in ours.items():
-        if not _is_like(state[key], value):
+        if not _has_type_of(state[key], value):
             raise ValueError(f"{key} of the schedule is {state[key]!r}"[:100])
     return {key: state[key] for key in ours}
 
 
-def _is_like(value: Any, ours: Any) -> bool:
+def _has_type_of(value: Any, ours: Any) -> bool:
     if isinstance(ours, list):
         alike = isinstance(value, list) and len(value) == len(ours)
-        return alike and all(map(_is_like, value, ours))
+        return alike and all(map(_has_type_of, value, ours))
     if isinstance(ours, (float, Tensor)):  # a rate may be either
         return type(value) in (int, float, Tensor) and bool(value == value)
     return type(value) is type(ours) and (isinstance(ours, int) or value == ours)
 
 
-def _plain(state: dict[str, Any]) -> dict[str, Any]:
-    """Only what a checkpoint may hold: numbers, strings, tensors and lists of them."""
+def _plain_values(state: dict[str, Any]) -> dict[str, Any]:
+    """Only the values that a checkpoint may hold: numbers, strings, tensors and lists of them."""
     keep = (int, float, str, bool, list, type(None))
     return {key: value for key, value in state.items() if isinstance(value, keep)}

@@ -1,8 +1,8 @@
-"""SGD with momentum as one fused update: torch's own, our kernel's, or apex's.
+"""SGD with momentum as one fused update: by torch, by our kernel or by apex.
 
-The learning rate is a tensor that is filled in place, so that a compiled or captured step never
-sees it change, and momentum starts as zeros: torch's fused SGD otherwise leaves uninitialised
-memory behind when the first fp16 step overflows.
+The learning rate is a tensor that is filled in place, so that a compiled or captured step stays
+valid when it changes. Momentum starts as zeros, because torch's fused SGD otherwise leaves
+uninitialised memory when the first fp16 step overflows.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def sgd(
 ) -> torch.optim.Optimizer:
     """Fused SGD over all parameters of `model`; `provider` is "torch", "kernel" or "apex".
 
-    Raises EnvironmentProblem if the kernel is asked for and there is no GPU or no triton, or if
-    apex is and is not NVIDIA's, built with its CUDA kernels.
+    Raises EnvironmentProblem for "kernel" without a GPU or triton, and for "apex" if NVIDIA's apex
+    with its CUDA kernels is not installed.
     """
     parameters = list(model.parameters())
     lr, momentum, weight_decay = float(lr), float(momentum), float(weight_decay)
@@ -49,7 +49,7 @@ def sgd(
 
 
 def muon(model: nn.Module, *, lr: float, momentum: float, weight_decay: float) -> Muon:
-    """Muon for the filters of `model`'s convolutions, SGD with Nesterov momentum for the rest."""
+    """Muon for the convolution filters of `model`, SGD with Nesterov momentum for the rest."""
     rate = torch.tensor(lr, dtype=torch.float32, device=next(model.parameters()).device)
     return Muon(model, lr=rate, momentum=momentum, weight_decay=weight_decay)
 
@@ -66,12 +66,12 @@ def _apex(
 
 
 def apex_problem() -> str | None:
-    """Why apex's FusedSGD cannot be used, in a line that says what to do; None if it can."""
+    """Why apex's FusedSGD cannot be used, and what to do, in one line; None if it can be used."""
     build = "Build https://github.com/NVIDIA/apex from source with APEX_CPP_EXT=1 APEX_CUDA_EXT=1"
     try:
         import amp_C  # noqa: F401
         from apex.optimizers import FusedSGD  # noqa: F401
-    # Not only ImportError: the web toolkit of that name breaks in other ways, too.
+    # Not only ImportError: the web toolkit of that name fails in other ways too.
     except Exception as error:
         try:
             found = metadata.version("apex")

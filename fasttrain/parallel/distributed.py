@@ -1,13 +1,13 @@
 """Several processes as one training: how their group begins, agrees, fails and ends.
 
-On CPUs the group talks over gloo; on GPUs tensors go over NCCL and the host's decisions over gloo.
+On CPUs the group uses gloo. On GPUs tensors go over NCCL, and the host's numbers over gloo.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from time import monotonic, sleep
@@ -19,19 +19,20 @@ from torch import Tensor, nn
 from torch.distributed import Store  # type: ignore[attr-defined]
 
 from ..errors import DistributedError, FasttrainError, ReportedElsewhere, Stopped
-from . import rendezvous
+from . import backends, hang, rendezvous
+from .failure import Failure
 from .group import Group
 from .launch import Place, is_reporter
 from .launch import place as launched
 from .signals import ignored
-from .watch import Fate, Watch
+from .watch import Watch
 
 FETCH = 2400.0  # seconds that the others wait for the data of a machine's first process
-COLLECTIVE = ("gloo", "NCCL", "ProcessGroup", "DDP", "store")  # what their errors speak of
+COLLECTIVE = ("gloo", "NCCL", "ProcessGroup", "DDP", "store")  # words of a collective's errors
 
 
 class Joined(Group):
-    """Several processes, come together; opened by `joined`."""
+    """A group of several processes; `joined` opens it."""
 
     def __init__(self, place: Place, store: Store, watch: Watch) -> None:
         super().__init__(place)
@@ -81,7 +82,7 @@ class Joined(Group):
         with warnings.catch_warnings():
             # The successor of broadcast_buffers is younger than 2.11, the oldest torch for this.
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-            # Buffers are not sent at every step: `align` does that once an epoch.
+            # Buffers are not sent at every step: `sync_buffers` does that once an epoch.
             return nn.parallel.DistributedDataParallel(
                 model, broadcast_buffers=False, gradient_as_bucket_view=True
             )
@@ -93,7 +94,7 @@ class Joined(Group):
     def first_on_node(self) -> Iterator[None]:
         done, until = f"done/{self.place.node}", monotonic() + FETCH
         while self.place.local_rank and not self._store.check([done]):
-            if self._watch.fate() or monotonic() > until:
+            if self._watch.failure() or monotonic() > until:
                 raise DistributedError(f"data: not ready on rank {self.place.node}. Look there.")
             sleep(0.2)
         yield
@@ -102,38 +103,47 @@ class Joined(Group):
     def dissolve(self) -> None:
         if not self._left:
             self.max(0)
+            with suppress(RuntimeError):
+                dist.destroy_process_group()
             self._leave()
 
+    @contextmanager
+    def watched(self, seconds: float, where: Callable[[], str]) -> Iterator[hang.Progress]:
+        backends.set_time_limit(seconds)
+        self._watch.progress = progress = hang.Progress(seconds, where)
+        yield progress  # after an error the watch goes on until the group has ended
+        self._watch.progress = None
+        backends.set_time_limit()
+
     def fail(self, error: BaseException) -> BaseException:
-        """Tell the others of an `error` that leaves the group's block; return what to raise."""
+        """Publish an `error` that leaves the group's block; return what to raise."""
         if self._left:
             return error
         with ignored():  # torchrun sends signals to all others when one has died
             return self._failed(error)
 
     def _failed(self, error: BaseException) -> BaseException:
-        mine = _fate_of(error, self.rank)
-        fate = self._watch.fate() or self._blame(error) or self._watch.publish(mine)
-        tell = not fate.said and fate != mine and self._watch.wins_report(fate)
+        mine = Failure.of(error, self.rank)
+        failure = self._watch.failure() or self._cause(error) or self._watch.publish(mine)
+        reports = not failure.own and failure != mine and self._watch.wins_report(failure)
+        backends.abandon()  # what others wait for from this process, fails now
         self._leave()
-        if fate == mine:
+        if failure == mine:
             return error
-        return DistributedError(fate.advice) if tell else ReportedElsewhere(fate.code)
+        return DistributedError(failure.message) if reports else ReportedElsewhere(failure.code)
 
-    def _blame(self, error: BaseException) -> Fate | None:
-        """The other process that is behind an error of this one, if one is."""
+    def _cause(self, error: BaseException) -> Failure | None:
+        """The failure of another process that caused this process's error, if one did."""
         if isinstance(error, Stopped):
             # Agreed on, it is a real one, and not torchrun's because another process has died.
-            return None if self._agreed else self._watch.silence()
+            return None if self._agreed else self._watch.wait_for_failure()
         first = (str(error).splitlines() or [""])[0]
-        of_the_group = isinstance(error, RuntimeError) and any(word in first for word in COLLECTIVE)
-        return self._watch.verdict(first.rpartition("] ")[2]) if of_the_group else None
+        collective = isinstance(error, RuntimeError) and any(word in first for word in COLLECTIVE)
+        return self._watch.find_cause(first.rpartition("] ")[2]) if collective else None
 
     def _leave(self) -> None:
-        """End the group; who holds the store stays until all others have left it."""
+        """Stop the watch; the process that holds the store stays until all others have left it."""
         self._left = True
-        with suppress(RuntimeError):
-            dist.destroy_process_group()  # what others wait for from this process, fails now
         self._watch.leave(holds_the_store=self._holds_the_store)
 
 
@@ -141,9 +151,10 @@ class Joined(Group):
 def joined(place: Place | None = None, *, device: str = "auto") -> Iterator[Group]:
     """The group that torchrun's environment describes, for the block; alone, a group of one.
 
-    Inside, an error of one process ends all within seconds, with its exit code; one of them says
-    why. Raises DistributedError if the others cannot be reached, or one died; Elsewhere where
-    another process says what happened; EnvironmentProblem if there are more processes than GPUs.
+    An error of one process in the block ends all within seconds, with its exit code; one of them
+    reports it. Raises DistributedError if the others cannot be reached, or one died;
+    ReportedElsewhere where another process reports; EnvironmentProblem for more processes than
+    GPUs.
     """
     place = launched() if place is None else place
     if place.world == 1:
@@ -162,10 +173,3 @@ def joined(place: Place | None = None, *, device: str = "auto") -> Iterator[Grou
         if raised is error:
             raise
         raise raised from None
-
-
-def _fate_of(error: BaseException, rank: int) -> Fate:
-    if isinstance(error, (FasttrainError, Stopped)):
-        return Fate(rank, error.code, str(error), True)
-    first = (str(error).splitlines() or [""])[0]
-    return Fate(rank, 9, f"rank {rank} ended with {type(error).__name__}: {first}", False)

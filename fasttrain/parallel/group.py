@@ -1,18 +1,19 @@
-"""What several processes that train together agree on, for a process that is alone.
+"""What processes that train together do with each other, for a process that trains alone.
 
-A group of one whose verbs cost nothing: nothing in the house asks how many processes there are.
+The methods of a group of one cost nothing, so no other code asks how many processes there are.
 `distributed.Joined` is a group of several.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from . import hang
 from .launch import Place
 
 
@@ -33,11 +34,11 @@ class Group:
         return self.sum(tensor) / self.world
 
     def max(self, number: int) -> int:
-        """The highest of all processes' numbers: how they agree on a flag that any may raise."""
+        """The highest of all processes' numbers; with 0 and 1, whether any process says yes."""
         return number
 
     def signal(self, number: int) -> int:
-        """The signal that any process got, 0 for none: all stop for it together."""
+        """The signal that any process got, 0 for none; all processes stop for it."""
         return number
 
     def broadcast(self, value: Any) -> Any:
@@ -49,17 +50,17 @@ class Group:
         return tensor
 
     def own_row(self, rows: Tensor) -> Tensor:
-        """What `rows` gave of this process; of another world's, rank 0 takes the sum."""
+        """This process's row of what `gather` gave; of another world's rows rank 0 gets the sum."""
         rows = torch.atleast_2d(rows)
         if len(rows) == self.world:
             return rows[self.rank]
         return rows.sum(dim=0) if self.first else torch.zeros_like(rows[0])
 
     def sync_buffers(self, model: nn.Module) -> None:
-        """Make the model's buffers, BatchNorm's statistics, those of rank 0."""
+        """Copy rank 0's buffers, BatchNorm's statistics, into the model of every process."""
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The module whose backward leaves each process the mean of all gradients."""
+        """A module whose backward gives each process the mean of all processes' gradients."""
         return model
 
     def device(self, chosen: torch.device) -> torch.device:
@@ -72,4 +73,14 @@ class Group:
         yield
 
     def dissolve(self) -> None:
-        """From here on each process goes its own way."""
+        """End the group in good order; what follows is each process's own work."""
+
+    @contextmanager
+    def watched(self, seconds: float, where: Callable[[], str]) -> Iterator[hang.Progress]:
+        """For the block, end all processes if one makes no progress for `seconds` (0: never).
+
+        The training calls what this yields, a hook, at every progress. `where()` says in words
+        where the training is; another thread calls it.
+        """
+        with hang.alone(hang.Progress(seconds, where)) as progress:
+            yield progress

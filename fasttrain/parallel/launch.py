@@ -1,7 +1,7 @@
-"""Where torchrun has put this process: its rank, the world, and where they meet; no torch here.
+"""The rank, world and address that torchrun gave this process, read without importing torch.
 
 The variables are torchrun's protocol, not fasttrain's configuration. They are read before torch is
-imported, so that a wrong start is told at once.
+imported, so that a wrong start is reported at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ VARIABLES = (*NUMBERS, "MASTER_ADDR")
 
 
 class Place(NamedTuple):
-    """This process among those that train together; the default is a process alone."""
+    """This process's rank among those that train together; the default is one process alone."""
 
     rank: int = 0
     world: int = 1
@@ -61,12 +61,12 @@ def place(environment: Mapping[str, str] = os.environ) -> Place:
 
 
 def is_reporter() -> bool:
-    """Whether it is this process of its machine that says what comes to all of them alike."""
+    """Whether this process reports errors that all processes of its machine have alike."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def local_batch(batch_size: int, world: int) -> int:
-    """Images a step in each process; UsageError, naming what divides, if they cannot be equal."""
+    """Images per step in each process; UsageError, naming batches that divide, if not a whole."""
     if batch_size % world == 0:
         return batch_size // world
     below = batch_size // world * world

@@ -1,7 +1,6 @@
-"""How the processes that torchrun started come together, each with its device.
+"""How the processes that torchrun started find each other, each with its device.
 
-torch's store and process group do it; here is what they are asked for, and what is said when they
-fail.
+torch's store and process group do the work; here are their arguments, and the error when they fail.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-
 from torch.distributed.rendezvous import rendezvous
 
 from ..errors import DistributedError, EnvironmentProblem, UsageError
+from . import backends
 from .launch import Place
 from .watch import Watch
 
-JOIN = 45.0  # seconds that all processes have to come together in
-PATIENCE = 300.0  # seconds that one waits for another's part of a collective: then that one hangs
+JOIN = 45.0  # seconds that all processes have to join in
 
 
 def backend(place: Place, device: str) -> str:
-    """torch's name of what the group talks over, each process on a GPU of its own if on any."""
+    """torch's name of the backends; on GPUs each process gets its own as the current device."""
     if device == "cpu" or not torch.cuda.is_available():
         return "gloo"
     if device not in ("auto", "cuda"):
@@ -44,7 +43,7 @@ def backend(place: Place, device: str) -> str:
 
 
 def join(place: Place, backend: str) -> tuple[Store, Watch]:
-    """Come together with the others; a store for the group's own keys, and the watch over it."""
+    """Join the process group; return a store for the group's own keys, and its watch."""
     if place.local_world == place.world and "GLOO_SOCKET_IFNAME" not in os.environ:
         # One machine: gloo listens on the loopback, not on the network. torch has no other way.
         loopback = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
@@ -58,14 +57,14 @@ def join(place: Place, backend: str) -> tuple[Store, Watch]:
             for each in (store, TCPStore(place.host, place.port, timeout=limit))
         )
         watch = Watch(its, rank, world)
-        patience = timedelta(seconds=PATIENCE)
         dist.init_process_group(
             backend,
             store=PrefixStore(start, store),
             rank=rank,
             world_size=world,
-            timeout=patience,
+            timeout=timedelta(seconds=backends.PATIENCE),
         )
+        backends.set_time_limit()
     except (RuntimeError, ValueError, TimeoutError) as error:
         first = str(error).splitlines()[0]
         raise DistributedError(
@@ -76,11 +75,12 @@ def join(place: Place, backend: str) -> tuple[Store, Watch]:
 
 
 def agree_on_start(store: Store, rank: int, world: int) -> str:
-    """A name for this start of the group, on which its processes agree and no earlier ones did.
+    """A name for this start of the group that no earlier start had; the same in all processes.
 
     torchrun 2.13 keeps one store through its restarts, with the addresses of the dead in it. So
-    each process says a number of its own, rank 0 calls those it finds, and again whenever one is
-    replaced, until all have answered this very call. Raises TimeoutError, naming who is missing.
+    each process writes a random number, and rank 0 writes a list of those it finds, a new one
+    whenever a number changes, until all have answered the same list. Raises TimeoutError, naming
+    the ranks that are missing.
     """
     mine, until, missing = secrets.token_hex(4), monotonic() + JOIN, [0]
     store.set(f"hello/{rank}", mine)

@@ -1,9 +1,9 @@
-"""Ctrl-C, SIGTERM and SIGHUP end a run at a place where its checkpoint is exact.
+"""Ctrl-C, SIGTERM and SIGHUP end a run between two steps, where its checkpoint is exact.
 
-Before there is a run they end the process at once. Inside `polled()` a signal only leaves a mark
-that the loop's hooks look at between two steps; in the rest of a run it raises at once. A second
-signal changes nothing, so that a nervous hand cannot harm a save. What is ignored when the process
-starts, as nohup ignores SIGHUP, stays ignored.
+Before a run they end the process at once. Inside `polled()` a signal only sets a flag, which the
+loop's hooks check between two steps; in the rest of a run it raises at once. A second signal
+changes nothing, so it cannot harm a save. A signal that is ignored when the process starts, as
+nohup ignores SIGHUP, stays ignored.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ Handler = Callable[[int, FrameType | None], None]
 
 
 class Signals:
-    """A context manager; outside the main thread it changes nothing, as Python demands."""
+    """A context manager; outside the main thread it does nothing, since Python sets no handlers
+    there."""
 
     def __init__(self) -> None:
         self.pending: int | None = None
@@ -47,7 +48,7 @@ class Signals:
 
     @contextmanager
     def polled(self) -> Iterator[None]:
-        """Until the block ends, only `check` raises."""
+        """For the block, a signal raises nothing until `check` is called."""
         self._polled = True
         try:
             yield
@@ -55,7 +56,7 @@ class Signals:
             self._polled = False
 
     def check(self, *_: object) -> None:
-        """Raise Stopped if a signal has come; a hook."""
+        """Raise Stopped if a signal has arrived; a hook."""
         if self.pending is not None:
             raise _stopped(self.pending)
 
@@ -66,7 +67,7 @@ class Signals:
                 # torch warns, with a traceback, of an exception inside autograd while it compiles.
                 self._quiet.enter_context(warnings.catch_warnings())
                 warnings.simplefilter("ignore")
-                # Python drops what a weak reference's callback raises: then the clock ends it.
+                # Python drops an exception in a weak reference's callback: then a timer ends it.
                 forced = threading.Timer(UNWOUND_SECONDS, _end, (number, None, UNSAVED))
                 forced.daemon = True
                 forced.start()
@@ -79,14 +80,14 @@ class Signals:
 def end_at_once() -> None:
     """From now on, outside a run, a signal ends the process with one line and its exit status.
 
-    Without an exception: there is nothing to save, and what is imported could swallow one.
+    It raises nothing: there is nothing to save, and an import could swallow the exception.
     """
     _handle_by(_end)
 
 
 @contextmanager
 def ignored() -> Iterator[None]:
-    """Until the block ends no signal does anything."""
+    """For the block, signals do nothing."""
     before = _handle_by(signal.SIG_IGN)
     try:
         yield
@@ -96,7 +97,7 @@ def ignored() -> Iterator[None]:
 
 
 def ignore() -> None:
-    """From now on no signal changes the exit status: what was to be done is done."""
+    """From now on no signal changes the exit status: all work is done."""
     _handle_by(signal.SIG_IGN)
 
 
@@ -107,7 +108,7 @@ def _end(number: int, frame: FrameType | None, advice: str = "") -> None:
 
 
 def _handle_by(handler: Handler | signal.Handlers) -> dict[int, Any]:
-    """Install a handler for what is not ignored; return those of before."""
+    """Install a handler for signals that are not ignored; return the earlier handlers."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     found = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]

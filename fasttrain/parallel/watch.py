@@ -1,12 +1,11 @@
-"""Finds out which process of a group is gone or failed, and tells all of them.
+"""Finds out which process of a group died, failed or hangs, and makes all the others end.
 
-A collective says at best that some connection closed, and on a GPU nothing for minutes. So each
-process gives signs of life in the group's store and watches the next one's; what is found out
-first is the group's fate, and ends every process. It also looks at its own process's training,
-which may hang while the signs of life go on.
+A failed collective says at best that some connection closed, and on a GPU it says nothing for
+minutes. So each process sends heartbeats to the group's store and checks those of the next rank.
+The first failure that is found is published in the store, and ends every process.
 
-Silence and stillness are counted in beats of the process that watches: one that was stopped with
-all the others, or slept with its machine, takes none of them for dead.
+Heartbeats that do not come are counted in beats of the process that waits for them: one that was
+stopped together with all the others, or slept with its machine, takes none of them for dead.
 """
 
 from __future__ import annotations
@@ -14,153 +13,172 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 from contextlib import suppress
 from threading import Event, Thread
 from time import monotonic, sleep
-from typing import NamedTuple
 
 from torch.distributed import Store  # type: ignore[attr-defined]
 
-from .stillness import Stillness
+from . import backends, hang
+from .failure import Failure
 
-BEAT = 1.0  # seconds between two signs of life
-LOST = 15.0  # a process without one for so long is dead; importing CUDA may hold the GIL for 5
+LOST = 15.0  # a process without heartbeats for so long is dead; importing CUDA may hold the GIL 5 s
 HURRIED = 5.0  # the same, once a collective has failed somewhere
-STILL = 15.0  # training that stands still for so long, and waits for nothing known, hangs
-GRACE = 8.0  # that the main thread has to leave by itself once the group's fate is known
-
-
-class Fate(NamedTuple):
-    """Why a group ends; `said` if the process that it came from says it itself."""
-
-    rank: int  # of the process that found it out
-    code: int
-    what: str
-    said: bool
-
-    @property
-    def advice(self) -> str:
-        """The message with what to do."""
-        return f"{self.what}. All processes end; go on from the last checkpoint with --resume."
+GRACE = 8.0  # that the main thread has to leave by itself once a failure is known
 
 
 class Watch:
-    """One process's thread of signs of life; `store` is its own connection."""
+    """The thread of one process that sends and checks heartbeats; `store` is its own connection."""
 
     def __init__(self, store: Store, rank: int, world: int) -> None:
         self._store, self._rank, self._world = store, rank, world
         self._over = Event()
-        self._neighbour = (0, 0)  # its signs of life so far, and the beats here since the last one
-        self._training, self._hangs = Stillness(), False
-        self._known: Fate | None = None
+        self._neighbour = (0, 0)  # its heartbeats so far, and the beats here since the last one
+        self._known: Failure | None = None
+        self._reported = False  # by another process
+        self.progress: hang.Progress | None = None  # of the training, while it runs
         store.set(f"who/{rank}", f"pid {os.getpid()} on {socket.gethostname()}")
         self._thread = Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
 
     def leave(self, *, holds_the_store: bool) -> None:
-        """End the thread, all knowing by now; who holds the store lets the others leave first."""
-        with suppress(RuntimeError):
-            gone, until = self._store.add("left", 1), monotonic() + GRACE / 2
-            while holds_the_store and gone < self._world and monotonic() < until:
-                sleep(BEAT / 20)
-                gone = self._store.add("left", 0)
+        """End the thread; the process that holds the store waits until all others have left."""
+        self._say_goodbye(wait=holds_the_store)
         self._over.set()
         self._thread.join(timeout=GRACE)
 
-    def fate(self) -> Fate | None:
+    def failure(self) -> Failure | None:
         """Why the group ends, if it does."""
         try:
-            if self._known is None and self._store.check(["fate"]):
-                self._known = _parsed(self._store.get("fate"))
+            if self._known is None and self._store.check(["failure"]):
+                self._known = Failure.parsed(self._store.get("failure"))
             return self._known
-        except RuntimeError as error:  # whoever holds the store is gone, and with it all others
+        except RuntimeError as error:  # the process that holds the store is gone
             first = str(error).splitlines()[0]
             what = f"the group's store is gone ({first}): rank 0 or torchrun died"
-            return Fate(self._rank, 9, what, False)
+            return Failure(self._rank, 9, what)
 
-    def publish(self, fate: Fate) -> Fate:
-        """Make this the group's fate, unless it has one; return what it is."""
+    def publish(self, failure: Failure) -> Failure:
+        """Make this the group's failure, unless it has one; return the one it has."""
         try:
-            return _parsed(self._store.compare_set("fate", "", json.dumps(fate)))
+            return Failure.parsed(self._store.compare_set("failure", "", json.dumps(failure)))
         except RuntimeError:
-            return fate
+            return failure
 
-    def wins_report(self, fate: Fate) -> bool:
-        """Whether it is this process that says what nobody has said; true once over all."""
+    def wins_report(self, failure: Failure) -> bool:
+        """Whether this process is to report a failure that is no process's own; true for one."""
         try:
-            return self._store.add("tellers", 1) == 1
-        except RuntimeError:  # rank 0 is gone; who of those that found it out can only be guessed
-            return self._rank <= 1 and fate.rank in (0, self._rank)
+            return not self._reported and self._store.add("reports", 1) == 1
+        except RuntimeError:  # rank 0 is gone; which others found it out can only be guessed
+            return self._rank <= 1 and failure.rank in (0, self._rank)
 
-    def silence(self) -> Fate | None:
-        """Wait for as long as it takes to see whether some process has died."""
+    def wait_for_failure(self) -> Failure | None:
+        """Wait for as long as it takes to find out whether some process has died."""
         self._store.set("hurry", "")
-        until = monotonic() + HURRIED + 2 * BEAT
+        until = monotonic() + HURRIED + 2 * hang.BEAT
         while monotonic() < until:
-            if fate := self.fate():
-                return fate
-            sleep(BEAT / 10)
+            if failure := self.failure():
+                return failure
+            sleep(hang.BEAT / 10)
         return None
 
-    def verdict(self, why: str) -> Fate:
-        """Who is to blame for a collective that failed here, saying `why`; waits for seconds."""
-        if fate := self.fate():
-            return fate
-        self._store.set(f"noticed/{self._rank}", "")
-        if fate := self.silence():
-            return fate
-        silent = [r for r in range(self._world) if not self._store.check([f"noticed/{r}"])]
-        who = ", ".join(map(self._name, silent))
-        what = f"{who}: does not answer" if silent else "the connection broke"
-        return self.publish(Fate(self._rank, 9, f"{what} ({why})", False))
+    def find_cause(self, error: str) -> Failure:
+        """The failure behind a collective that raised `error` here; waits for seconds."""
+        if failure := self.failure():
+            return failure
+        self._store.set(f"raised/{self._rank}", "")
+        if failure := self.wait_for_failure():
+            return failure
+        silent = [r for r in range(self._world) if not self._store.check([f"raised/{r}"])]
+        what = f"{self._names(silent)}: does not answer" if silent else "the connection broke"
+        return self.publish(Failure(self._rank, 9, f"{what} ({error})"))
 
     def _run(self) -> None:
-        """Until stopped or the group has a fate; then see to it that this process ends."""
-        while not self._over.wait(BEAT):
-            fate = self.fate() or self._look() or self._beat()
-            # What hangs does not leave by itself: it only lets the others hear why first.
-            if fate and not self._over.wait(2 * BEAT if self._hangs else GRACE):
-                mine = self._hangs and fate.rank == self._rank
-                if mine or (not fate.said and self.wins_report(fate)):
-                    print(f"fasttrain: error: {fate.advice}", file=sys.stderr, flush=True)
-                with suppress(RuntimeError):
-                    self._store.add("left", 1)
-                os._exit(fate.code)
+        """Until stopped or the group has a failure; then make sure that this process ends."""
+        while not self._over.wait(hang.BEAT):
+            if failure := self.failure() or self._check_progress() or self._check_neighbour():
+                self._end(failure)
 
-    def _look(self) -> Fate | None:
-        """Look whether this process's own training hangs."""
-        looks = self._training.look()
-        if looks * BEAT < STILL:
-            return None
-        self._hangs = True
+    def _end(self, failure: Failure) -> None:
+        """End this process, unless its main thread leaves in time and reports by itself."""
+        if failure.hang:
+            if self.wins_report(failure):
+                hang.report(failure.message)
+            hang.dump_stacks(f"rank {self._rank}, at {self._where()}")
+        # A thread that hangs does not leave, and one that waits for it cannot.
+        until = monotonic() + (2 * hang.BEAT if failure.hang else GRACE)
+        while monotonic() < until:
+            if self._over.wait(hang.BEAT / 4):
+                return
+            self._check_reported()
+        own = failure.own and failure.rank == self._rank
+        nobodys = not (failure.own or failure.hang)
+        if own or (nobodys and self.wins_report(failure)):
+            hang.report(failure.message)
+        self._say_goodbye(wait=self._rank == 0)
+        os._exit(failure.code)
+
+    def _check_reported(self) -> None:
+        with suppress(RuntimeError):  # with rank 0 the store may be gone, and the answer with it
+            self._reported = self._reported or self._store.add("reports", 0) > 0
+
+    def _say_goodbye(self, *, wait: bool) -> None:
+        """Tell the store's holder that this process leaves; it `wait`s for the others' words."""
+        with suppress(RuntimeError):
+            gone, until = self._store.add("left", 1), monotonic() + GRACE / 2
+            while wait and gone < self._world and monotonic() < until:
+                sleep(hang.BEAT / 20)
+                gone = self._store.add("left", 0)
+
+    def _check_progress(self) -> Failure | None:
+        """Publish how far this process is; if its deadline has passed, find who hangs."""
         try:
-            me, seconds = self._name(self._rank), f"{looks * BEAT:.0f} s"
-            what = f"{me} hangs: nothing has moved for {seconds} at {self._training.place}"
-            return self.publish(Fate(self._rank, 9, what, True))
+            here = json.dumps([backends.begun_collectives(), self._where()])
+            self._store.set(f"progress/{self._rank}", here)
+            progress = self.progress
+            if progress is None or not progress.beat():
+                return None
+            what = progress.describe(self._find_hanging())
+            return self.publish(Failure(self._rank, 9, what, hang=True))
         except RuntimeError:
-            return self.fate()
+            return self.failure()
 
-    def _beat(self) -> Fate | None:
-        """Give a sign of life, and look for the next process's."""
+    def _find_hanging(self) -> str:
+        """Name the ranks that have begun fewer collectives than others, which wait for them."""
+        keys = [f"progress/{rank}" for rank in range(self._world)]
+        found: list[tuple[int, str]] = [
+            json.loads(self._store.get(key)) if self._store.check([key]) else (0, "its start")
+            for key in keys
+        ]
+        counts = [count for count, _ in found]
+        if min(counts) == max(counts):
+            return f"no process goes on; rank {self._rank} is at {self._where()}"
+        behind = [rank for rank, count in enumerate(counts) if count == min(counts)]
+        verb, them = ("hangs", "it") if len(behind) == 1 else ("hang", "them")
+        place = found[behind[0]][1]
+        return f"{self._names(behind)} {verb} at {place}, and the others wait for {them}"
+
+    def _check_neighbour(self) -> Failure | None:
+        """Send a heartbeat, and check those of the next rank."""
         try:
             self._store.add(f"beat/{self._rank}", 1)
             next_one = (self._rank + 1) % self._world
             before, beats = self._neighbour
-            signs = self._store.add(f"beat/{next_one}", 0)
-            self._neighbour = (signs, beats + 1 if signs == before else 0)
-            silence = self._neighbour[1] * BEAT
+            count = self._store.add(f"beat/{next_one}", 0)
+            self._neighbour = (count, beats + 1 if count == before else 0)
+            silence = self._neighbour[1] * hang.BEAT
             if silence < (HURRIED if self._store.check(["hurry"]) else LOST):
                 return None
-            what = f"{self._name(next_one)} died: no sign of life for {silence:.0f} s"
-            return self.publish(Fate(self._rank, 9, what, False))
+            what = f"{self._names([next_one])} died: no heartbeat for {silence:.0f} s"
+            return self.publish(Failure(self._rank, 9, what))
         except RuntimeError:
-            return self.fate()
+            return self.failure()
 
-    def _name(self, rank: int) -> str:
-        known = self._store.check([f"who/{rank}"])
-        return f"rank {rank}" + (f" ({self._store.get(f'who/{rank}').decode()})" if known else "")
+    def _where(self) -> str:
+        progress = self.progress
+        return progress.where() if progress else "a place outside the training"
 
-
-def _parsed(text: bytes) -> Fate:
-    return Fate(*json.loads(text))
+    def _names(self, ranks: list[int]) -> str:
+        keys = {rank: f"who/{rank}" for rank in ranks}
+        known = {r: self._store.get(k).decode() for r, k in keys.items() if self._store.check([k])}
+        return ", ".join(f"rank {r} ({known[r]})" if r in known else f"rank {r}" for r in ranks)

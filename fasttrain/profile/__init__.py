@@ -1,1 +1,1 @@
-"""Traces of a few steps, and where their time went."""
+"""Profiler traces of a few steps, and a summary of where the time went."""

@@ -1,6 +1,6 @@
-"""Sets of points in time, as lists of intervals: what a share of a trace is computed from.
+"""Set operations on time intervals, from which the shares of a trace are computed.
 
-Work overlaps on streams and threads; a union counts each moment once.
+Work overlaps on streams and threads; a union of intervals counts each moment once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ Intervals = list[tuple[float, float]]
 
 
 def union(intervals: Iterable[tuple[float, float]]) -> Intervals:
-    """Disjoint intervals that cover the same points, in order."""
+    """Merge intervals into disjoint ones, in order."""
     covered: Intervals = []
     for start, stop in sorted(intervals):
         if covered and start <= covered[-1][1]:
@@ -21,8 +21,8 @@ def union(intervals: Iterable[tuple[float, float]]) -> Intervals:
     return covered
 
 
-def within(a: Intervals, b: Intervals) -> Intervals:
-    """The points in both of two lists of disjoint intervals in order."""
+def intersection(a: Intervals, b: Intervals) -> Intervals:
+    """The points in both `a` and `b`, which are disjoint intervals in order."""
     both, i, j = [], 0, 0
     while i < len(a) and j < len(b):
         start, stop = max(a[i][0], b[j][0]), min(a[i][1], b[j][1])
@@ -32,11 +32,12 @@ def within(a: Intervals, b: Intervals) -> Intervals:
     return both
 
 
-def without(a: Intervals, b: Intervals) -> Intervals:
+def difference(a: Intervals, b: Intervals) -> Intervals:
     """The points of `a` that are not in `b`."""
     edges = [float("-inf"), *(edge for interval in b for edge in interval), float("inf")]
-    return within(a, list(zip(edges[::2], edges[1::2], strict=True)))
+    return intersection(a, list(zip(edges[::2], edges[1::2], strict=True)))
 
 
 def length(intervals: Intervals) -> float:
+    """The total length of disjoint intervals."""
     return sum(stop - start for start, stop in intervals)

@@ -1,7 +1,7 @@
-"""Reads a profiler's trace: what the device did in the recorded steps, and what it waited for.
+"""Summarises a profiler trace: when the device worked, and what it waited for.
 
-The numbers come from the trace's own JSON, so that they are those a person sees in Perfetto, and a
-trace of a GPU can be read where there is none.
+The numbers come from the trace's JSON file, so that they match what Perfetto shows, and so that a
+trace of a GPU can be read on a machine without one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .intervals import length, union, within, without
+from .intervals import difference, intersection, length, union
 
 SPANS = ("data", "step", "optimizer", "eval")
 DEVICE = {"kernel", "gpu_memcpy", "gpu_memset"}
@@ -23,7 +23,7 @@ Event = dict[str, Any]
 
 
 class Operator(NamedTuple):
-    """A kernel, or an operator without those it calls: calls and seconds a step."""
+    """A kernel or a CPU operator: its calls and, without nested operators, seconds per step."""
 
     name: str
     calls: float
@@ -33,10 +33,10 @@ class Operator(NamedTuple):
 class Profile(NamedTuple):
     """Where the time of the recorded training steps went.
 
-    `busy`, `data_wait` and `host_gap` are shares of the time and add up to 1: the device works;
-    it stands still while the host waits for a batch; it stands still for any other reason. On a CPU
-    host and device are one: what is in no operator is a gap. `spans` are seconds each on the host,
-    `top` the operators with the most time of their own.
+    `busy`, `data_wait` and `host_gap` are shares of the time and add up to 1: the device works; the
+    device is idle while the host waits for a batch; the device is idle for another reason. On a CPU
+    host and device are the same, and time outside all operators is a gap. `spans` are mean seconds
+    on the host, `top` the operators with the most time of their own.
     """
 
     device: str
@@ -49,12 +49,12 @@ class Profile(NamedTuple):
     top: list[Operator]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for profile.json."""
+        """The profile as plain values, for profile.json."""
         return {**self._asdict(), "top": [operator._asdict() for operator in self.top]}
 
 
 def read(path: Path) -> list[Event]:
-    """The events with a duration of a trace file, sorted by time, in seconds."""
+    """Read the events with a duration from a trace file, sorted by time, in seconds."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
         events = [event for event in json.load(file)["traceEvents"] if event.get("ph") == "X"]
     for event in events:
@@ -64,10 +64,10 @@ def read(path: Path) -> list[Event]:
 
 
 def summarise(events: Sequence[Event], *, top: int = 10) -> Profile | None:
-    """The shares of the recorded training steps; None if there is not one whole step.
+    """Summarise the recorded training steps; None if there is no complete step.
 
-    With several steps the first only marks where the time begins, so that each counted step has
-    its share of what lies between two.
+    With several steps the time starts at the end of the first, so that each counted step includes
+    the gap before it.
     """
     named = {name: [e for e in events if _is_span(e) and e["name"] == name] for name in SPANS}
     steps = named["step"]
@@ -77,17 +77,17 @@ def summarise(events: Sequence[Event], *, top: int = 10) -> Profile | None:
     device = "cuda" if work else "cpu"
     launched = {_correlation(e): e["start"] for e in events if e.get("cat") in LAUNCH}
     ends = [_end(step, work, launched) for step in steps]
-    alone = len(steps) == 1
-    begin, end = (_asked(steps[0], named["data"]) if alone else ends[0]), ends[-1]
-    count = 1 if alone else len(steps) - 1
+    single = len(steps) == 1
+    begin, end = (_wait_start(steps[0], named["data"]) if single else ends[0]), ends[-1]
+    count = 1 if single else len(steps) - 1
     work = work or [event for event in events if event.get("cat") == "cpu_op"]
     data = union((e["start"], e["stop"]) for e in named["data"])
     busy = union((e["start"], e["stop"]) for e in work)
     if device == "cpu":
-        busy = without(busy, data)
+        busy = difference(busy, data)
     whole = [(begin, end)]
-    busy_seconds = length(within(busy, whole))
-    wait_seconds = length(within(without(data, busy), whole))
+    busy_seconds = length(intersection(busy, whole))
+    wait_seconds = length(intersection(difference(data, busy), whole))
     return Profile(
         device,
         count,
@@ -101,8 +101,10 @@ def summarise(events: Sequence[Event], *, top: int = 10) -> Profile | None:
 
 
 def describe(profile: Profile, *, untraced: float | None = None, epoch: int | None = None) -> str:
-    """The summary as lines of text; `untraced` is a step's seconds without the profiler, in
-    `epoch`."""
+    """The summary as lines of text.
+
+    `untraced` is the seconds of a step without the profiler, measured in `epoch`.
+    """
     spans = ", ".join(f"{name} {_ms(took)}" for name, took in profile.spans.items())
     where = f" in epoch {epoch}" if epoch is not None else ""
     aside = f", {_ms(untraced)} without the profiler{where}" if untraced is not None else ""
@@ -126,7 +128,7 @@ def describe(profile: Profile, *, untraced: float | None = None, epoch: int | No
 
 
 def _is_span(event: Event) -> bool:
-    return event.get("cat") == "user_annotation"  # the GPU's shadow of it is gpu_user_annotation
+    return event.get("cat") == "user_annotation"  # its copy on the GPU is gpu_user_annotation
 
 
 def _correlation(event: Event) -> Any:
@@ -134,7 +136,7 @@ def _correlation(event: Event) -> Any:
 
 
 def _end(step: Event, work: list[Event], launched: dict[Any, float]) -> float:
-    """When the last work that was launched in a step is done."""
+    """When the last work launched by a step ends."""
     mine = (
         event["stop"]
         for event in work
@@ -143,8 +145,8 @@ def _end(step: Event, work: list[Event], launched: dict[Any, float]) -> float:
     return max(mine, default=step["stop"])
 
 
-def _asked(step: Event, data: list[Event]) -> float:
-    """When the host began to wait for the batch of a step."""
+def _wait_start(step: Event, data: list[Event]) -> float:
+    """When the host began to wait for the batch of `step`."""
     return max((e["start"] for e in data if e["start"] < step["start"]), default=step["start"])
 
 
@@ -153,7 +155,7 @@ def _mean(events: list[Event]) -> float:
 
 
 def _top(work: list[Event], steps: int, device: str) -> list[Operator]:
-    """Operators by their own time, most first; kernels call nothing."""
+    """Operators sorted by their own time, the longest first; kernels have no nested operators."""
     calls: dict[str, int] = defaultdict(int)
     seconds: dict[str, float] = defaultdict(float)
     open_: dict[Any, list[Event]] = defaultdict(list)

@@ -1,6 +1,6 @@
-"""Names for stretches of the loop, and the profiler that records a few steps of them.
+"""Labels parts of the loop for the profiler, and records a trace of a few steps.
 
-A trace shows where a step's time goes; a step that nobody records pays next to nothing for it.
+A trace shows where the time of a step goes; a step that is not recorded pays almost nothing for it.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from torch.profiler import ProfilerActivity
 
 from ..storage.atomic import make_folder, write_atomically
 
-WARM_UP = 3  # calls before the recorded ones in which the profiler itself warms up
+WARM_UP = 3  # calls before the recorded ones, for the profiler to warm up
 TRACED_STEPS, TRACED_TESTS = 8, 2
 WORKER = "fasttrain"
 _OFF = nullcontext()
 
 
 def span(name: str) -> AbstractContextManager[Any]:
-    """Label a `with` block in the profiler's trace; nothing while no profiler records.
+    """Label a `with` block in the profiler's trace; do nothing while no profiler records.
 
-    0.19 us while none does, against record_function's 5.9 us (best of 7 times 20,000; AMD EPYC
-    core, torch 2.13): a training step has three, 0.03 % of 2 ms and not 0.9 %.
+    Without a profiler it costs 0.19 us, and record_function 5.9 us (best of 7 times 20,000; AMD
+    EPYC core, torch 2.13). A training step has three: 0.03 % of 2 ms instead of 0.9 %.
     """
     if autograd_profiler._is_profiler_enabled:
         return torch.profiler.record_function(name)
@@ -42,13 +42,13 @@ def span(name: str) -> AbstractContextManager[Any]:
 def trace(
     folder: Path, *, skip: int, active: int, written: Callable[[Path], None] = lambda path: None
 ) -> Iterator[Callable[[object], None]]:
-    """Yield an `on_step` hook: after `skip` calls, `active` calls are recorded into `folder`.
+    """Yield an `on_step` hook that skips `skip` calls and records the next `active` ones.
 
-    The file is `fasttrain.DIGITS.pt.trace.json.gz`, for TensorBoard's profiler plugin and Perfetto;
-    `written` is told its path. A block that ends early leaves a shorter trace, or none. Raises
-    OutputError where it cannot be written.
+    The trace is `folder`/fasttrain.DIGITS.pt.trace.json.gz, for TensorBoard's profiler plugin and
+    Perfetto; `written` is called with its path. A block that ends early leaves a shorter trace or
+    none. Raises OutputError if the file cannot be written.
     """
-    # Or libkineto writes two lines of its own to stderr, through the bars; it has no other switch.
+    # Keeps libkineto from printing two lines on stderr, into the progress bars.
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     activities = [ProfilerActivity.CPU]
     if torch.cuda.is_initialized():
@@ -64,7 +64,7 @@ def trace(
 
         def step(_: object) -> None:
             nonlocal left
-            if left:  # the profiler's own step costs microseconds, also when it is done
+            if left:  # a profiler step costs microseconds even after the recording
                 left -= 1
                 on.step()
 
@@ -72,17 +72,18 @@ def trace(
 
 
 def window(steps: int, tests: int) -> tuple[int, int]:
-    """(skip, active) that record an epoch's last steps and its first test batches.
+    """Return (skip, active) that record the last steps of an epoch and its first test batches.
 
-    `steps` are left in the epoch, which has `tests` test batches: steady steps, the wait at the end
-    of an epoch and an evaluation are in one trace, and writing it delays no training step.
+    `steps` is the number of steps left in the epoch, `tests` its number of test batches. One trace
+    then holds steady steps, the wait at the end of the epoch and some of the evaluation, and
+    writing it delays no training step.
     """
     traced = min(TRACED_STEPS, max(1, steps - 1))
     return max(0, steps - traced), traced + min(TRACED_TESTS, tests)
 
 
 def _write(profile: torch.profiler.profile, folder: Path) -> Path:
-    """What tensorboard_trace_handler does, durably, and without the machine's name and paths."""
+    """Write as tensorboard_trace_handler does, but durably and without host name and paths."""
     make_folder(folder)
     path = folder / f"{WORKER}.{time.time_ns()}.pt.trace.json.gz"
     with TemporaryDirectory() as scratch:

@@ -1,1 +1,1 @@
-"""What is trained, as a frozen dataclass whose fields are the command line's flags."""
+"""The settings of a training run, as a frozen dataclass with one field per flag."""

@@ -1,6 +1,6 @@
-"""What a field of a Recipe may hold: its bounds, its words, its help, and the complaint about it.
+"""The kinds of fields that a Recipe has: their allowed values, help texts and error messages.
 
-Standard library only, like recipe.py.
+Standard library only, so that `--help` and errors about flags need no torch.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from collections.abc import Collection
 from typing import Any
 
-from ..errors import UsageError, shown
+from ..errors import UsageError, nearest, shown
 
 Scalar = bool | int | float | str | None
 
@@ -18,38 +19,43 @@ Scalar = bool | int | float | str | None
 def number(
     default: Scalar, low: float, high: float, group: str, text: str, *, also: tuple[str, ...] = ()
 ) -> Any:
-    """A field that holds a number in [low, high]; whole if `low` is an int; or a word of `also`."""
+    """Return a field for a number in [low, high], whole if `low` is an int, or a word of `also`."""
     facts = {"low": low, "high": high, "group": group, "help": text, "also": also}
     return dataclasses.field(default=default, metadata=facts)
 
 
 def choice(default: str, choices: tuple[str, ...], group: str, text: str) -> Any:
-    """A field that holds one of the words `choices`."""
+    """Return a field for one of the words `choices`."""
     return dataclasses.field(
         default=default, metadata={"choices": choices, "group": group, "help": text}
     )
 
 
 def switch(group: str, text: str) -> Any:
-    """A field that is off unless its flag stands there."""
+    """Return a field that is false unless its flag is given."""
     return dataclasses.field(default=False, metadata={"group": group, "help": text})
 
 
 def line(default: Scalar, group: str, text: str, *, metavar: str, form: str = ".+") -> Any:
-    """A field that holds a line of text of a `form` (a regular expression), or None where `default`
-    is."""
+    """Return a field for a line of text that matches the regular expression `form`.
+
+    None is allowed if it is the default.
+    """
     facts = {"group": group, "help": text, "metavar": metavar, "form": form}
     return dataclasses.field(default=default, metadata=facts)
 
 
 def flag(name: str) -> str:
-    """The command-line spelling of a field."""
+    """Return the flag of a field: save_every -> --save-every."""
     return "--" + name.replace("_", "-")
 
 
 def plain(field: dataclasses.Field[Any], value: Any) -> Any:
-    """`value` as a recipe.json holds it: a scalar of numpy or torch, or a subclass, as the bool,
-    int, float or str that it is; a path, where `field` is text, as that; anything else as it is."""
+    """Return `value` as the plain type that recipe.json stores.
+
+    Scalars of numpy and torch, and subclasses of built-in types, become bool, int, float or str.
+    A path becomes text if `field` holds text. Anything else is returned unchanged.
+    """
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         value = value.item()
     if isinstance(value, os.PathLike) and "form" in field.metadata:
@@ -63,19 +69,19 @@ def plain(field: dataclasses.Field[Any], value: Any) -> Any:
 
 
 def check(field: dataclasses.Field[Any], value: object) -> None:
-    """Raise UsageError unless `value` is one that `field` may hold."""
+    """Raise UsageError unless `field` allows `value`."""
     facts = field.metadata
     if value is None and field.default is None:
         return
     if "choices" in facts:
         if not isinstance(value, str) or value not in facts["choices"]:
-            raise invalid(field.name, value, f"must be one of {', '.join(facts['choices'])}")
+            raise not_one_of(flag(field.name), value, facts["choices"])
     elif "low" in facts:
         if isinstance(value, str) and value in facts["also"]:
             return
         kinds = (int,) if isinstance(facts["low"], int) else (int, float)
         is_number = isinstance(value, kinds) and not isinstance(value, bool)
-        if not is_number or not facts["low"] <= value <= facts["high"]:  # so of no nan
+        if not is_number or not facts["low"] <= value <= facts["high"]:  # false for NaN
             raise invalid(field.name, value, bounds(field))
     elif isinstance(field.default, bool):
         if not isinstance(value, bool):
@@ -87,7 +93,7 @@ def check(field: dataclasses.Field[Any], value: object) -> None:
 
 
 def words(field: dataclasses.Field[Any]) -> tuple[str, ...]:
-    """What may be written for a number besides one: `none` is None, where a field may be that."""
+    """Return the words that a number field accepts; `none` stands for None if that is allowed."""
     return (*field.metadata["also"], *(["none"] if field.default is None else []))
 
 
@@ -105,13 +111,19 @@ def written(field: dataclasses.Field[Any], text: str) -> Scalar:
 
 
 def bounds(field: dataclasses.Field[Any]) -> str:
-    """What a number's bounds are, in words."""
+    """Describe the allowed values of a number field."""
     facts = field.metadata
     kind = "a whole number" if isinstance(facts["low"], int) else "a finite number"
     others = "".join(f", or {word}" for word in words(field))
     return f"must be {kind} from {facts['low']:g} to {facts['high']:.10g}{others}"
 
 
+def not_one_of(name: str, value: object, choices: Collection[str]) -> UsageError:
+    """Return the error for a value of `name` that is none of `choices`; it names the nearest."""
+    why = f"must be one of {', '.join(choices)}. {nearest(value, choices)}"
+    return UsageError(f"{name} ({shown(value)}): {why}")
+
+
 def invalid(name: str, value: object, why: str) -> UsageError:
-    """The error on a field's value, to be raised."""
+    """Return the error for a bad value of a field."""
     return UsageError(f"{flag(name)} ({shown(value)}): {why}. See --help.")

@@ -1,6 +1,6 @@
-"""The named recipes: what each asks for where it differs from a Recipe's defaults.
+"""The named recipes: the fields in which each differs from the defaults of Recipe.
 
-Plain data, so that a new recipe is a few lines here and nothing anywhere else.
+They are plain data, so that a new recipe needs a few lines here and no other change.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RECIPES: dict[str, dict[str, Scalar]] = {
         "cutout_probability": 0.5,
         "statistics": "reference",
     },
-    # Measured in benchmarks/results/sprint-*.json; what each means is in README's "Sprint".
+    # Measured in benchmarks/results/sprint-*.json; docs/sprint.md explains each setting.
     "sprint": {
         "model": "sprint",
         "target_accuracy": 0.9253,
@@ -40,12 +40,12 @@ RECIPES: dict[str, dict[str, Scalar]] = {
     },
 }
 
-# What a sprint needs for a target accuracy: the first level that is not below it. Width gains
-# more than epochs: 64,256,256 reached 93.32 % after 16 of them, and 96,320,320 stays where it is,
-# 93.81 % after 13, 94.03 after 16 (mean of three), 93.92 after 18, when it knows 99 % of the
-# training images. Six epochs reached 92.3 % where eight are asked for here. Batches of 1000 reached
-# 93.07 and 92.84 % there, those of 500 92.62, 92.83 and 92.77 %; but for 94 %, 17 epochs of
-# 96,320,320 in 1000 ended at 93.72 %. The last level is not measured.
+# (target accuracy, settings): a sprint takes the first level that is not below its target. Width
+# helps more than epochs: 64,256,256 reached 93.32 % after 16 epochs. 96,320,320 stopped improving:
+# 93.81 % after 13 epochs, 94.03 % after 16 (mean of three), 93.92 % after 18, with 99 % of the
+# training images learnt. The second level reached 92.3 % in 6 epochs. In 8, batches of 1000 reached
+# 93.07 and 92.84 %, batches of 500 92.62, 92.83 and 92.77 %. But 17 epochs of 96,320,320 in batches
+# of 1000 ended at 93.72 %, below 94 %. The last level is not measured.
 LEVELS: list[tuple[float, dict[str, Scalar]]] = [
     (0.88, {"widths": "36,72,144", "epochs": 4}),
     (0.9253, {"widths": "64,256,256", "epochs": 8}),
@@ -55,7 +55,7 @@ LEVELS: list[tuple[float, dict[str, Scalar]]] = [
 
 
 def settings(name: str, given: Mapping[str, Any]) -> dict[str, Scalar]:
-    """What the named recipe sets, for the target that is given or, where that is none, its own."""
+    """Return the fields that the named recipe sets for the given, or else its own, target."""
     found = RECIPES[name]
     if name != "sprint":
         return found
@@ -64,14 +64,14 @@ def settings(name: str, given: Mapping[str, Any]) -> dict[str, Scalar]:
 
 
 def level(target: Scalar) -> dict[str, Scalar]:
-    """The sprint's settings for a target; beyond the last level, the last one's."""
+    """Return the sprint's settings for a target; those of the last level for any higher one."""
     number = isinstance(target, (int, float)) and not isinstance(target, bool)
     enough = (level for reached, level in LEVELS if number and target <= reached)  # type: ignore
     return next(enough, LEVELS[-1][1])
 
 
 def faster(recipe: str, target: Scalar) -> str:
-    """The flags of what reaches an accuracy worth having sooner than the named recipe; or none."""
+    """Return flags that reach a useful accuracy faster than the named recipe, or ''."""
     lowest = LEVELS[0][0]
     if recipe != "sprint":
         return "--recipe sprint"

@@ -1,7 +1,6 @@
-"""What was asked: a frozen dataclass of scalars whose fields are the command line's flags.
+"""Recipe: the settings of a training run, a frozen dataclass with one field per flag.
 
-Standard library only, so that `--help` and every complaint about a flag come before torch is
-imported.
+Standard library only, so that `--help` and errors about flags appear without importing torch.
 """
 
 from __future__ import annotations
@@ -20,48 +19,43 @@ __all__ = ["FIELDS", "LEVELS", "RECIPES", "Recipe", "Scalar", "flag", "make", "p
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what a training run computes; `Recipe(epochs=5)` is the mission,
-    shorter, and `Recipe.named("sprint", epochs=3)` the command line's `--recipe sprint --epochs 3`.
+    """Everything that decides what a training run computes.
 
-    What is not given is what the recipe of that name has, so that no name stands over another
-    recipe's content: `Recipe(recipe="sprint")` is the sprint. Numbers may be numpy's or torch's.
-    Raises UsageError, naming the flag, the value and its range, when a field is impossible.
+    `Recipe(epochs=5)` is the default recipe with 5 epochs. `Recipe.named("sprint", epochs=3)` is
+    `--recipe sprint --epochs 3`. Fields that are not given come from the recipe named by `recipe`,
+    so `Recipe(recipe="sprint")` is the sprint. Numbers may be scalars of numpy or torch. Raises
+    UsageError, with the flag, the value and its range, for an impossible value.
     """
 
     recipe: str = choice(
-        "resnet18", ("resnet18", "reference", "sprint"), "recipe", "named defaults"
+        "resnet18", ("resnet18", "reference", "sprint"), "recipe", "named set of defaults"
     )
-    model: str = choice("resnet18", ("resnet18", "sprint"), "recipe", "the network")
+    model: str = choice("resnet18", ("resnet18", "sprint"), "recipe", "network to train")
     widths: str = line(
         "64,256,256",
         "recipe",
-        "channels of the three stages of the sprint network",
+        "channels in the three stages of the sprint network",
         metavar="INT,INT,INT",
         form=r"[1-9]\d{0,3}(,[1-9]\d{0,3}){2}",
     )
     epochs: int = number(50, 1, 100_000, "recipe", "passes over the training images")
-    batch_size: int = number(128, 1, 50_000, "recipe", "images per step, over all processes")
+    batch_size: int = number(128, 1, 50_000, "recipe", "images per step, summed over all processes")
     lr: float | str = number(
-        "auto", 1e-8, 1e3, "recipe", "learning rate; auto runs the range test first", also=("auto",)
+        "auto", 1e-8, 1e3, "recipe", "learning rate; auto runs a range test first", also=("auto",)
     )
-    momentum: float = number(0.9, 0.0, 0.9999, "recipe", "of SGD")
+    momentum: float = number(0.9, 0.0, 0.9999, "recipe", "momentum of SGD")
     weight_decay: float = number(5e-4, 0.0, 1.0, "recipe", "L2 penalty of SGD")
-    filters: str = choice(
-        "sgd", ("sgd", "muon"), "recipe", "what updates the filters of convolutions"
-    )
+    filters: str = choice("sgd", ("sgd", "muon"), "recipe", "optimizer of the convolution filters")
     label_smoothing: float = number(
-        0.0, 0.0, 0.9, "recipe", "share of each target that is spread over all classes"
+        0.0, 0.0, 0.9, "recipe", "fraction of each target spread over all classes"
     )
     scheduler: str = choice(
-        "plateau",
-        ("plateau", "onecycle", "cosine", "linear"),
-        "recipe",
-        "how the learning rate falls",
+        "plateau", ("plateau", "onecycle", "cosine", "linear"), "recipe", "learning-rate schedule"
     )
-    patience: int = number(3, 0, 1000, "recipe", "epochs without progress that plateau waits")
-    factor: float = number(0.1, 1e-4, 0.9999, "recipe", "what plateau multiplies the rate by")
+    patience: int = number(3, 0, 1000, "recipe", "plateau: epochs to wait for an improvement")
+    factor: float = number(0.1, 1e-4, 0.9999, "recipe", "plateau: multiplies the learning rate")
     threshold: float = number(
-        0.001, 0.0, 1.0, "recipe", "gain in test accuracy, a fraction, that plateau calls progress"
+        0.001, 0.0, 1.0, "recipe", "plateau: smallest gain in test accuracy that is an improvement"
     )
     monitor: str = choice(
         "accuracy",
@@ -69,30 +63,28 @@ class Recipe:
         "recipe",
         "what plateau and the best epoch go by, on the held-out images",
     )
-    sync_bn: bool = switch("recipe", "BatchNorm over the images of all processes")
+    sync_bn: bool = switch("recipe", "synchronize BatchNorm over all processes")
 
     crop_padding: int = number(
-        4, 0, 16, "augmentation", "pixels around an image that the random crop moves over"
+        4, 0, 16, "augmentation", "pixels added on each side of an image before a random crop"
     )
     border: str = choice(
         "black",
         ("black", "reflect"),
         "augmentation",
-        "what the random crop finds outside an image: nothing, or the image mirrored at its edge",
+        "padding of the random crop: black, or the image mirrored at its edge",
     )
     flip: float = number(0.5, 0.0, 1.0, "augmentation", "probability of a horizontal flip")
-    alternate: bool = switch(
-        "augmentation", "draw an image's flip once, then show both sides in turn"
-    )
-    cutout: int = number(8, 0, 32, "augmentation", "side of the CutOut hole in pixels; 0 is none")
+    alternate: bool = switch("augmentation", "flip an image in every other epoch, not at random")
+    cutout: int = number(8, 0, 32, "augmentation", "side of the CutOut hole in pixels; 0 is off")
     cutout_probability: float = number(
-        1.0, 0.0, 1.0, "augmentation", "probability that an image gets its hole"
+        1.0, 0.0, 1.0, "augmentation", "probability of a CutOut hole"
     )
     statistics: str = choice(
         "measured",
         ("measured", "reference"),
         "augmentation",
-        "normalisation: CIFAR-10's own, or the source experiment's",
+        "mean and deviation to normalise with: CIFAR-10's, or the source experiment's",
     )
 
     dataset: str | os.PathLike[str] = line(  # noqa: RUF009 - kept as text
@@ -104,49 +96,54 @@ class Recipe:
     data_dir: str | os.PathLike[str] | None = line(  # noqa: RUF009 - kept as text
         None,
         "data",
-        "the archive or folder of a published data set; without it the cache, then the network",
+        "archive or folder of a published data set; without it, the cache or a download",
         metavar="PATH",
     )
     side: int | str = number(
         "auto", 8, 1024, "data", "pixels along an image; auto goes by the median", also=("auto",)
     )
-    fit: str = choice("crop", ("crop", "squash", "pad"), "data", "how an own image gets square")
+    fit: str = choice("crop", ("crop", "squash", "pad"), "data", "how own images become squares")
     holdout: float = number(0.15, 0.01, 0.9, "data", "share held out if all own images are train")
-    skip_bad_files: bool = switch("data", "go on without own files that cannot be used")
+    skip_bad_files: bool = switch("data", "continue without own files that cannot be used")
     train_limit: int | None = number(None, 1, 10**9, "data", "training images, drawn per class")
     test_limit: int | None = number(None, 1, 10**9, "data", "the same, of each other split")
     loader: str = choice(
-        "auto", ("auto", "dali", "resident", "kernel"), "data", "what augments and normalises"
+        "auto", ("auto", "dali", "resident", "kernel"), "data", "loader of the batches"
     )
 
-    device: str = line("auto", "machine", "auto, cpu, cuda or cuda:N", metavar="DEVICE")
+    device: str = line("auto", "machine", "device: auto, cpu, cuda or cuda:N", metavar="DEVICE")
     amp: str = choice(
         "auto",
         ("auto", "bf16", "fp16", "off"),
         "machine",
-        "mixed precision; auto asks the hardware",
+        "mixed precision; auto picks what the hardware supports",
     )
-    compile: str = choice("auto", ("auto", "on", "off"), "machine", "torch.compile")
-    graphs: str = choice("auto", ("auto", "on", "off"), "machine", "a step as one CUDA graph")
-    optimizer: str = choice("auto", ("auto", "torch", "apex", "kernel"), "machine", "whose SGD")
-    seed: int = number(0, 0, 2**32 - 1, "machine", "of weights, order and augmentation")
-    deterministic: bool = switch("machine", "refuse operations that differ from run to run")
+    compile: str = choice("auto", ("auto", "on", "off"), "machine", "use torch.compile")
+    graphs: str = choice("auto", ("auto", "on", "off"), "machine", "run a step as a CUDA graph")
+    optimizer: str = choice(
+        "auto", ("auto", "torch", "apex", "kernel"), "machine", "implementation of SGD"
+    )
+    seed: int = number(0, 0, 2**32 - 1, "machine", "random seed of weights, order and augmentation")
+    deterministic: bool = switch("machine", "use only deterministic operations")
     save_every: float = number(
-        600.0, 0.001, 1e9, "machine", "seconds between saves in an epoch, besides that at its end"
+        600.0, 0.001, 1e9, "machine", "seconds between checkpoints within an epoch"
+    )
+    hang_timeout: float = number(
+        300.0, 0.0, 1e6, "machine", "end a training without progress for so many seconds; 0: never"
     )
 
     target_accuracy: float | None = number(
-        None, 0.0, 1.0, "stopping", "stop at this test accuracy, a fraction"
+        None, 0.0, 1.0, "stopping", "stop at this test accuracy (0.94 is 94 %)"
     )
     test_flips: bool = switch(
-        "stopping", "report at the end, too, how the mean over an image and its mirror image does"
+        "stopping", "also report test accuracy averaged over each image and its mirror image"
     )
     max_time: float | None = number(
-        None, 0.001, 1e9, "stopping", "stop at the first epoch that ends after so many seconds"
+        None, 0.001, 1e9, "stopping", "stop at the first epoch that ends after this many seconds"
     )
 
     def __new__(cls, *args: Any, **given: Any) -> Recipe:
-        """Note which fields are given: the initialiser of a dataclass cannot tell them."""
+        """Record which fields are given, which a dataclass's `__init__` cannot know."""
         made = super().__new__(cls)
         object.__setattr__(made, "_given", {*tuple(FIELDS)[: len(args)], *given})
         return made
@@ -164,17 +161,20 @@ class Recipe:
 
     @classmethod
     def named(cls, name: str, **fields: Any) -> Recipe:
-        """The recipe of that name, as `--recipe` has it, with `fields` laid over it."""
+        """Return the recipe of that name, as `--recipe` does, with `fields` changed."""
         return cls(recipe=name, **fields)
 
     @classmethod
     def saved(cls, fields: Mapping[str, Any]) -> Recipe:
-        """The recipe that a run saved, by an earlier release, too: a field that it did not have
-        is what it was before there was the field, whatever a recipe of its name has today."""
+        """Return the recipe that a run saved.
+
+        A field that an earlier release did not know gets its default, not the value that a recipe
+        of this name has today.
+        """
         return cls(**{**{name: field.default for name, field in FIELDS.items()}, **fields})
 
     def as_dict(self) -> dict[str, Scalar]:
-        """The fields as plain values, for recipe.json."""
+        """Return the fields as plain values, for recipe.json."""
         return dataclasses.asdict(self)
 
 
@@ -182,11 +182,11 @@ FIELDS: dict[str, dataclasses.Field[Any]] = {f.name: f for f in dataclasses.fiel
 
 
 def make(given: Mapping[str, Scalar]) -> Recipe:
-    """The named recipe of `given` with the given fields laid over it."""
+    """Return the recipe that `given` names, with the other given fields changed."""
     fields: dict[str, Any] = dict(given)
     return Recipe(**fields)
 
 
 def parse(name: str, text: str) -> Scalar:
-    """The value of field `name` that a person wrote as `text`."""
+    """Convert the text of flag `name` to the value of its field; UsageError for a bad number."""
     return from_here(text) if name == "dataset" else written(FIELDS[name], text)

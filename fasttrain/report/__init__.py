@@ -1,1 +1,1 @@
-"""What a person looks at afterwards: figures and an HTML page, drawn from the run directory."""
+"""Figures and HTML pages of runs, drawn from their run directories alone."""

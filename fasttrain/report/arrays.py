@@ -1,6 +1,6 @@
-"""The arrays of analysis.npz: images and maps, of the promised shapes, each row with its words.
+"""Reading of analysis.npz: images and maps, with checks of shape, type and row count.
 
-A gallery that shows an image under another one's name would be worse than none.
+The checks prevent a gallery that shows an image under the name of another.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ LABELS = "sample_labels"
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The known arrays of analysis.npz, each of the shape and type that is promised."""
+    """Read the known arrays of analysis.npz; CheckpointError for a wrong shape or type."""
     if not path.exists():
         return {}
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in (*PICTURES, *MAPS, LABELS) if name in archive}
-    except Exception as problem:  # zipfile, zlib and numpy each have their own words for damage
+    except Exception as problem:  # zipfile, zlib and numpy each raise their own errors
         raise damaged(path, problem) from None
     for name, array in arrays.items():
         fits = array.ndim == 4 and array.shape[-1] == 3 and array.dtype == np.uint8
@@ -40,13 +40,15 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 def paired(
     arrays: dict[str, np.ndarray], mistakes: Mistakes, notes: list[str]
 ) -> dict[str, np.ndarray]:
-    """The arrays whose rows are those of misclassified.json; a note if some are not."""
+    """Return the arrays whose rows match misclassified.json; add a note if some do not."""
     wanted = {name: len(mistakes.shown) for name in ("images", *MAPS)}
     wanted |= {"label_error_images": len(mistakes.label_errors)}
     if {"sample_originals", "sample_augmented"} <= arrays.keys():
         wanted |= {name: len(arrays["sample_originals"]) for name in ("sample_augmented", LABELS)}
-    strange = [n for n, count in wanted.items() if n in arrays and len(arrays[n]) != count]
-    if strange:
-        why = "is of another analysis than misclassified.json"
-        notes.append(f"analysis.npz ({', '.join(strange)}) {why}: run `fasttrain explain` again.")
-    return {name: array for name, array in arrays.items() if name not in strange}
+    mismatched = [n for n, count in wanted.items() if n in arrays and len(arrays[n]) != count]
+    if mismatched:
+        why = "is from another analysis than misclassified.json"
+        notes.append(
+            f"analysis.npz ({', '.join(mismatched)}) {why}: run `fasttrain explain` again."
+        )
+    return {name: array for name, array in arrays.items() if name not in mismatched}

@@ -1,4 +1,4 @@
-// Line charts drawn at the size they are shown, that answer to the pointer and to the arrow keys.
+// Line charts as SVG, drawn at their displayed size, controlled by pointer and arrow keys.
 
 const SVG = "http://www.w3.org/2000/svg";
 const EDGE = { right: 18, bottom: 42 };
@@ -43,7 +43,7 @@ function valueAt(series, at, join) {
   return null;
 }
 
-// The name of the upright axis lies above it: upright, it would run into wide ticks or be cut off.
+// The name of the y axis is written above it: rotated, it would overlap wide ticks or be cut off.
 function drawAxes(svg, spec, frame, x, y, width, height) {
   const [left, bottom] = [frame.left, height - EDGE.bottom];
   for (const tick of y.ticks) {
@@ -65,18 +65,18 @@ function drawMark(svg, mark, frame, x, y, width, height) {
   const px = x.at(mark.x);
   const beyond = px > (frame.left + width) / 2;
   if (mark.y === undefined) {
-    element("line", { class: `mark ${mark.look}`, x1: px, x2: px, y1: frame.top, y2: height - EDGE.bottom }, svg);
-    // Above the plot, where no curve is.
+    element("line", { class: `mark ${mark.style}`, x1: px, x2: px, y1: frame.top, y2: height - EDGE.bottom }, svg);
+    // Above the plot, where there is no curve.
     const edge = { class: "label", x: px, y: frame.top - 6, "text-anchor": beyond ? "end" : "start" };
     if (mark.label) element("text", edge, svg, mark.label);
     return;
   }
   const py = y.at(mark.y);
-  if (mark.look !== "fall") {
-    element("circle", { class: `mark ${mark.look}`, cx: px, cy: py, r: 5 }, svg);
+  if (mark.style !== "fall") {
+    element("circle", { class: `mark ${mark.style}`, cx: px, cy: py, r: 5 }, svg);
     return;
   }
-  // A falling staircase leaves room above each step, and before it: there, unless another stands there.
+  // A falling staircase leaves room above and before each step. A label that would overlap is dropped.
   const place = beyond ? { x: px - 8, y: py + 4, "text-anchor": "end" } : { x: px + 6, y: py - 6 };
   const text = element("text", { class: "label fall", ...place }, svg, mark.label);
   const near = (other) => {
@@ -86,7 +86,7 @@ function drawMark(svg, mark, frame, x, y, width, height) {
   if ([...svg.querySelectorAll(".label.fall")].some(near)) text.remove();
 }
 
-// The room for the ticks' texts, and for what is written above the plot.
+// The space for the labels of the ticks and for the text above the plot.
 function frameOf(svg, spec, y) {
   const texts = y.ticks.map((tick) => element("text", { class: "tick" }, svg, TICKS[spec.y.format](tick)));
   const widest = Math.max(0, ...texts.map((text) => text.getComputedTextLength()));
@@ -101,7 +101,7 @@ function draw(box, spec) {
   const height = Math.round(Math.min(340, Math.max(240, width * 0.56)));
   const svg = document.createElementNS(SVG, "svg");
   for (const [k, v] of Object.entries({ width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" })) svg.setAttribute(k, v);
-  box.replaceChildren(svg); // texts have a size only where they are shown
+  box.replaceChildren(svg); // text has a size only once it is displayed
   const shown = spec.series.filter((s) => !s.loose).flatMap((s) => finite(s.values));
   const y = scale(spec.y, padded(spec.y, shown), height - EDGE.bottom, topOf(spec), 5);
   const frame = frameOf(svg, spec, y);
@@ -111,12 +111,12 @@ function draw(box, spec) {
   for (const series of spec.series) {
     if (series.dots) {
       series.values.forEach((v, i) => {
-        if (v !== null) element("circle", { class: `dot ${series.look}`, cx: x.at(spec.x.values[i]), cy: Math.max(frame.top, Math.min(height - EDGE.bottom, y.at(v))), r: 1.8 }, svg);
+        if (v !== null) element("circle", { class: `dot ${series.style}`, cx: x.at(spec.x.values[i]), cy: Math.max(frame.top, Math.min(height - EDGE.bottom, y.at(v))), r: 1.8 }, svg);
       });
-    } else element("path", { class: `line ${series.look}`, d: pathOf(series, spec.x.values, x, y) }, svg);
+    } else element("path", { class: `line ${series.style}`, d: pathOf(series, spec.x.values, x, y) }, svg);
     if (finite(series.values).length === 1) {
       const i = series.values.findIndex((v) => v !== null);
-      element("circle", { class: `dot ${series.look}`, cx: x.at(spec.x.values[i]), cy: y.at(series.values[i]), r: 4 }, svg);
+      element("circle", { class: `dot ${series.style}`, cx: x.at(spec.x.values[i]), cy: y.at(series.values[i]), r: 4 }, svg);
     }
   }
   for (const mark of spec.marks.filter((m) => m.y !== undefined)) drawMark(svg, mark, frame, x, y, width, height);
@@ -133,8 +133,8 @@ function chart(box, spec) {
   const values = shown.map((series) => {
     const key = html("span", "key", readout);
     const swatch = element("svg", { width: 26, height: 10, "aria-hidden": "true" }, key);
-    if (series.dots) element("circle", { class: `dot ${series.look}`, cx: 13, cy: 5, r: 2.5 }, swatch);
-    else element("line", { class: `line ${series.look}`, x1: 0, x2: 26, y1: 5, y2: 5 }, swatch);
+    if (series.dots) element("circle", { class: `dot ${series.style}`, cx: 13, cy: 5, r: 2.5 }, swatch);
+    else element("line", { class: `line ${series.style}`, x1: 0, x2: 26, y1: 5, y2: 5 }, swatch);
     key.append(` ${series.name} `);
     return html("b", "value", key);
   });
@@ -145,7 +145,7 @@ function chart(box, spec) {
   let drawn = null;
   let at = spec.rest ?? last;
 
-  // `ended`: each series where it ended, for those that do not end together.
+  // `ended`: show the last value of each series, for series that end at different x.
   function point(index, active, ended) {
     at = Math.max(0, Math.min(last, index));
     const place = `${spec.x.short} ${FORMATS[spec.x.format](spec.x.values[at])}`;
@@ -163,7 +163,7 @@ function chart(box, spec) {
     element("line", { x1: px, x2: px, y1: drawn.top, y2: drawn.height - EDGE.bottom }, drawn.cursor);
     for (const series of shown.filter((s) => !s.dots)) {
       const found = valueAt(series, at, series.join);
-      if (found !== null) element("circle", { class: `dot ${series.look}`, cx: px, cy: drawn.y.at(found), r: 4 }, drawn.cursor);
+      if (found !== null) element("circle", { class: `dot ${series.style}`, cx: px, cy: drawn.y.at(found), r: 4 }, drawn.cursor);
     }
   }
 

@@ -1,6 +1,6 @@
-"""What the page's charts draw, as plain data: axes, series, marks, and the words for a listener.
+"""The content of the page's charts as plain data: axes, series, marks and labels.
 
-The script knows how to draw; what is drawn, and in which words, is decided here and tested here.
+charts.js only draws them. What a chart shows and says is decided here, where it can be tested.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ Values = Sequence[float | None]
 
 
 def axis(name: str, form: str, *, log: bool = False, zero: bool = False) -> Spec:
-    """An axis; `form` is how the script writes its values: percent, loss, rate, epoch, ..."""
+    """Return an axis; `form` names the number format in scales.js: percent, loss, rate, ..."""
     return {"name": name, "format": form, "log": log, "zero": zero}
 
 
-def line(name: str, look: str, values: Values, **more: bool) -> Spec:
-    """A series; `look` is its class in the style sheet. `step`, `dots`, `loose` (does not set the
-    scale) and `join` (bridges gaps) may be true."""
-    return {"name": name, "look": look, "values": list(values), **more}
+def line(name: str, style: str, values: Values, **more: bool) -> Spec:
+    """Return a series; `style` is its class in page.css.
+
+    `step`, `dots`, `loose` (does not set the scale) and `join` (bridges gaps) may be true.
+    """
+    return {"name": name, "style": style, "values": list(values), **more}
 
 
 def spec(
     label: str, x: Spec, xs: Sequence[float], y: Spec, series: list[Spec], marks: list[Spec]
 ) -> Spec:
-    """A chart; `label` is its name for somebody who cannot see it, and it rests at its end."""
+    """Return a chart; `label` is read by screen readers. At rest it shows its last values."""
     x = {**x, "values": list(xs), "short": x["name"].split(" (")[0]}
     if y["log"]:
         series = [{**s, "values": [_positive(v) for v in s["values"]]} for s in series]
@@ -39,7 +41,7 @@ def spec(
 
 
 def curves(run: Run) -> dict[str, Spec]:
-    """Accuracy, loss, their gap and the rate by epoch; nothing before the first epoch ended."""
+    """Return the charts by epoch: accuracy, loss, gap, rate; none before an epoch ends."""
     if not run.rows:
         return {}
     return {
@@ -51,7 +53,7 @@ def curves(run: Run) -> dict[str, Spec]:
 
 
 def drawable(specs: dict[str, Spec]) -> dict[str, Spec]:
-    """Those charts that have a finite value to show."""
+    """Return the charts that have a finite value."""
     return {
         name: found
         for name, found in specs.items()
@@ -60,12 +62,12 @@ def drawable(specs: dict[str, Spec]) -> dict[str, Spec]:
 
 
 def range_test(run: Run, sweep: Sweep) -> Spec:
-    """The loss against the rate, the suggestion marked."""
+    """Return the chart of the range test: loss by learning rate, with the suggestion."""
     label = f"Range test: loss by learning rate; suggestion {rate(sweep.suggestion)}"
     series = [line("smoothed", "test", sweep.losses.tolist())]
     if len(sweep.raw):
         series.insert(0, line("each step", "raw", sweep.raw.tolist(), dots=True, loose=True))
-    mark = {"x": sweep.suggestion, "look": "sign", "label": f"suggestion {rate(sweep.suggestion)}"}
+    mark = {"x": sweep.suggestion, "style": "sign", "label": f"suggestion {rate(sweep.suggestion)}"}
     smoothed = f" with {smoothing(run)}" if smoothing(run) else ""
     y = axis(f"cross-entropy{smoothed} (nats per image)", "loss")
     x = axis("learning rate", "rate", log=True)
@@ -78,7 +80,7 @@ def _accuracy(run: Run) -> Spec:
     last, marks = run.rows[-1], _drops(run)
     ends = f"ends at {percent(last.train_accuracy)} train, {percent(last.test_accuracy)} test"
     if best := run.best:
-        marks.append({"x": best.epoch, "y": best.test_accuracy, "look": "best"})
+        marks.append({"x": best.epoch, "y": best.test_accuracy, "style": "best"})
         ends += f", best test {percent(best.test_accuracy)} in epoch {best.epoch}"
     y = axis("images classified correctly (%)", "percent")
     return spec(f"Accuracy by epoch; {ends}", *_epochs(run), y, _pair(run, "accuracy"), marks)
@@ -104,9 +106,9 @@ def _lr(run: Run) -> Spec:
     fell = listed([row.epoch - 1 for row in run.drops])
     label = f"Learning rate by epoch, from {rate(first(run))}"
     label += f"; it falls after epoch {fell}" if fell else ""
-    # No dotted lines: here the curve itself falls, and its labels would stand across them.
+    # No dotted lines: the curve itself falls here, and they would cross its labels.
     marks = [
-        {"x": row.epoch - 1, "y": row.lr, "look": "fall", "label": rate(row.lr)}
+        {"x": row.epoch - 1, "y": row.lr, "style": "fall", "label": rate(row.lr)}
         for row in run.drops
     ]
     series = [line("rate", "test", drawn.values, step=drawn.stairs)]
@@ -128,7 +130,7 @@ def _column(rows: list[Row], name: str) -> list[float]:
 
 
 def _drops(run: Run) -> list[Spec]:
-    return [{"x": row.epoch - 1, "look": "drop"} for row in run.drops]
+    return [{"x": row.epoch - 1, "style": "drop"} for row in run.drops]
 
 
 def _positive(value: float | None) -> float | None:

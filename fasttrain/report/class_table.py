@@ -1,4 +1,7 @@
-"""The page's section on the classes: accuracies with their intervals, and the confusion matrix."""
+"""The page's section on the classes: a table of accuracies, and the confusion matrix.
+
+It is separate from the other sections because it builds its own SVG and table cells.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ WORST = 25  # pairs that are listed of a larger one
 
 
 def classes(run: Run) -> str:
-    """Accuracy per class with its interval, and the confusion matrix."""
+    """Return the section: accuracy per class with its interval, and the confusion matrix."""
     if not run.classes:
         return ""
     head = ("class", "accuracy", "95 % interval", "correct", "images", "most often taken for")
     low = min((row.low for row in run.classes if np.isfinite(row.low)), default=0.0)
     floor = int(10 * max(0.0, low)) / 10
     rows = [_class(row, _rival(run, i), floor) for i, row in enumerate(run.classes)]
-    lead = f"The bars reach from {percent(floor, 0)} to 100 %; a column's name sorts by it."
+    lead = f"The bars reach from {percent(floor, 0)} to 100 %. Press a column's name to sort by it."
     caption = f"{run.judged.title()} accuracy per class, its recall, with its Wilson interval"
     shown = table(caption, head, rows, sortable=True)
     drawn = _confusion if len(run.classes) <= MOST_CELLS else _large_confusion
@@ -56,7 +59,7 @@ def _interval(row: ClassRow, floor: float) -> str:
 
 
 def _rival(run: Run, i: int) -> str:
-    """The class that images of class `i` are most often mistaken for, and how often."""
+    """Return the class that class `i` is most often mistaken for, and how often."""
     if not run.confusion.size:
         return MISSING
     wrong = run.confusion[i].copy()

@@ -1,6 +1,6 @@
-"""The figures of the classes, and of where the time went: bars, their intervals, the confusions.
+"""The figures of the classes and of the time: accuracy bars, confusion matrix, ledger.
 
-Each takes a Run and returns a Figure, or None where the run has nothing to draw.
+Each function takes a Run and returns a Figure, or None if the run has no data for it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HATCHES = ("", "////", "....", "\\\\\\\\", "xx", "--", "oo", "++", "||")
 
 
 def class_bars(run: Run) -> Figure | None:
-    """Accuracy per class, the best on top, with its 95 % interval."""
+    """Draw the accuracy of each class, the best on top, with its 95 % interval."""
     rows = sorted(run.classes, key=lambda row: row.accuracy)[:MOST_BARS]
     if not rows:
         return None
@@ -49,7 +49,7 @@ def class_bars(run: Run) -> Figure | None:
 
 
 def confusion(run: Run) -> Figure | None:
-    """How often each class was taken for which: counts, coloured by their share of the row."""
+    """Draw the confusion matrix: counts, coloured by their share of the row."""
     counts = run.confusion
     if not counts.size:
         return None
@@ -58,7 +58,7 @@ def confusion(run: Run) -> Figure | None:
     made = figure("Confusion matrix", note, size=(side + 0.6, side))
     axes = plot(made, x="predicted class", y="true class", grid="")
     shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
-    # The square root: otherwise the diagonal leaves no shade to the few per cent beside it.
+    # The square root makes the few per cent off the diagonal visible.
     drawn = axes.imshow(np.sqrt(shares), cmap="magma_r", vmin=0, vmax=1, interpolation="nearest")
     names = [shown(row.name, LETTERS) for row in run.classes]
     if len(names) <= MOST_NAMES:
@@ -85,20 +85,20 @@ def _write_counts(axes: Axes, counts: np.ndarray, shades: np.ndarray) -> None:
 
 
 def ledger(run: Run) -> Figure | None:
-    """Where the wall-clock time went: one bar, a part for each line of the ledger."""
+    """Draw the wall-clock time as one bar with a part for each line of the ledger."""
     parts = share_sum(run.summary.get("ledger") or {})
     if not parts:
         return None
     whole = sum(seconds for _, seconds in parts)
     size = (8, 2.2 + 0.2 * ((len(parts) + 1) // 2))
-    made = figure("Where the time went", f"{duration(whole)} in all.", size=size)
+    made = figure("Where the time went", f"{duration(whole)} in total.", size=size)
     axes = plot(made, x="time since the start (s)", y="", grid="x")
     fills = colours(np.linspace(0.25, 0.95, len(parts)), "cividis") / 255
     done = 0.0
     for i, (name, seconds) in enumerate(parts):
-        look = {"color": fills[i], "hatch": HATCHES[i % len(HATCHES)], "edgecolor": INK}
+        style = {"color": fills[i], "hatch": HATCHES[i % len(HATCHES)], "edgecolor": INK}
         label = f"{name}: {duration(seconds)}, {percent(seconds / whole, 1)}"
-        axes.barh(0, seconds, left=done, height=0.6, label=label, linewidth=0.7, **look)
+        axes.barh(0, seconds, left=done, height=0.6, label=label, linewidth=0.7, **style)
         done += seconds
     axes.set(yticks=[], xlim=(0, whole), ylim=(-0.5, 0.5))
     axes.spines["left"].set_visible(False)

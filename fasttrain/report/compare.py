@@ -1,6 +1,6 @@
-"""Several runs side by side: one table in plain text, and one page with their curves.
+"""The comparison of several runs: a table in plain text, and a page with their curves.
 
-The table holds what came out, and only those lines of the recipes that differ.
+The table holds the results, and of the recipes only the fields that differ.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ OURS = re.compile(r"<title>\d+ runs of fasttrain</title>")
 
 
 def compare(runs: list[Path]) -> str:
-    """One plain-text table of the runs: a column for each.
+    """Return a plain-text table with a column for each run.
 
-    Raises UsageError for fewer than two runs, and what read() raises.
+    Raises UsageError for fewer than two runs, and the errors of read().
     """
     found = _read(runs)
     notes = [note for run in found for note in _notes(run)]
@@ -32,9 +32,9 @@ def compare(runs: list[Path]) -> str:
 
 
 def write_page(runs: list[Path], out: Path) -> Path:
-    """Write the page that compares the runs to the file `out`; return it.
+    """Write the page that compares the runs to `out`; return `out`.
 
-    Raises as compare(), and OutputError where `out` is a file of anything else.
+    Raises the errors of compare(), and OutputError if `out` is any other file.
     """
     refuse(out)
     found = _read(runs)
@@ -42,26 +42,26 @@ def write_page(runs: list[Path], out: Path) -> Path:
 
 
 def refuse(out: Path) -> None:
-    """Raise OutputError if the page would replace anything but an earlier page of its kind."""
+    """Raise OutputError if `out` exists and is not an earlier page of this kind."""
     check_form(out, OURS)
 
 
 def page(runs: list[Run]) -> str:
-    """The whole page as HTML."""
-    charts, called = curves(runs), names(runs)
+    """Return the whole page as HTML."""
+    charts, titles = curves(runs), names(runs)
     drawn = "\n".join(chart(name, TITLES[name]) for name in charts)
-    no_script = "<noscript><p>Without JavaScript no curve is drawn.</p></noscript>"
+    no_script = "<noscript><p>The curves need JavaScript.</p></noscript>"
     content = f'<div class="charts">{drawn}</div>{no_script}'
     notes = "".join(f"<li>{esc(note)}</li>" for run in runs for note in _notes(run))
     title = f"{len(runs)} runs of fasttrain"
-    lead = "Point at a curve, or focus it and press the arrow keys, to read it."
+    lead = "Point at a curve, or focus it and press the arrow keys, to read its values."
     body = f"""<header>
 <h1 class="title">{title}</h1>
-<p class="lead">{esc(listed(called))}</p>
+<p class="lead">{esc(listed(titles))}</p>
 {f'<ul class="notes">{notes}</ul>' if notes else ""}
 </header>
 <main>
-{section("table", "What came out, and what differs", "", _html(called, table(runs)))}
+{section("table", "Results and differences", "", _html(titles, table(runs)))}
 {section("curves", "Curves", lead, content) if charts else ""}
 </main>
 <footer><p>Drawn by fasttrain.</p></footer>"""
@@ -69,13 +69,13 @@ def page(runs: list[Run]) -> str:
 
 
 def table(runs: list[Run]) -> list[tuple[str, list[str]]]:
-    """The lines of the table: a name and a value for each run."""
+    """Return the lines of the table: a name and a value for each run."""
     lines = [(name, [value(run) for run in runs]) for name, value in RESULTS.items()]
     return lines + differences(runs)
 
 
 def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """The recipes' fields in which the runs differ; a field that a recipe lacks is a dash."""
+    """Return the recipe fields in which the runs differ; a missing field is a dash."""
     fields = list(dict.fromkeys(name for run in runs for name in run.recipe))
     lines = [(name, [plain(run.recipe.get(name)) for run in runs]) for name in fields]
     return [(name, values) for name, values in lines if len(set(values)) > 1]
@@ -104,8 +104,8 @@ def _of(run: Run) -> str:
     return " (val)" if run.held_out == "val" else ""
 
 
-def _summed(name: str, log: Callable[[float], str]) -> Callable[[Run], str]:
-    return lambda run: log(fact(run.summary, name))
+def _summary_fact(name: str, form: Callable[[float], str]) -> Callable[[Run], str]:
+    return lambda run: form(fact(run.summary, name))
 
 
 RESULTS: dict[str, Callable[[Run], str]] = {
@@ -113,17 +113,17 @@ RESULTS: dict[str, Callable[[Run], str]] = {
     "in epoch": lambda run: str(run.best.epoch) if run.best else MISSING,
     "final test accuracy": _final,
     "epochs done": lambda run: str(len(run.rows)),
-    "seconds in all": _summed("total_seconds", tenths),
-    "seconds of training": _summed("train_seconds", tenths),
-    "images/s": _summed("images_per_second", whole),
+    "total seconds": _summary_fact("total_seconds", tenths),
+    "seconds of training": _summary_fact("train_seconds", tenths),
+    "images/s": _summary_fact("images_per_second", whole),
     "hardware": hardware,
 }
 
 
-def _text(called: list[str], lines: list[tuple[str, list[str]]], notes: list[str]) -> str:
-    rows = [("", called), *lines]
+def _text(titles: list[str], lines: list[tuple[str, list[str]]], notes: list[str]) -> str:
+    rows = [("", titles), *lines]
     first = max(len(name) for name, _ in rows)
-    widths = [max(len(values[i]) for _, values in rows) for i in range(len(called))]
+    widths = [max(len(values[i]) for _, values in rows) for i in range(len(titles))]
     text = [
         "  ".join([name.ljust(first), *(v.rjust(w) for v, w in zip(values, widths, strict=True))])
         for name, values in rows
@@ -131,8 +131,8 @@ def _text(called: list[str], lines: list[tuple[str, list[str]]], notes: list[str
     return "\n".join([*text, *(f"note: {note}" for note in notes)]) + "\n"
 
 
-def _html(called: list[str], lines: list[tuple[str, list[str]]]) -> str:
-    head = "".join(f'<th scope="col" class="number">{esc(name)}</th>' for name in called)
+def _html(titles: list[str], lines: list[tuple[str, list[str]]]) -> str:
+    head = "".join(f'<th scope="col" class="number">{esc(name)}</th>' for name in titles)
     rows = "\n".join(
         f'<tr><th scope="row">{esc(name)}</th>'
         + "".join(f'<td class="number wraps">{esc(value)}</td>' for value in values)

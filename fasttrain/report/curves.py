@@ -1,6 +1,6 @@
-"""The figures of numbers over time: loss, accuracy, the rate, the range test, train against test.
+"""The figures of curves: loss, accuracy, learning rate, range test, train against test.
 
-Each takes a Run and returns a Figure, or None where the run has nothing to draw.
+Each function takes a Run and returns a Figure, or None if the run has no data for it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from .rates import first, rates
 from .read import Run
 from .records import Sweep
-from .style import ACCENT, INK, MUTED, PAPER, RULE, TEST_LINE, TRAIN_LINE, Look, figure, plot
+from .style import ACCENT, INK, MUTED, PAPER, RULE, TEST_LINE, TRAIN_LINE, Style, figure, plot
 from .words import (
     best_in_words,
     ending,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def loss(run: Run) -> Figure | None:
-    """Training and test loss by epoch."""
+    """Draw training and test loss by epoch."""
     if not run.rows:
         return None
     made = figure("Loss", f"{losses_in_words(run)} {drops_in_words(run)}".strip())
@@ -41,7 +41,7 @@ def loss(run: Run) -> Figure | None:
 
 
 def accuracy(run: Run) -> Figure | None:
-    """Training and test accuracy by epoch, the best test accuracy marked."""
+    """Draw training and test accuracy by epoch, with the best test accuracy marked."""
     if not run.rows:
         return None
     best = run.best
@@ -56,7 +56,7 @@ def accuracy(run: Run) -> Figure | None:
 
 
 def lr(run: Run) -> Figure | None:
-    """The learning rate on a log axis, as it was at every step, the plateau's drops marked."""
+    """Draw the learning rate at every step on a log axis, with the plateau's drops marked."""
     drawn, start = rates(run), first(run)
     values = np.array([value if value > 0 else np.nan for value in drawn.values])
     if not np.isfinite(values).any():
@@ -65,18 +65,18 @@ def lr(run: Run) -> Figure | None:
     by = f"Scheduler: {scheduler}. " if scheduler else ""
     made = figure("Learning rate", f"{by}It starts at {rate(start)}." if start > 0 else by)
     axes = plot(made, x="epoch", y="learning rate")
-    look = TEST_LINE | ({"drawstyle": "steps-pre"} if drawn.stairs else {})
-    axes.semilogy(drawn.epochs, values, **look)
+    style = TEST_LINE | ({"drawstyle": "steps-pre"} if drawn.stairs else {})
+    axes.semilogy(drawn.epochs, values, **style)
     axes.yaxis.set_major_formatter(_power)
     axes.margins(y=0.12)
     middle = (drawn.epochs[0] + drawn.epochs[-1]) / 2
     for row in run.drops:
         axes.axvline(row.epoch - 1, color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
         text = f"after epoch {row.epoch - 1}:\n{rate(row.lr)}"
-        # On the side that has room, opaque: it may stand across an earlier dotted line.
-        place: Look = {"ha": "right"} if row.epoch > middle else {"ha": "left", "va": "bottom"}
+        # On the side that has room; opaque, because it may cross an earlier dotted line.
+        place: Style = {"ha": "right"} if row.epoch > middle else {"ha": "left", "va": "bottom"}
         shift = (-9, 1) if row.epoch > middle else (7, 3)
-        box: Look = {"bbox": {"facecolor": PAPER, "edgecolor": "none", "pad": 1}}
+        box: Style = {"bbox": {"facecolor": PAPER, "edgecolor": "none", "pad": 1}}
         at = (row.epoch - 1, row.lr)
         axes.annotate(text, at, shift, textcoords="offset points", **place, **box)
     _whole_epochs(axes)
@@ -84,7 +84,7 @@ def lr(run: Run) -> Figure | None:
 
 
 def lr_finder(run: Run) -> Figure | None:
-    """The smoothed loss of the range test against the rate, with the suggestion and the end."""
+    """Draw the smoothed loss of the range test by learning rate, with suggestion and end."""
     sweep = run.sweep
     if sweep is None or not np.isfinite(sweep.losses).any():
         return None
@@ -98,15 +98,15 @@ def lr_finder(run: Run) -> Figure | None:
     _limit(axes, sweep)
     axes.axvline(sweep.suggestion, color=ACCENT, linewidth=1.6, linestyle=(0, (6, 2, 1, 2)))
     text = f"suggestion {rate(sweep.suggestion)} "
-    look: Look = {"color": ACCENT, "ha": "right", "transform": axes.get_xaxis_transform()}
-    axes.text(sweep.suggestion, 0.04, text, **look)
+    style: Style = {"color": ACCENT, "ha": "right", "transform": axes.get_xaxis_transform()}
+    axes.text(sweep.suggestion, 0.04, text, **style)
     axes.plot(sweep.lrs[-1], sweep.losses[-1], "X", color=INK, ms=8, label="end of the test")
     _legend(axes)
     return made
 
 
 def train_vs_test(run: Run) -> Figure | None:
-    """Test accuracy against training accuracy, epoch after epoch."""
+    """Draw test accuracy against training accuracy, one dot per epoch."""
     if not run.rows:
         return None
     made = figure("Training against test accuracy", gap_in_words(run), size=(6.5, 6))
@@ -117,8 +117,8 @@ def train_vs_test(run: Run) -> Figure | None:
     axes.axline((100, 100), slope=1, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
     axes.plot(train, test, color=RULE, linewidth=1.2, zorder=1.5)
     epochs = [row.epoch for row in run.rows]
-    look: Look = {"cmap": "viridis_r", "s": 34, "edgecolors": INK, "linewidths": 0.5, "zorder": 3}
-    dots = axes.scatter(train, test, c=epochs, **look)
+    style: Style = {"cmap": "viridis_r", "s": 34, "edgecolors": INK, "linewidths": 0.5, "zorder": 3}
+    dots = axes.scatter(train, test, c=epochs, **style)
     if np.isfinite([train, test]).any():
         limits = np.nanmin([train, test]) - 2, np.nanmax([train, test]) + 2
         axes.set(xlim=limits, ylim=limits, aspect="equal")
@@ -129,14 +129,14 @@ def train_vs_test(run: Run) -> Figure | None:
 
 
 def drops_in_words(run: Run) -> str:
-    """When the rate fell, as the note of a figure whose dotted lines mark it."""
+    """Describe when the learning rate fell, for a figure that marks it by dotted lines."""
     drops = [row.epoch - 1 for row in run.drops]
     plural = "s" if len(drops) > 1 else ""
     return f"Dotted: the learning rate falls, after epoch{plural} {listed(drops)}." if drops else ""
 
 
 def gap_in_words(run: Run) -> str:
-    """How far training accuracy is from test accuracy at the end."""
+    """Describe how far training accuracy is from test accuracy at the end."""
     last = run.rows[-1]
     gap = last.train_accuracy - last.test_accuracy
     if not np.isfinite(gap):
@@ -148,7 +148,7 @@ def gap_in_words(run: Run) -> str:
 
 
 def _legend(axes: Axes) -> None:
-    """Name the lines above the axes: inside, there is no corner that every run leaves empty."""
+    """Put the legend above the axes: inside, no corner is empty for every run."""
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.1)
 
 
@@ -159,12 +159,12 @@ def _pair(
     factor: float,
     names: tuple[str, str] = ("train", "test"),
 ) -> None:
-    """The training and the test line of `what`, times `factor`, and where the rate falls."""
+    """Draw the training and test line of `what`, times `factor`, and the drops of the rate."""
     epochs = [row.epoch for row in run.rows]
-    marker = "o" if len(run.rows) == 1 else None  # a line of one point is not seen
-    for half, name, look in zip(("train", "test"), names, (TRAIN_LINE, TEST_LINE), strict=True):
+    marker = "o" if len(run.rows) == 1 else None  # a line of one point is invisible
+    for half, name, style in zip(("train", "test"), names, (TRAIN_LINE, TEST_LINE), strict=True):
         values = [factor * getattr(row, f"{half}_{what}") for row in run.rows]
-        axes.plot(epochs, values, label=name, marker=marker, **look)
+        axes.plot(epochs, values, label=name, marker=marker, **style)
     for row in run.drops:
         axes.axvline(row.epoch - 1, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
     _whole_epochs(axes)
@@ -175,17 +175,17 @@ def _whole_epochs(axes: Axes, *, axis: Literal["x", "y"] = "x") -> None:
 
 
 def _power(value: float, _: float) -> str:
-    """A tick of a log axis in plain digits: the style reads no formulas."""
+    """Format a tick of a log axis in plain digits: the style turns formulas off."""
     return f"{value:g}"
 
 
 def _from_zero(axes: Axes, values: list[float]) -> None:
-    """Let the axis begin at 0 and end a little above all values."""
+    """Make the axis start at 0 and end a little above all values."""
     axes.set_ylim(0, 1.06 * max(filter(np.isfinite, values), default=1.0) or 1.0)
 
 
 def _limit(axes: Axes, sweep: Sweep) -> None:
-    """Leave out what single steps shoot beyond the smoothed curve."""
+    """Limit the axis to the smoothed curve: single steps may lie far outside."""
     finite = sweep.losses[np.isfinite(sweep.losses)]
     spread = float(np.ptp(finite)) or 1.0
     axes.set_ylim(finite.min() - 0.15 * spread, finite.max() + 0.15 * spread)

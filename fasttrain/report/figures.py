@@ -1,6 +1,6 @@
-"""All figures of a run as PNG files, from its directory alone.
+"""All figures of a run as PNG files, drawn from its directory alone.
 
-The table below is the list of them; what has no data yet is left out.
+FIGURES lists them. A figure without data is left out.
 """
 
 from __future__ import annotations
@@ -36,11 +36,9 @@ FIGURES: dict[str, Callable[[Run], Figure | None]] = {
 
 
 def draw_all(run_dir: Path, *, names: Collection[str] = tuple(FIGURES)) -> list[Path]:
-    """Write `run_dir`/figures/NAME.png for every figure the run has data for; return the paths.
+    """Write `run_dir`/figures/NAME.png for each figure in `names` with data; return the paths.
 
-    Of only some of them, those in `names`.
-
-    Raises what read() raises, and OutputError if they cannot be written.
+    Raises the errors of read(), and OutputError if they cannot be written.
     """
     run, drawn = read(run_dir), []
     folder = run_dir / "figures"
@@ -60,9 +58,10 @@ def draw_layers(
     title: str,
     path: Path,
 ) -> Path:
-    """Write one image (32, 32, 3) uint8 through the layers, for the predicted and the true class.
+    """Draw one image and its maps in each layer, for the predicted and the true class, as a PNG.
 
-    The maps (H, W) in [0, 1] are named by their layers, in their order. Raises OutputError.
+    `image` is uint8 (32, 32, 3). The maps are (H, W) in [0, 1], layer -> map in the order to draw.
+    Raises OutputError.
     """
     with styled(), writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

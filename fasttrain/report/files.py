@@ -1,6 +1,6 @@
-"""Files of a run: written whole or not at all, and one line for what is damaged or refused.
+"""Writing of reports, whole or not at all, and the errors for damaged or refused files.
 
-A person who looks at a run should read what to do, not where Python stood.
+Every problem becomes one line that says what to do, instead of a traceback.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..errors import CheckpointError, OutputError
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn a refusal of the operating system into an OutputError that names `path`."""
+    """Turn an OSError into an OutputError about `path`."""
     try:
         yield
     except OSError as problem:
@@ -30,24 +30,24 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, text: str) -> Path:
-    """Put `text` in place of `path` in one move, so that nobody reads half a page."""
+    """Write `text` to `path` atomically, so that no reader sees half a page."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Named so that the next start of the run takes it away, should this one be killed now.
-        draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+        # A name that the next start of the run removes if this process is killed now.
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
         try:
-            draft.write_text(text, encoding="utf-8", errors="backslashreplace")
-            draft.replace(path)
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+            temporary.replace(path)
         finally:
-            draft.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     return path
 
 
 def check_form(path: Path, mark: re.Pattern[str], *, run: bool = False) -> None:
-    """Raise OutputError unless `path` may become a page of ours: new, or one with our `mark`.
+    """Raise OutputError unless `path` is new or holds an earlier page, known by its `mark`.
 
-    `run`: the page belongs to a run. Any other may stand in a run's folder, beside its files, but
-    is none of them.
+    `run`: the page belongs to a run. Any other page may be put into a run's folder if its name ends
+    in .html and is not report.html, but not below that folder.
     """
     why, file = "", os.path.realpath(path)
     if path.is_symlink():
@@ -55,10 +55,10 @@ def check_form(path: Path, mark: re.Pattern[str], *, run: bool = False) -> None:
     elif os.path.isdir(file):
         why = "is a folder"
     elif os.path.lexists(file):
-        why = "" if _has(path, mark) else "is a file that fasttrain did not draw"
+        why = "" if _has(path, mark) else "is a file that is not from fasttrain"
     for folder in [] if run or why else Path(file).parents:
-        beside = folder == Path(file).parent and path.suffix == ".html"
-        if _holds_a_run(folder) and (not beside or path.name == "report.html"):
+        is_extra = folder == Path(file).parent and path.suffix == ".html"
+        if _holds_a_run(folder) and (not is_extra or path.name == "report.html"):
             why = f"is for the run in {folder} alone"
     if why:
         what = "Move it away" if run else "Choose another --out"
@@ -82,7 +82,7 @@ def _holds_a_run(folder: Path) -> bool:
 
 
 def damaged(path: Path, problem: object) -> CheckpointError:
-    """The error to raise when `path` cannot be read for what `problem` says."""
+    """Return the error for a file that cannot be read because of `problem`."""
     why = " ".join(str(problem).split())[:120]
     return CheckpointError(
         f"{path.name} ({path}): cannot be read: {why}. Restore it, or remove it to see the rest."

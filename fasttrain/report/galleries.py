@@ -1,7 +1,7 @@
-"""The figures of images: augmented samples, mistakes, and what the network looked at.
+"""The figures of images: augmented samples, mistakes, and Grad-CAM maps.
 
-Images are enlarged pixel by pixel; only the maps over them are smoothed. One pair of axes holds a
-whole gallery: 25 of them would take matplotlib seconds.
+Images are enlarged without smoothing; only the maps on them are smooth. A gallery is drawn on one
+pair of axes, because 25 pairs would take matplotlib seconds.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ WANTED = 25
 
 
 def samples(run: Run) -> Figure | None:
-    """Training images above, and the same ones as the augmentation showed them below."""
+    """Draw training images, each above its augmented version."""
     before, after = run.pictures("sample_originals"), run.pictures("sample_augmented")
     if not len(before) or not len(after):
         return None
     across = min(len(before), 8)
     bands = -(-len(before) // across)
     names = run.sample_names
-    note = "In each pair: above as it is stored, below as the network saw it."
+    note = "In each pair: the stored image above, the augmented one below."
     pitch = 2.25 + (0.15 if names else 0)
     made = figure(
         "Training images and their augmentation", note, size=(8, 0.75 + 0.92 * pitch * bands)
@@ -51,24 +51,22 @@ def samples(run: Run) -> Figure | None:
 
 
 def misclassified(run: Run) -> Figure | None:
-    """The mistakes that the rule chose: what each was taken for, what it is, how sure."""
+    """Draw the chosen mistakes, with predicted class, confidence and true class."""
 
     def tile(_: int, image: np.ndarray) -> np.ndarray:
         return image
 
-    note = (
-        " Below each: what it was taken for and how surely, what it is, its index in the test set."
-    )
+    note = " Below each: predicted class, confidence, true class, index in the test set."
     return _gallery(run, "Misclassified test images", tile, note)
 
 
 def gradcam_predicted(run: Run) -> Figure | None:
-    """Grad-CAM of the mistakes for the class each was taken for."""
+    """Draw Grad-CAM of the mistakes for their predicted classes."""
     return _cams(run, "predicted")
 
 
 def gradcam_true(run: Run) -> Figure | None:
-    """Grad-CAM of the mistakes for the class each belongs to."""
+    """Draw Grad-CAM of the mistakes for their true classes."""
     return _cams(run, "true")
 
 
@@ -79,8 +77,8 @@ def layers(
     *,
     title: str,
 ) -> Figure:
-    """One image (side, side, 3) and its maps through the layers, for both classes side by side."""
-    note = "Grad-CAM through the layers. Bright: what spoke for the class."
+    """Draw an image (side, side, 3) and its maps in each layer, one row for each class."""
+    note = "Grad-CAM in each layer. Bright: evidence for the class."
     made = figure(title, note, size=(1.7 * (1 + len(predicted)), 4.5))
     axes = pictures(made, width=1.05 * (1 + len(predicted)), height=2.36)
     for row, (name, maps) in enumerate((("predicted", predicted), ("true", true))):
@@ -94,7 +92,7 @@ def layers(
 
 
 def how_chosen(run: Run) -> str:
-    """Which mistakes are shown, in a sentence or two."""
+    """Describe which mistakes are shown, in a sentence or two."""
     mistakes = run.mistakes
     if mistakes is None:
         return ""
@@ -120,8 +118,8 @@ def _cams(run: Run, which: str) -> Figure | None:
     def tile(i: int, image: np.ndarray) -> np.ndarray:
         return overlay(image, maps[i], max(1, 160 // len(image)))
 
-    title = f"What the network looked at: Grad-CAM for the {which} class"
-    return _gallery(run, title, tile, " Bright: spoke for the class in italics.", stress=which)
+    title = f"Where the network looked: Grad-CAM for the {which} class"
+    return _gallery(run, title, tile, " Bright: evidence for the class in italics.", stress=which)
 
 
 def _gallery(

@@ -1,4 +1,7 @@
-"""The first screen of a run's page: what came out, in how long, on what, by which command."""
+"""The first screen of a run's page: its result, time, hardware and command.
+
+It is separate from the sections because it has no chart and no table.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,13 @@ from .words import (
 
 
 def headline(run: Run) -> str:
-    """What came out, in how long, on what, by which command."""
+    """Return the header of the page as HTML: result, time, hardware and command."""
     best, recipe = run.best, run.recipe
     name, data = (TITLES.get(str(recipe.get(k)), recipe.get(k)) for k in ("recipe", "dataset"))
     data = Path(str(data)).name if data else data  # of a path
-    kicker = " on ".join(str(word) for word in (name, data) if word)
+    subtitle = " on ".join(str(word) for word in (name, data) if word)
     once = fact(run.summary, "test_accuracy")
-    reached = once if math.isfinite(once) else best.test_accuracy if best else math.nan
-    big, said = percent(reached), _said(run)
+    big = percent(once if math.isfinite(once) else best.test_accuracy if best else math.nan)
     date = moment(run.environment.get("date", ""))
     command = run.environment.get("command")
     shown = command_line(str(command)) if command else ""
@@ -41,8 +43,8 @@ def headline(run: Run) -> str:
     notes = "".join(f"<li>{esc(note)}</li>" for note in _notes(run))
     return f"""<header>
 <h1>{esc(run.name)}</h1>
-<p class="muted">{esc(" · ".join(filter(None, (kicker, date))))}</p>
-<p class="big"><strong>{big}</strong><span>{esc(said)}</span></p>
+<p class="muted">{esc(" · ".join(filter(None, (subtitle, date))))}</p>
+<p class="big"><strong>{big}</strong><span>{esc(_best_in_words(run))}</span></p>
 {f'<p class="lead">{esc(_against_source(run))}</p>' if is_mission(run) and run.summary else ""}
 {facts(_facts(run))}
 {f'<p class="fine">{esc(fine)}</p>' if fine else ""}
@@ -51,10 +53,10 @@ def headline(run: Run) -> str:
 </header>"""
 
 
-def _said(run: Run) -> str:
+def _best_in_words(run: Run) -> str:
     planned = run.recipe.get("epochs", "?")
     if run.best is None:
-        return "no test accuracy is a number" if run.rows else "no epoch has ended yet"
+        return "no test accuracy is finite" if run.rows else "no epoch has ended yet"
     so_far, held = "" if run.summary else " so far", run.held_out
     if "test_accuracy" in run.summary:
         return f"test accuracy, once, by epoch {run.best.epoch} of {planned}, chosen by {held}"
@@ -65,7 +67,7 @@ def _notes(run: Run) -> list[str]:
     if not unfinished(run):
         return run.notes
     done = f"{len(run.rows)} of {run.recipe.get('epochs', '?')} epochs"
-    return [f"This run is not finished: this is what there is after {done}.", *run.notes]
+    return [f"This run is not finished. The page shows it after {done}.", *run.notes]
 
 
 def _against_source(run: Run) -> str:
@@ -80,7 +82,7 @@ def _against_source(run: Run) -> str:
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
-    """The few numbers that belong beside the accuracy; those that are known."""
+    """Return the known ones of a few numbers to show under the accuracy."""
     summary, last = run.summary, run.rows[-1] if run.rows else None
     known = [
         (
@@ -93,7 +95,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
             percent(fact(summary, f"final_{run.held_out}_accuracy_with_flips")),
         ),
         *_unequal(run),
-        ("Time in all", duration(fact(summary, "total_seconds"))),
+        ("Total time", duration(fact(summary, "total_seconds"))),
         (_to_target(run), duration(fact(summary, "seconds_to_target"))),
         ("Throughput", f"{whole(fact(summary, 'images_per_second'))} images/s"),
         ("FLOP utilisation", percent(fact(summary, "mfu"), 1)),
@@ -125,27 +127,27 @@ def _to_target(run: Run) -> str:
 
 
 def _fine_print(run: Run) -> list[str]:
-    """What a reader of the facts should know: by what was chosen, and what is measured."""
-    said = []
+    """Explain how the best epoch was chosen and what the numbers measure."""
+    lines = []
     if run.best:
         fell = run.recipe.get("scheduler", "plateau") == "plateau"
         by = str(run.recipe.get("monitor", "accuracy")).replace("_", " ")
-        too = ", and so was when the learning rate falls" if fell else ""
+        too = ", as were the drops of the learning rate" if fell else ""
         if "test_accuracy" in run.summary:
-            said.append(
+            lines.append(
                 f"The best epoch was chosen by the {by} on the {run.held_out} images{too}; "
                 "the test images were evaluated once, at the end, by that epoch's weights."
             )
         else:
-            said.append(
+            lines.append(
                 f"The best epoch was chosen by the {by} on these same {run.held_out} images{too}: "
-                "on new images, expect slightly less."
+                "expect a slightly lower accuracy on new images."
             )
     if math.isfinite(fact(run.summary, "seconds_to_target")):
-        said.append(f"{_to_target(run)} runs from the data in memory to the end of training.")
+        lines.append(f"{_to_target(run)} counts from the data in memory to the end of training.")
     if math.isfinite(fact(run.summary, "mfu")):
-        said.append(
+        lines.append(
             "FLOP utilisation is the network's own arithmetic per second of training, as a share "
             "of the rate at which this device multiplies large matrices."
         )
-    return said
+    return lines

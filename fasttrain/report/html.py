@@ -1,6 +1,6 @@
 """report.html: one page about one run, in one file that needs no network.
 
-Rebuilt from the run directory alone, at any time, also while the run still trains.
+It is built from the run directory alone, so it can be rebuilt at any time, also during training.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NAMES = {
     "classes": "Classes",
     "samples": "Samples",
     "time": "Time",
-    "details": "In full",
+    "details": "Details",
 }
 OURS = re.compile(r"Drawn by fasttrain")
 
@@ -32,7 +32,7 @@ OURS = re.compile(r"Drawn by fasttrain")
 def write(run_dir: Path) -> Path:
     """Write `run_dir`/report.html and return its path.
 
-    Raises what read() raises, and OutputError if it cannot be written.
+    Raises the errors of read(), and OutputError if it cannot be written.
     """
     drawn = page(read(run_dir))
     refuse(run_dir)
@@ -40,15 +40,15 @@ def write(run_dir: Path) -> Path:
 
 
 def refuse(run_dir: Path) -> None:
-    """Raise OutputError if the page or a figure would replace what is not the run's."""
+    """Raise OutputError if the page or a figure would replace a file that is not the run's."""
     check_form(run_dir / "report.html", OURS, run=True)
     if (run_dir / "figures").is_symlink():
-        why = "is a link, and a report writes nothing outside its run"
+        why = "is a link, and a report writes only inside its run"
         raise OutputError(f"{run_dir / 'figures'} {why}. Move it away.")
 
 
 def page(run: Run) -> str:
-    """The whole page as HTML."""
+    """Return the whole page as HTML."""
     charts = _charts(run)
     parts = {
         "curves": sections.curves(run, charts),

@@ -1,6 +1,6 @@
-"""The curves of several runs over each other, by epoch and by the time that training took.
+"""The charts that overlay several runs, by epoch and by training time.
 
-Runs of different lengths share an axis; each ends where it ended.
+Runs of different lengths share one axis; each curve ends with its run.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .read import Run
 from .records import Row
 from .words import smoothing
 
-LOOKS = 6  # kinds of line in the style sheet
+LINE_STYLES = 6  # line styles in page.css
 
 TITLES = {
     "test_accuracy": "Test accuracy",
@@ -25,7 +25,7 @@ TITLES = {
 
 
 def curves(runs: list[Run]) -> dict[str, Spec]:
-    """The runs' curves over each other: by epoch, and accuracy by seconds of training."""
+    """Return the overlaid charts: by epoch, and accuracy by seconds of training."""
     share, nats = (
         axis("images classified correctly (%)", "percent"),
         "cross-entropy (nats per image)",
@@ -46,39 +46,39 @@ def curves(runs: list[Run]) -> dict[str, Spec]:
 
 def _by_epoch(runs: list[Run], name: str, epochs: list[int], y: Spec) -> Spec:
     series = []
-    for i, (called, run) in enumerate(zip(names(runs), runs, strict=True)):
+    for i, (label, run) in enumerate(zip(names(runs), runs, strict=True)):
         at = {row.epoch: getattr(row, name) for row in run.rows}
         values: Values = [at.get(epoch) for epoch in epochs]
-        series.append(line(called, f"run{i % LOOKS}", values))
+        series.append(line(label, f"run{i % LINE_STYLES}", values))
     made = spec(f"{TITLES[name]} by epoch", axis("epoch", "epoch"), epochs, y, series, [])
-    return made | {"rest": None}  # which is where each run ended
+    return made | {"rest": None}  # at rest, each run shows its own last value
 
 
 def _rates(runs: list[Run], y: Spec) -> Spec:
-    """The rates as they were, each of a run at every place of them all."""
+    """Return the chart of the rates; each run has a value at every x of any run."""
     drawn = [rates(run) for run in runs]
     epochs = sorted({round(epoch, 3) for found in drawn for epoch in found.epochs})
     series = [
-        line(called, f"run{i % LOOKS}", [found.at(x) for x in epochs], step=found.stairs)
-        for i, (called, found) in enumerate(zip(names(runs), drawn, strict=True))
+        line(label, f"run{i % LINE_STYLES}", [found.at(x) for x in epochs], step=found.stairs)
+        for i, (label, found) in enumerate(zip(names(runs), drawn, strict=True))
     ]
-    label = f"{TITLES['lr']} by epoch"
-    return spec(label, axis("epoch", "epoch"), epochs, y, series, []) | {"rest": None}
+    title = f"{TITLES['lr']} by epoch"
+    return spec(title, axis("epoch", "epoch"), epochs, y, series, []) | {"rest": None}
 
 
 def _by_time(runs: list[Run], y: Spec) -> Spec:
     clocks = [_clock(run.rows) for run in runs]
     moments = sorted({moment for clock in clocks for moment in clock})
     series = [
-        line(called, f"run{i % LOOKS}", [clock.get(moment) for moment in moments], join=True)
-        for i, (called, clock) in enumerate(zip(names(runs), clocks, strict=True))
+        line(label, f"run{i % LINE_STYLES}", [clock.get(moment) for moment in moments], join=True)
+        for i, (label, clock) in enumerate(zip(names(runs), clocks, strict=True))
     ]
     x = axis("training time (s)", "seconds")
     return spec(TITLES["time"], x, moments, y, series, []) | {"rest": None}
 
 
 def _clock(rows: list[Row]) -> dict[float, float]:
-    """Test accuracy by the seconds of training that it took; up to an epoch without a time."""
+    """Map seconds of training to test accuracy, up to the first epoch without a time."""
     passed, at = 0.0, {}
     for row in rows:
         passed += row.seconds
@@ -89,9 +89,8 @@ def _clock(rows: list[Row]) -> dict[float, float]:
 
 
 def names(runs: Sequence[Run]) -> list[str]:
-    """What to call each run: its folder's name, or its path where two have the same."""
-    called = [run.name for run in runs]
+    """Return a name for each run: that of its folder, or its path if two folders share a name."""
+    own = [run.name for run in runs]
     return [
-        name if called.count(name) == 1 else str(run.path)
-        for name, run in zip(called, runs, strict=True)
+        name if own.count(name) == 1 else str(run.path) for name, run in zip(own, runs, strict=True)
     ]

@@ -1,4 +1,4 @@
-// What on the page answers to a hand: the charts, the gallery's views, the columns that sort.
+// The interactive parts of the page: charts, views of the gallery, sortable columns.
 
 function gallery(root) {
   const tiles = [...root.querySelectorAll(".tile[data-view]")];

@@ -1,6 +1,7 @@
-"""The pieces every page is made of: the document itself, sections, tables, charts, escaping.
+"""The parts of every page: document, sections, tables, charts, escaping.
 
-One file that needs no network: style, script and data are inside, and a policy forbids the rest.
+A page is one file that needs no network: styles, scripts and data are inside, and its content
+security policy forbids everything else.
 """
 
 from __future__ import annotations
@@ -15,23 +16,23 @@ from typing import Any
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 ASSETS = ("scales.js", "charts.js", "page.js")
-WORD = re.compile(r"""(?:'[^']*'|"[^"]*"|\\.|\S)+""")  # of a command, as a shell splits it
+WORD = re.compile(r"""(?:'[^']*'|"[^"]*"|\\.|\S)+""")  # a word of a command, as a shell splits it
 
-Cell = tuple[str, float | None]  # what a cell shows, as HTML, and the number it sorts by
+Cell = tuple[str, float | None]  # a cell's HTML, and the number to sort it by
 
 
 def esc(value: object) -> str:
-    """Any text as HTML, in content and in a quoted attribute."""
+    """Escape text for HTML content and quoted attributes."""
     return escape(str(value), quote=True)
 
 
 def asset(name: str) -> str:
-    """The text of a style sheet or script of this package."""
+    """Return the text of a style sheet or script of this package."""
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def document(title: str, body: str, charts: dict[str, Any]) -> str:
-    """A whole page; `charts` is what its charts draw, by name."""
+    """Return a whole page; `charts` maps names to the data of charts."""
     script = "\n".join(asset(name) for name in ASSETS)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -57,7 +58,7 @@ def document(title: str, body: str, charts: dict[str, Any]) -> str:
 
 
 def embedded(data: object) -> str:
-    """JSON that can stand inside a script element; NaN and infinities become null."""
+    """Return JSON that is safe in a script element; NaN and infinities become null."""
     text = json.dumps(_finite(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")
 
@@ -71,36 +72,38 @@ def _finite(data: Any) -> Any:
 
 
 def section(name: str, title: str, lead: str, content: str) -> str:
-    """A section with its heading and a sentence (text) of explanation above `content` (HTML)."""
-    said = f'<p class="lead">{esc(lead)}</p>' if lead else ""
-    return f'<section id="{name}">\n<h2>{esc(title)}</h2>\n{said}\n{content}\n</section>'
+    """Return a section: a heading, a `lead` sentence (text) and `content` (HTML)."""
+    lead = f'<p class="lead">{esc(lead)}</p>' if lead else ""
+    return f'<section id="{name}">\n<h2>{esc(title)}</h2>\n{lead}\n{content}\n</section>'
 
 
 def chart(name: str, title: str, note: str = "") -> str:
-    """The place where the chart `name` is drawn."""
-    said = f"<p>{esc(note)}</p>" if note else ""
-    return f"""<figure><figcaption><h3>{esc(title)}</h3>{said}</figcaption>
+    """Return the element in which the script draws the chart `name`."""
+    note = f"<p>{esc(note)}</p>" if note else ""
+    return f"""<figure><figcaption><h3>{esc(title)}</h3>{note}</figcaption>
 <div class="chart" data-chart="{esc(name)}"></div></figure>"""
 
 
 def scrolled(label: str, content: str) -> str:
-    """Something wide in a box of its own that scrolls, by keyboard too."""
+    """Put wide content into a box that scrolls, by keyboard too."""
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{esc(label)}">{content}</div>'
     )
 
 
 def captioned(caption: str, content: str) -> str:
-    """Something wide that scrolls, under a caption that does not."""
+    """Put wide content into a box that scrolls, under a fixed caption."""
     return f'<p class="caption">{esc(caption)}</p>\n{scrolled(caption, content)}'
 
 
 def table(
     caption: str, head: Sequence[str], rows: Iterable[Sequence[Cell]], *, sortable: bool = False
 ) -> str:
-    """A table in a box that scrolls, its caption above the box, where no edge cuts it off; the
-    first column names its rows. A cell that has a number is aligned right, and sorts by it. There
-    must be a row."""
+    """Return a table in a box that scrolls, under its caption.
+
+    The first column names the rows. A cell with a number is aligned right and sorted by it. `rows`
+    must not be empty.
+    """
     kind = ' class="sortable"' if sortable else ""
     cells = list(rows)
     body = "\n".join(f"<tr>{_row(row)}</tr>" for row in cells)
@@ -137,7 +140,7 @@ def _sortable(value: float) -> str:
 
 
 def entries(title: str, pairs: Iterable[tuple[str, str]]) -> str:
-    """Names and values behind a summary that opens."""
+    """Return names and values as a table that opens on a press."""
     rows = "\n".join(
         f'<tr><th scope="row">{esc(name)}</th><td>{esc(value)}</td></tr>' for name, value in pairs
     )
@@ -148,15 +151,17 @@ def entries(title: str, pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
-    """A few names and values side by side."""
+    """Return a few names and values in columns."""
     items = [f"<div><dt>{esc(name)}</dt><dd>{esc(value)}</dd></div>" for name, value in pairs]
     some, many = (columns(len(items), most) for most in (4, 5))
     return f'<dl class="facts" style="--some:{some};--many:{many}">{"".join(items)}</dl>'
 
 
 def columns(count: int, most: int) -> int:
-    """In how many columns, up to `most`, `count` things stand in few full rows; never one alone in
-    the last row if that can be avoided."""
+    """Return how many columns, up to `most`, put `count` items into few and full rows.
+
+    A single item in the last row is avoided where possible.
+    """
 
     def cost(n: int) -> tuple[bool, int, int]:
         return count % n == 1 and count > 1, -(-count // n), -count % n
@@ -165,7 +170,7 @@ def columns(count: int, most: int) -> int:
 
 
 def command_line(command: str) -> str:
-    """A command that breaks between its words, and rather before a flag than behind it."""
+    """Return a command that wraps between words, preferably before a flag."""
     groups: list[list[str]] = []
     for word in WORD.findall(command):
         flag = groups[-1][0] if groups and len(groups[-1]) == 1 else ""

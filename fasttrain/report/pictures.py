@@ -1,6 +1,6 @@
-"""The page's sections of images: the mistakes with their maps, likely label errors, samples.
+"""The page's sections of images: mistakes with their maps, likely label errors, samples.
 
-A tile holds all its views; the script only chooses which is seen, and without it all are.
+A tile contains all its views. The script shows one at a time; without it all are shown.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ VIEWS = {
 
 
 def mistakes(run: Run) -> str:
-    """The misclassified images; each tile switches between the image and its two maps."""
+    """Return the misclassified images; a tile switches between the image and its two maps."""
     if run.mistakes is None:
         return ""
     shown, images = run.mistakes.shown, run.pictures("images")
-    doubted = {doubt.place for doubt in run.mistakes.label_errors}
+    suspects = {found.place for found in run.mistakes.label_errors}
     lead = how_chosen(run)
     if shown:
         lead += (
-            " In bold: what the network took it for; below: what it is, its index in the test set."
+            " In bold: the predicted class; below: the true class, and the index in the test set."
         )
     if not len(images):
         return section("mistakes", "Mistakes", lead, _listed(shown, "Mistakes") if shown else "")
@@ -42,14 +42,12 @@ def mistakes(run: Run) -> str:
             mistake,
             image,
             {name: found[i] for name, found in there.items()},
-            doubted=mistake.place in doubted,
+            suspect=mistake.place in suspects,
         )
         for i, (mistake, image) in enumerate(zip(shown, images, strict=True))
     )
     if there:
-        lead += (
-            " Press a tile to see where the network looked (Grad-CAM): bright spoke for the class."
-        )
+        lead += " Press a tile for its Grad-CAM maps: bright is evidence for the class."
     views = _views(["image", *there]) if there else ""
     content = f'<div class="gallery">{views}\n<div class="tiles">\n{tiles}\n</div></div>'
     return section("mistakes", "Mistakes", lead, content)
@@ -65,9 +63,9 @@ def _views(names: list[str]) -> str:
 
 
 def _tile(
-    mistake: Mistake, image: np.ndarray, maps: dict[str, np.ndarray], *, doubted: bool
+    mistake: Mistake, image: np.ndarray, maps: dict[str, np.ndarray], *, suspect: bool
 ) -> str:
-    """A tile: a button around its views if there are maps, the image alone if not."""
+    """Return a tile: its views in a button if there are maps, else the image alone."""
     name = f"test image {mistake.place}"
     views = _img(image, f"{name}, a {mistake.true}", "image", "")
     for which, heat in maps.items():
@@ -76,25 +74,25 @@ def _tile(
         views += _img(overlay(image, heat, max(1, 96 // len(image))), alt, which, f"map: {target}")
     if maps:
         views = f'<button type="button">{views}<span class="showing"></span></button>'
-    return _figure(views, mistake, ' data-view="image"' if maps else "", doubted=doubted)
+    return _figure(views, mistake, ' data-view="image"' if maps else "", suspect=suspect)
 
 
 def _figure(
-    content: str, mistake: Mistake, attributes: str = "", *, said: str = "is", doubted: bool = False
+    content: str, mistake: Mistake, attributes: str = "", *, verb: str = "is", suspect: bool = False
 ) -> str:
-    doubt = " · label?" if doubted else ""
+    mark = " · label?" if suspect else ""
     return (
         f'<figure class="tile"{attributes}>{content}<figcaption>'
         f"<strong>{esc(mistake.predicted)}</strong> {sure(mistake.confidence)}"
-        f"<small>{said} {esc(mistake.true)} · #{mistake.place}{doubt}</small></figcaption></figure>"
+        f"<small>{verb} {esc(mistake.true)} · #{mistake.place}{mark}</small></figcaption></figure>"
     )
 
 
-def _img(image: np.ndarray, alt: str, view: str, says: str) -> str:
+def _img(image: np.ndarray, alt: str, view: str, caption: str) -> str:
     image = _shrunk(image)
     height, width, _ = image.shape
     return (
-        f'<img data-view="{view}" data-says="{esc(says)}" alt="{esc(alt)}" '
+        f'<img data-view="{view}" data-says="{esc(caption)}" alt="{esc(alt)}" '
         f'width="{width}" height="{height}" src="{data_uri(image)}">'
     )
 
@@ -111,7 +109,7 @@ def _shrunk(image: np.ndarray) -> np.ndarray:
 
 
 def _listed(shown: tuple[Mistake, ...], caption: str) -> str:
-    """The same mistakes in words, where their images are not there."""
+    """Return the mistakes as a table, for a run without their images."""
     head = ("test image", "taken for", "is", "confidence")
     rows = [
         [
@@ -126,31 +124,33 @@ def _listed(shown: tuple[Mistake, ...], caption: str) -> str:
 
 
 def label_errors(run: Run) -> str:
-    """Test images whose label the network contradicts with the most confidence; those that are
-    among the mistakes above are only counted."""
-    doubts = run.mistakes.label_errors if run.mistakes else ()
-    if not doubts or run.mistakes is None:
+    """Return the test images whose label the network contradicts with the most confidence.
+
+    Those among the mistakes above are only counted.
+    """
+    suspects = run.mistakes.label_errors if run.mistakes else ()
+    if not suspects or run.mistakes is None:
         return ""
     above = {mistake.place for mistake in run.mistakes.shown}
-    further = [i for i, doubt in enumerate(doubts) if doubt.place not in above]
+    further = [i for i, found in enumerate(suspects) if found.place not in above]
     lead = (
-        "Here the network contradicts the label with the most confidence, in favour of what is in "
-        f"bold. {_caveat(run)} Whether a label is wrong, only a person can say."
+        "Here the network contradicts the label with the most confidence; its own answer is in "
+        f"bold. {_caveat(run)} Only a person can say whether a label is wrong."
     )
-    if len(further) < len(doubts):
-        marked = f"{len(doubts) - len(further)} of {len(doubts)}" if further else "All of them"
+    if len(further) < len(suspects):
+        marked = f"{len(suspects) - len(further)} of {len(suspects)}" if further else "All of them"
         lead += f" {marked} are among the mistakes above, marked “label?”."
     images = run.pictures("label_error_images")
     if not len(images) or not further:
-        listed = tuple(doubts[i] for i in further)
+        listed = tuple(suspects[i] for i in further)
         content = _listed(listed, "Likely label errors") if listed else ""
         return section("labels", "Likely label errors", lead, content)
-    tiles = "\n".join(_doubt(doubts[i], images[i]) for i in further)
+    tiles = "\n".join(_suspect(suspects[i], images[i]) for i in further)
     return section("labels", "Likely label errors", lead, f'<div class="tiles">\n{tiles}\n</div>')
 
 
 def _caveat(run: Run) -> str:
-    """How often the network is wrong itself."""
+    """Describe how often the network itself is wrong."""
     right, images = (sum(getattr(row, key) for row in run.classes) for key in ("correct", "images"))
     if not images:
         return "Many of these are its own mistakes."
@@ -158,27 +158,27 @@ def _caveat(run: Run) -> str:
     return f"It is wrong itself on {wrong} of the test images, so many of these are its mistakes."
 
 
-def _doubt(doubt: Mistake, image: np.ndarray) -> str:
-    name = f"test image {doubt.place}, labelled {doubt.true}"
-    return _figure(_img(image, name, "image", ""), doubt, said="labelled")
+def _suspect(mistake: Mistake, image: np.ndarray) -> str:
+    name = f"test image {mistake.place}, labelled {mistake.true}"
+    return _figure(_img(image, name, "image", ""), mistake, verb="labelled")
 
 
 def samples(run: Run) -> str:
-    """Training images beside what the augmentation made of them."""
+    """Return training images, each with its augmented version."""
     before, after = run.pictures("sample_originals"), run.pictures("sample_augmented")
     if not len(before) or not len(after):
         return ""
     names = run.sample_names or [""] * len(before)
     pairs = "\n".join(map(_pair, range(1, len(before) + 1), before, after, names))
-    lead = "In each pair: above as it is stored, below as the network saw it."
+    lead = "In each pair: the stored image above, the augmented one below."
     content = f'<div class="tiles pairs">\n{pairs}\n</div>'
     return section("samples", "Training images and their augmentation", lead, content)
 
 
 def _pair(number: int, old: np.ndarray, new: np.ndarray, name: str) -> str:
-    called = f"training sample {number}" + (f", a {name}" if name else "")
+    label = f"training sample {number}" + (f", a {name}" if name else "")
     caption = f"<figcaption>{esc(name)}</figcaption>" if name else ""
     return (
-        f'<figure class="tile">{_img(old, f"{called}, as it is stored", "image", "")}'
-        f"{_img(new, f'{called}, as the network saw it', 'image', '')}{caption}</figure>"
+        f'<figure class="tile">{_img(old, f"{label}, as stored", "image", "")}'
+        f"{_img(new, f'{label}, augmented', 'image', '')}{caption}</figure>"
     )

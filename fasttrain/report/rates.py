@@ -1,7 +1,7 @@
-"""The learning rate over a run, as it was: a plateau's stairs, or the curve of every step.
+"""The learning rate at each point of a run: the steps of a plateau, or a schedule's curve.
 
-The rows hold the rates of each epoch's first and last step; figure, page and comparison draw what
-lies between them from here, so that they cannot differ.
+The rows hold the rates of each epoch's first and last step. Figure, page and comparison all take
+what lies between them from here, so that they agree.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from .read import Run
 from .records import Row
 from .words import fact
 
-ONECYCLE_START, ONECYCLE_UP, ONECYCLE_END = 1 / 25, 0.3, 1e-4  # torch's, of its peak and start
-POINTS = 400  # drawn of a curve
+# torch's defaults: start as a share of the peak, steps that rise, end as a share of the start
+ONECYCLE_START, ONECYCLE_UP, ONECYCLE_END = 1 / 25, 0.3, 1e-4
+POINTS = 400  # drawn for a curve
 
 
 class Rates(NamedTuple):
-    """The rate by epochs done, from 0 on; of `stairs` each value holds since the place before."""
+    """Rates by completed epochs, from 0; with `stairs`, a value holds since the previous point."""
 
     epochs: list[float]
     values: list[float]
     stairs: bool
 
     def at(self, epochs: float) -> float | None:
-        """The rate after so many epochs; None beyond the end."""
+        """Return the rate after `epochs` epochs; None after the end."""
         if not self.epochs or epochs > self.epochs[-1]:
             return None
         if self.stairs:
@@ -41,7 +42,7 @@ def is_plateau(run: Run) -> bool:
 
 
 def first(run: Run) -> float:
-    """The rate of the first step: as recorded, else the recipe's or the range test's; NaN."""
+    """Return the rate of the first step: recorded, or of the recipe or range test, or NaN."""
     recorded = run.rows[0].first_lr if run.rows else math.nan
     if math.isfinite(recorded):
         return recorded
@@ -54,7 +55,7 @@ def first(run: Run) -> float:
 
 
 def rates(run: Run) -> Rates:
-    """What to draw; empty before the first epoch ended."""
+    """Return the rates to draw; empty before the first epoch ends."""
     rows = run.rows
     if not rows:
         return Rates([], [], stairs=True)
@@ -71,17 +72,17 @@ def rates(run: Run) -> Rates:
 
 
 def _known(run: Run) -> list[tuple[float, float]]:
-    """(epochs done, rate) at the first and the last step of each epoch, and at the very end."""
+    """Return (epochs, rate) at the first and last step of each epoch, and at the end."""
     found: list[tuple[float, float]] = []
     for row in run.rows:
         start = row.first_lr if found else first(run)
         found += [(row.epoch - 1.0, start), (row.epoch - 1 / _steps(run, row), row.lr)]
-    found.append((float(run.rows[-1].epoch), run.rows[-1].lr))  # it holds to the step's end
+    found.append((float(run.rows[-1].epoch), run.rows[-1].lr))  # it holds until the step ends
     return [(at, lr) for at, lr in dict(found).items() if math.isfinite(lr)] or found[-1:]
 
 
 def _steps(run: Run, row: Row) -> float:
-    """Steps of an epoch, by its images and their batches; many where that is not known."""
+    """Return the steps of an epoch, from its images and batch size; 1000 if unknown."""
     steps = row.seconds * row.images_per_second / fact(run.recipe, "batch_size")
     return max(steps, 1.0) if math.isfinite(steps) else 1000.0
 
@@ -89,8 +90,10 @@ def _steps(run: Run, row: Row) -> float:
 def _curve(
     run: Run, left: tuple[float, float], right: tuple[float, float], parts: int
 ) -> list[tuple[float, float]]:
-    """Points after `left` up to `right`: on the schedule's curve if both ends lie on it, else, as
-    where another recipe went on, straight."""
+    """Return points after `left` up to `right`, on the schedule's curve if both ends lie on it.
+
+    Otherwise, as after a resume under another recipe, the line is straight.
+    """
     (x0, y0), (x1, y1) = left, right
     bottom, top = _share(run, x0), _share(run, x1)
     if min(bottom, top) <= 0 or not math.isclose(y0 / bottom, y1 / top, rel_tol=0.02):
@@ -101,7 +104,7 @@ def _curve(
 
 
 def _share(run: Run, epochs: float) -> float:
-    """The share of its peak that the recipe's schedule has after so many epochs."""
+    """Return the scheduled rate after `epochs` epochs, as a share of its peak."""
     planned = fact(run.recipe, "epochs")
     done = epochs / planned if planned > 0 else math.nan
     kind = run.recipe.get("scheduler")

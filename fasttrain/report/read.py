@@ -1,7 +1,7 @@
-"""A run directory, read whole into one value: every file may be missing, none is written.
+"""Reading of a run directory into a Run: any file may be missing, and none is written.
 
-Figures and pages draw from this alone, so a run can be looked at without a model or a GPU, while it
-is still training, and after a crash.
+Figures and pages need nothing else, so they can be drawn without a model or a GPU, during training,
+and after a crash.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .records import ClassRow, Mistake, Mistakes, Row, Sweep
 
 @dataclass(frozen=True)
 class Run:
-    """What a run directory holds; `notes` says what is missing or could not be read."""
+    """The content of a run directory; `notes` lists what is missing or could not be read."""
 
     path: Path
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -53,25 +53,25 @@ class Run:
 
     @property
     def best(self) -> Row | None:
-        """The epoch of the highest test accuracy; the summary's word on it, where it has one."""
+        """The epoch named by the summary as the best, or else that of the highest test accuracy."""
         rows = [row for row in self.rows if math.isfinite(row.test_accuracy)]
         named = [row for row in rows if row.epoch == self.summary.get("best_epoch")]
         return max(named or rows, key=lambda row: row.test_accuracy, default=None)
 
     @property
     def drops(self) -> list[Row]:
-        """The epochs at which the plateau schedule trained with a lower rate than before."""
+        """The epochs for which the plateau schedule lowered the rate."""
         if self.recipe.get("scheduler", "plateau") != "plateau":
             return []
         return [b for a, b in zip(self.rows, self.rows[1:], strict=False) if b.lr < 0.99 * a.lr]
 
     def pictures(self, name: str) -> np.ndarray:
-        """An array of analysis.npz; empty where there is none."""
+        """Return an array of analysis.npz; empty if there is none."""
         return self.arrays.get(name, np.zeros((0, 1, 1, 3), np.uint8))
 
     @property
     def sample_names(self) -> list[str]:
-        """The classes of the samples; empty where they are not known."""
+        """The class names of the samples; empty if they are unknown."""
         labels = self.arrays.get("sample_labels", np.zeros(0, int)).tolist()
         known = all(0 <= label < len(self.classes) for label in labels)
         return [self.classes[label].name for label in labels] if known else []
@@ -80,8 +80,8 @@ class Run:
 def read(path: Path) -> Run:
     """Read the run directory `path`.
 
-    Raises UsageError if there is no such folder, CheckpointError if it is no run or a file of it is
-    damaged. A torn metrics.jsonl is read up to the tear, with a note.
+    Raises UsageError if there is no such folder, CheckpointError if it is not a run or a file is
+    damaged. A damaged metrics.jsonl is read up to the damaged line, with a note.
     """
     if not path.is_dir():
         why = "is a file" if path.exists() else "does not exist"
@@ -89,7 +89,7 @@ def read(path: Path) -> Run:
     recipe, notes = _object(path / "recipe.json"), list[str]()
     rows = _epochs(path / "metrics.jsonl", notes)
     if not rows and "epochs" not in recipe:
-        why = "is no run of fasttrain: it holds neither its recipe.json nor its metrics.jsonl"
+        why = "is not a run of fasttrain: it has neither recipe.json nor metrics.jsonl"
         raise CheckpointError(f"run ({path}): {why}. Name a run directory, like runs/NAME.")
     classes, confusion = _parsed(path / "class_accuracy.json", _classes) or ([], np.zeros((0, 0)))
     mistakes = _parsed(path / "misclassified.json", _mistakes)
@@ -111,7 +111,7 @@ def read(path: Path) -> Run:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`, or an empty one if there is no such file."""
+    """Read the JSON object in `path`; an empty one if there is no such file."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -119,12 +119,12 @@ def _object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as problem:
         raise damaged(path, problem) from None
     if not isinstance(found, dict):
-        raise damaged(path, "no JSON object")
+        raise damaged(path, "not a JSON object")
     return found
 
 
 def _parsed(path: Path, parse: Any) -> Any:
-    """What `parse` makes of the object in `path`; None without one."""
+    """Read and `parse` the object in `path`; None if there is none."""
     found = _object(path)
     try:
         return parse(found) if found else None
@@ -154,8 +154,8 @@ def _epochs(path: Path, notes: list[str]) -> list[Row]:
             TypeError,
             ValueError,
         ):
-            upto = f"up to epoch {rows[-1].epoch}" if rows else "no epoch of it"
-            notes.append(f"metrics.jsonl is torn in line {number}: {upto} was read.")
+            upto = f"up to epoch {rows[-1].epoch}" if rows else "no epoch"
+            notes.append(f"metrics.jsonl is damaged in line {number}: {upto} was read.")
             break
     return rows
 
@@ -176,8 +176,8 @@ def _classes(found: dict[str, Any]) -> tuple[list[ClassRow], np.ndarray]:
 
 
 def _mistakes(found: dict[str, Any]) -> Mistakes:
-    shown, doubts = (
+    shown, suspects = (
         tuple(Mistake.of(image) for image in found.get(key, ()))
         for key in ("images", "label_errors")
     )
-    return Mistakes(str(found.get("rule", "")), int(found.get("mistakes", 0)), shown, doubts)
+    return Mistakes(str(found.get("rule", "")), int(found.get("mistakes", 0)), shown, suspects)

@@ -1,6 +1,6 @@
-"""The rows of a run directory's files as typed tuples, each made from one JSON object.
+"""The records in a run directory's files as typed tuples, each parsed from one JSON object.
 
-What draws them can then rely on every field; a foreign object is refused here, once.
+A malformed object is refused here, so that the code that draws can rely on every field.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 
 class Row(NamedTuple):
-    """An epoch of metrics.jsonl; a value that is missing is NaN. `lr` is its last step's rate."""
+    """An epoch of metrics.jsonl; a missing value is NaN. `lr` is the rate of its last step."""
 
     epoch: int
     lr: float
@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """lr_finder.json: losses against rates, and what was made of them; `raw` may be empty."""
+    """lr_finder.json: losses by rate and the suggestions from them; `raw` may be empty."""
 
     lrs: np.ndarray
     losses: np.ndarray
@@ -69,7 +69,7 @@ class Sweep(NamedTuple):
 
 
 class Mistake(NamedTuple):
-    """The test image at `place` and what the model took it for; `confidence` is a fraction."""
+    """A misclassified test image: `place` is its index, `confidence` a fraction."""
 
     place: int
     true: str
@@ -83,7 +83,7 @@ class Mistake(NamedTuple):
 
 
 class Mistakes(NamedTuple):
-    """misclassified.json: `total` mistakes in all, those shown and the `rule` that chose them."""
+    """misclassified.json: the `total` of mistakes, those shown, and the `rule` that chose them."""
 
     rule: str = ""
     total: int = 0
@@ -92,7 +92,7 @@ class Mistakes(NamedTuple):
 
 
 class ClassRow(NamedTuple):
-    """A class's test images; `low` to `high` is the accuracy's Wilson 95 % interval."""
+    """The results of a class; `low` to `high` is the accuracy's Wilson 95 % interval."""
 
     name: str
     images: int
@@ -108,14 +108,14 @@ class ClassRow(NamedTuple):
 
 
 def number(value: object) -> float:
-    """A JSON number as a float, null as NaN; anything else is a ValueError."""
+    """Convert a JSON number to float, null to NaN; ValueError for anything else."""
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{value!r} is no number")
+        raise ValueError(f"{value!r} is not a number")
     return float(value)
 
 
 def numbers(values: list[object]) -> np.ndarray:
-    """A list of JSON numbers as float64."""
+    """Convert a list of JSON numbers to float64."""
     return np.array([number(value) for value in values], dtype=float)

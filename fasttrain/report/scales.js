@@ -1,7 +1,7 @@
-// From numbers to places and words: the formats, the ticks and the scales of a chart.
+// The number formats, ticks and scales of a chart.
 "use strict";
 
-// As Python rounds: of the only ties there are at two digits, x.125 and x.625, toFixed takes the odd.
+// Rounds as Python does: of the ties x.125 and x.625 toFixed takes the odd digit, Python the even.
 const hundredths = (v) => (Math.abs(v * 8) % 4 === 1 ? v - Math.sign(v) * 0.001 : v).toFixed(2);
 
 const minus = (text) => text.replace(/^-/, "−");
@@ -23,7 +23,7 @@ TICKS.rate = (v) => {
 };
 TICKS.seconds = (v) => String(round(v));
 
-// As Python writes three significant digits.
+// Three significant digits as Python writes them.
 const short = (v) => (v < 1e-4 ? v.toExponential().replace(/e-(\d)$/, "e-0$1") : String(v));
 const round = (v) => Number(v.toPrecision(6));
 const finite = (values) => values.filter((v) => v !== null);
@@ -59,7 +59,7 @@ function scale(axis, values, from, to, count) {
     return { at, ticks: logTicks(low, high, count) };
   }
   if (axis.zero) [low, high] = [Math.min(0, low), Math.max(0, high)];
-  const share = axis.format === "percent" || axis.format === "points"; // 1 is 100 of what is shown
+  const share = axis.format === "percent" || axis.format === "points"; // 1 is shown as 100
   if (low === high) [low, high] = [low - (share ? 0.01 : 0.5), high + (share ? 0.01 : 0.5)];
   const at = (v) => from + ((to - from) * (v - low)) / (high - low);
   return { at, ticks: linearTicks(low, high, count, axis.format === "epoch") };

@@ -1,6 +1,6 @@
-"""The page's sections of numbers over time: curves, range test, time, and everything in full.
+"""The page's sections of numbers: curves, range test, time, and all details.
 
-Each takes a Run and returns HTML, empty where the run has nothing to show.
+Each function takes a Run and returns HTML, empty if the run has no data for it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .words import (
     whole,
 )
 
-NO_SCRIPT = "<p>Without JavaScript no curve is drawn; every epoch is below, in numbers.</p>"
+NO_SCRIPT = "<p>The curves need JavaScript. All epochs are below, in numbers.</p>"
 CURVES = {
     "accuracy": "Accuracy",
     "loss": "Loss",
@@ -37,13 +37,13 @@ CURVES = {
 
 
 def curves(run: Run, charts: dict[str, Spec]) -> str:
-    """Everything by epoch, as charts and in numbers."""
+    """Return everything by epoch, as charts and in numbers."""
     if not run.rows:
         return ""
     fell = listed([row.epoch - 1 for row in run.drops])
     plural = "s" if len(run.drops) > 1 else ""
-    lead = f"The learning rate fell after epoch{plural} {fell}: the dotted lines. " if fell else ""
-    lead += "Point at a curve, or focus it and press the arrow keys, to read it."
+    lead = f"Dotted lines: the learning rate fell after epoch{plural} {fell}. " if fell else ""
+    lead += "Point at a curve, or focus it and press the arrow keys, to read its values."
     notes = {
         "accuracy": best_in_words(run),
         "loss": losses_in_words(run),
@@ -92,7 +92,7 @@ def _epoch(row: Row) -> list[Cell]:
 
 
 def range_test(run: Run, charts: dict[str, Spec]) -> str:
-    """The learning-rate range test."""
+    """Return the learning-rate range test."""
     if run.sweep is None:
         return ""
     rules = [f"{name} {rate(lr)}" for name, lr in run.sweep.suggestions.items()]
@@ -103,7 +103,7 @@ def range_test(run: Run, charts: dict[str, Spec]) -> str:
 
 
 def ledger(run: Run) -> str:
-    """Where the time went, in one bar and a table."""
+    """Return where the time went, as one bar and a table."""
     parts = share_sum(run.summary.get("ledger") or {})
     if not parts:
         return ""
@@ -123,11 +123,11 @@ def ledger(run: Run) -> str:
     ]
     shown = table("Seconds by part", ("part", "time", "share"), rows)
     drawn = f'<div class="ledger" aria-hidden="true">{bar}</div>'
-    return section("time", "Where the time went", f"{duration(total)} in all.", drawn + shown)
+    return section("time", "Where the time went", f"{duration(total)} in total.", drawn + shown)
 
 
 def details(run: Run) -> str:
-    """Summary, environment and recipe in full."""
+    """Return summary, environment and recipe in full."""
     kinds = {"Summary": run.summary, "Environment": run.environment, "Recipe": run.recipe}
     shown = "\n".join(entries(title, flat(found)) for title, found in kinds.items() if found)
-    return section("details", "In full", "", shown) if shown else ""
+    return section("details", "Details", "", shown) if shown else ""

@@ -1,8 +1,8 @@
-"""How a figure looks: sizes, inks, colour maps; the only module that imports matplotlib.
+"""The style of all figures: sizes, colours, colour maps; the only module that imports matplotlib.
 
-One place, so that every figure of a run looks the same, and a report without figures pays nothing.
-Lines differ in dash and weight as well as hue: they can be told apart in greyscale. A person's own
-settings, of a notebook or a matplotlibrc, neither reach the figures nor are changed by them.
+All figures share one style, and a report without figures does not import matplotlib. Lines differ
+in dashes and width as well as colour, so that greyscale suffices to distinguish them. The user's
+own matplotlib settings, of a notebook or a matplotlibrc, do not affect figures and do not change.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes as Axes
     from matplotlib.figure import Figure as Figure
 
-Look = dict[str, Any]  # keyword arguments of matplotlib
+Style = dict[str, Any]  # keyword arguments of matplotlib
 Grid = Literal["", "x", "y", "both"]
 
 INK, MUTED, RULE, PAPER = "#1b1f24", "#59616b", "#d9dde2", "#ffffff"
 TEST, TRAIN, ACCENT = "#1f5fa8", "#b8550b", "#8a1f5c"
 DPI = 120
 
-# Keyword arguments of a line: the page's CSS draws the same two.
-TRAIN_LINE: Look = {"color": TRAIN, "linestyle": (0, (4, 2)), "linewidth": 1.6}
-TEST_LINE: Look = {"color": TEST, "linestyle": "-", "linewidth": 2.0}
+# Keyword arguments of lines; page.css draws the same two styles.
+TRAIN_LINE: Style = {"color": TRAIN, "linestyle": (0, (4, 2)), "linewidth": 1.6}
+TEST_LINE: Style = {"color": TEST, "linestyle": "-", "linewidth": 2.0}
 
-_LOOK: Any = {
+_SETTINGS: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "text.color": INK,
@@ -62,18 +62,19 @@ _LOOK: Any = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Within this block, figures are made in the one style, from matplotlib's own defaults;
-    its settings stay as they were outside."""
+    """Draw figures in this module's style within the block; restore the settings after it."""
     matplotlib = _matplotlib()
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_LOOK)
+        matplotlib.rcParams.update(_SETTINGS)
         yield
 
 
 def _matplotlib() -> Any:
-    """matplotlib, imported whatever backend the environment names: a notebook's commands inherit
-    one that they may not have, and matplotlib then refuses its own import."""
+    """Import matplotlib, even if MPLBACKEND names a backend that is not installed.
+
+    Commands started from a notebook inherit such a name, and `import matplotlib` would fail.
+    """
     if "matplotlib" in sys.modules:
         return sys.modules["matplotlib"]
     named = os.environ.pop("MPLBACKEND", None)
@@ -84,29 +85,29 @@ def _matplotlib() -> Any:
             os.environ["MPLBACKEND"] = named
     if named:
         with suppress(ValueError):
-            matplotlib.rcParams["backend"] = named  # as its import does, for what comes after us
+            matplotlib.rcParams["backend"] = named  # as its import does, for the user's later code
     return matplotlib
 
 
 def figure(title: str, note: str = "", *, size: tuple[float, float] = (8, 4.5)) -> Figure:
-    """An empty Figure of `size` inches at 120 dots; title and explanation at its top left."""
+    """Return an empty Figure of `size` inches at 120 dpi, with title and note at its top left."""
     _matplotlib()
     from matplotlib.figure import Figure
 
     made = Figure(figsize=size, dpi=DPI)
     width, height = size
-    note = textwrap.fill(note, int(13.2 * width))  # characters of 9.5 points to an inch
+    note = textwrap.fill(note, int(13.2 * width))  # characters per inch at 9.5 points
     head = 0.42 + 0.165 * len(note.splitlines())
     made.set_layout_engine("constrained", rect=(0, 0, 1, 1 - head / height))
-    look: Look = {"x": 0.12 / width, "ha": "left", "va": "top"}
-    bold: Look = {"fontsize": 12.5, "fontweight": "bold", "color": INK}
-    made.suptitle(title, y=1 - 0.12 / height, **look, **bold)
-    made.text(s=note, y=1 - 0.39 / height, color=MUTED, **look)
+    style: Style = {"x": 0.12 / width, "ha": "left", "va": "top"}
+    bold: Style = {"fontsize": 12.5, "fontweight": "bold", "color": INK}
+    made.suptitle(title, y=1 - 0.12 / height, **style, **bold)
+    made.text(s=note, y=1 - 0.39 / height, color=MUTED, **style)
     return made
 
 
 def plot(made: Figure, *, x: str, y: str, grid: Grid = "y") -> Axes:
-    """The Figure's axes, named, with a quiet grid along `grid`."""
+    """Return the axes of the Figure, with names and a light grid along `grid`."""
     axes = made.subplots()
     axes.set_xlabel(x)
     axes.set_ylabel(y)
@@ -116,7 +117,7 @@ def plot(made: Figure, *, x: str, y: str, grid: Grid = "y") -> Axes:
 
 
 def pictures(made: Figure, *, width: float, height: float) -> Axes:
-    """Axes without a frame that count in picture widths, rows downwards: for montages."""
+    """Return axes without a frame, in units of one picture width, y downwards: for galleries."""
     axes = made.subplots()
     axes.set_axis_off()
     axes.set_xlim(0, width)
@@ -126,13 +127,13 @@ def pictures(made: Figure, *, width: float, height: float) -> Axes:
 
 
 def colours(values: np.ndarray, name: str = "inferno") -> np.ndarray:
-    """Colour `values` in [0, 1] (..., ) with a perceptually uniform map: uint8 (..., 3)."""
+    """Colour `values` in [0, 1] (...) with a perceptually uniform map; return uint8 (..., 3)."""
     painted: np.ndarray = _matplotlib().colormaps[name](values, bytes=True)
     return painted[..., :3]
 
 
 def save(made: Figure, path: Path) -> Path:
-    """Write the Figure as a PNG; OutputError if it cannot be."""
+    """Write the Figure as a PNG; return `path`. Raises OutputError."""
     with writing(path), warnings.catch_warnings():
         # A class may be named in any alphabet; the page has the reader's fonts, a PNG this one.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")

@@ -1,6 +1,6 @@
-"""Images and class maps as pixels: a map laid over its image, and any of it as a PNG.
+"""Images with Grad-CAM maps as pixels, and pixels as PNG files.
 
-numpy and zlib are enough for that, and the figures and the page then show the very same tiles.
+Figures and page show the same tiles. numpy and zlib suffice to make them.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ import numpy as np
 
 from .style import colours
 
-STRENGTH = 0.65  # opacity where the map is 1: more hides the image, less is lost on bright ones
+# Opacity where the map is 1: more hides the image, less is lost on bright images.
+STRENGTH = 0.65
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
 def enlarged(image: np.ndarray, factor: int) -> np.ndarray:
-    """`image` (H, W, ...) with each pixel a square of `factor`, nothing smoothed."""
+    """Return `image` (H, W, ...) enlarged by an integer `factor`, without smoothing."""
     return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def stretched(heat: np.ndarray, side: int) -> np.ndarray:
-    """A map (H, W) resampled bilinearly to (side, side), pixel centres kept in place."""
+    """Resample a map (H, W) bilinearly to (side, side), with aligned pixel centres."""
     heat = np.nan_to_num(heat.astype(float)).clip(0, 1)
     rows, columns = (np.arange(n, dtype=float) for n in heat.shape)
     down, across = ((np.arange(side) + 0.5) * n / side - 0.5 for n in heat.shape)
@@ -32,8 +33,10 @@ def stretched(heat: np.ndarray, side: int) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, heat: np.ndarray, factor: int = 3) -> np.ndarray:
-    """A map (h, w) in [0, 1] in colour over the grey `image` (N, N, 3): uint8, `factor` times as
-    large. The map is as opaque as it is bright: where it is 0, the image is seen as it is."""
+    """Draw a map (h, w) in [0, 1] in colour over `image` (N, N, 3) in grey, enlarged by `factor`.
+
+    The opacity of the map is proportional to its value. Returns uint8.
+    """
     grey = enlarged(image @ LUMA, factor)[..., None]
     wide = stretched(heat, len(grey))
     opacity = STRENGTH * wide[..., None]
@@ -41,10 +44,10 @@ def overlay(image: np.ndarray, heat: np.ndarray, factor: int = 3) -> np.ndarray:
 
 
 def png(image: np.ndarray) -> bytes:
-    """uint8 (H, W, 3) as a PNG file."""
+    """Encode uint8 (H, W, 3) as a PNG file."""
     height, width, _ = image.shape
     flat = image.reshape(height, -1).astype(np.int16)
-    # Filter 1: each byte minus the one a pixel to its left; a fifth smaller on photographs.
+    # Filter 1 stores differences to the pixel on the left: a fifth smaller on photographs.
     flat[:, 3:] -= image.reshape(height, -1)[:, :-3]
     rows = np.insert((flat & 255).astype(np.uint8), 0, 1, axis=1)
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
@@ -58,5 +61,5 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def data_uri(image: np.ndarray) -> str:
-    """uint8 (H, W, 3) as the address of an image that holds itself."""
+    """Encode uint8 (H, W, 3) as a data: URI of a PNG."""
     return "data:image/png;base64," + base64.b64encode(png(image)).decode("ascii")

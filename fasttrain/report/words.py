@@ -1,6 +1,6 @@
-"""Numbers and facts of a run as a person reads them, the same words in figures, page and table.
+"""Numbers and facts of a run as text, the same in figures, page and table.
 
-A value that is missing is a dash, never a guess.
+A missing value is shown as a dash.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def percent(fraction: float, digits: int = 2) -> str:
 
 
 def points(difference: float) -> str:
-    """A difference of two fractions in percentage points, without its sign."""
+    """Format a difference of two fractions in percentage points, without its sign."""
     return f"{100 * abs(difference):.2f} points"
 
 
 def rate(value: float) -> str:
-    """A learning rate: three significant digits."""
+    """Format a learning rate with three significant digits."""
     return f"{value:.3g}" if math.isfinite(value) else MISSING
 
 
@@ -46,7 +46,7 @@ def tenths(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the two units that matter: 0.84 s, 12.4 s, 12 min 4 s, 1 h 2 min."""
+    """Format seconds: 0.84 s, 12.4 s, 12 min 4 s, 1 h 2 min."""
     if not math.isfinite(seconds):
         return MISSING
     if seconds < 59.95:
@@ -58,7 +58,7 @@ def duration(seconds: float) -> str:
 
 
 def moment(value: object) -> str:
-    """An ISO date and time to the minute; other text as it is."""
+    """Format an ISO date and time to the minute; return other text unchanged."""
     try:
         return f"{datetime.fromisoformat(str(value)):%d %B %Y, %H:%M %Z}".strip()
     except ValueError:
@@ -66,18 +66,18 @@ def moment(value: object) -> str:
 
 
 def sure(confidence: float) -> str:
-    """A confidence, rounded down: only 1 itself is 100 %."""
+    """Format a confidence, rounded down, so that only 1 itself is 100 %."""
     return percent(math.floor(1000 * confidence) / 1000, 1) if confidence == confidence else MISSING
 
 
 def listed(words: Sequence[object]) -> str:
-    """1, 2 and 3."""
+    """Join items as in: 1, 2 and 3."""
     *first, last = [str(word) for word in words] or [""]
     return f"{', '.join(first)} and {last}" if first else last
 
 
 def plain(value: object) -> str:
-    """Any value of a JSON file in a line."""
+    """Format any JSON value on one line."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return MISSING
     if isinstance(value, bool):
@@ -90,7 +90,7 @@ def plain(value: object) -> str:
 
 
 def flat(found: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """The entries of a JSON object, those of objects in it under `outer.inner`, as text."""
+    """Return the entries of a JSON object as text; nested ones are named `outer.inner`."""
     entries: list[tuple[str, str]] = []
     for key, value in found.items():
         if isinstance(value, dict):
@@ -101,14 +101,14 @@ def flat(found: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def fact(found: dict[str, Any], name: str) -> float:
-    """A number of a JSON object; NaN if it has none of that name."""
+    """Return a number of a JSON object; NaN if it is missing or not a number."""
     value = found.get(name)
     fits = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if fits else math.nan  # type: ignore[arg-type]
 
 
 def hardware(run: Run) -> str:
-    """The GPU's name, or the CPU's and its cores."""
+    """Return the name of the GPU, or of the CPU with its number of cores."""
     gpu, cpu = (run.environment.get(key) for key in ("gpu", "cpu"))
     if gpu or not cpu:
         return _named(gpu)
@@ -121,8 +121,8 @@ def _named(part: object) -> str:
 
 
 def is_mission(run: Run) -> bool:
-    """Whether the run was asked for what the source experiment did: 50 epochs of ResNet18 on all
-    of CIFAR-10."""
+    """Return whether the recipe is that of the source experiment: 50 epochs of ResNet18 on all of
+    CIFAR-10."""
     recipe = run.recipe
     stops = ("train_limit", "test_limit", "target_accuracy", "max_time")
     return (
@@ -136,47 +136,48 @@ def is_mission(run: Run) -> bool:
 
 
 def smoothing(run: Run) -> str:
-    """What the training loss has and the test loss has not; empty without label smoothing."""
+    """Describe the label smoothing of the training loss; the test loss has none. '' if off."""
     share = fact(run.recipe, "label_smoothing")
     return f"label smoothing {share:g}" if share > 0 else ""
 
 
 def loss_names(run: Run) -> tuple[str, str]:
-    """The names of the training and of the test loss: they differ where one is smoothed."""
+    """Return the names of training and test loss, which mention label smoothing if it is on."""
     smoothed = smoothing(run)
     held = run.held_out
     return (f"train ({smoothed})", f"{held} (without)") if smoothed else ("train", held)
 
 
 def losses_in_words(run: Run) -> str:
-    """Why training and test loss are not to be compared, where they are not."""
+    """Explain why training and test loss cannot be compared; empty if they can."""
     if not (smoothed := smoothing(run)):
         return ""
-    return f"Training loss is with {smoothed}, test loss without: they cannot be compared."
+    return f"Training loss has {smoothed}, test loss has none: they cannot be compared."
 
 
 def best_in_words(run: Run) -> str:
-    """What the ring in the accuracies is, and by what it was chosen."""
+    """Explain the ring that marks the best epoch."""
     if (best := run.best) is None:
         return ""
     accuracy = percent(best.test_accuracy)
-    return f"Ring: the best, {accuracy} in epoch {best.epoch}, chosen by the {run.held_out} images."
+    held = run.held_out
+    return f"Ring: the best epoch on the {held} images, {accuracy} in epoch {best.epoch}."
 
 
 def unfinished(run: Run) -> bool:
-    """Whether the run still trains or was interrupted."""
+    """Return whether the run is still training or was interrupted."""
     return not run.summary
 
 
 def ending(sweep: Sweep) -> str:
-    """What the range test suggests, and why it ended."""
-    said = f"Suggestion {rate(sweep.suggestion)}, by the rule “{sweep.rule}”."
+    """Describe what the range test suggests and why it ended."""
+    suggestion = f"Suggestion {rate(sweep.suggestion)}, by the rule “{sweep.rule}”."
     if sweep.stopped in ("", "finished"):
-        return f"{said} The test ran to its end."
-    return f"{said} The test stopped early ({sweep.stopped})."
+        return f"{suggestion} The test ran to its end."
+    return f"{suggestion} The test stopped early ({sweep.stopped})."
 
 
 def share_sum(parts: dict[str, Any]) -> list[tuple[str, float]]:
-    """The ledger's parts with their seconds, those that took any time."""
+    """Return the parts of the ledger that took time, with their seconds."""
     timed = [(name.replace("_", " "), fact(parts, name)) for name in parts]
     return [(name, seconds) for name, seconds in timed if seconds > 0]

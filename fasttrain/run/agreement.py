@@ -1,4 +1,4 @@
-"""What the processes of a group ask each other while they train, as hooks of the loop."""
+"""Hooks of the loop with which the processes of a group agree, and the words for where it is."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ def every_few_steps(group: Group, device: torch.device, *hooks: Hook) -> Hook:
                 each(run)
 
     return hook
+
+
+def describe_position(run: Run) -> str:
+    """Return where a run is: its epoch and step."""
+    if run.phase == "test":
+        return f"epoch {run.epoch + 1}, evaluation"
+    return f"epoch {run.epoch + 1}, step {run.step + 1}"
 
 
 def stop_on_signal(group: Group, signals: Signals) -> Hook:

@@ -16,13 +16,14 @@ LOWEST_LR = 1e-4
 def range_test(recipe: Recipe, built: Built, display: Display, group: Group) -> Sweep:
     """Run it on the Step and Loader that will train; all processes of `group` get one answer."""
     steps = range_test_steps(recipe, built)
-    with display.steps("range test", steps) as show:
+    watched = group.watched(recipe.hang_timeout, lambda: "the range test")
+    with display.steps("range test", steps) as show, watched as progressed:
         sweep = find_lr(
             built.step,
             built.train,
             low=LOWEST_LR,
             steps=steps,
-            on_step=[show],
+            on_step=[show, progressed],
             agree=group.mean,
         )
     display.log(f"  {describe_sweep(sweep)}")

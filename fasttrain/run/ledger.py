@@ -93,8 +93,12 @@ def gemm_rate(device: torch.device, dtype: torch.dtype, *, seconds: float = GEMM
     """
     calls = 20 if device.type == "cuda" else 1  # a GPU's clock would see the wait for one
 
+    # Not torch's own generator: how many products are timed depends on the clock, and a run's
+    # dropout would depend on it, too.
+    numbers = torch.Generator(device).manual_seed(0)
+
     def product(side: int) -> float:
-        a = torch.randn(side, side, device=device).to(dtype)
+        a = torch.randn(side, side, device=device, generator=numbers).to(dtype)
         _wait(device)
         began = perf_counter()
         for _ in range(calls):

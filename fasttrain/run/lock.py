@@ -16,6 +16,8 @@ from itertools import count
 from pathlib import Path
 from typing import IO
 
+from filelock import lock_descriptor
+
 from ..errors import OutputError, UsageError
 from ..storage import atomic
 from .folders import (
@@ -171,21 +173,27 @@ def _is_at(file: IO[bytes], path: Path) -> bool:
 
 
 def _lock(file: IO[bytes], *, shared: bool = False) -> bool:
-    """Lock a file for as long as it is open; False if another process has it."""
-    if sys.platform != "win32":
+    """Lock an open file until it is closed; return False if another process holds the lock.
+
+    A `shared` lock lets several processes check a folder at once. filelock has no shared lock of
+    a descriptor, and Windows gets an exclusive one.
+    """
+    try:
+        if not shared or sys.platform == "win32":
+            return lock_descriptor(file.fileno(), blocking=False)
         import fcntl
 
-        try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:  # some network file systems have no locks
-            pass
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # some network file systems have no locks
+        pass
     return True
 
 
 def _in_use(folder: Path, lock: IO[bytes]) -> OutputError:
-    holder = lock.read(200).decode(errors="replace").strip()
-    lock.close()
+    holder = ""
+    with lock, suppress(OSError):  # Windows lets no other process read what is locked
+        holder = lock.read(200).decode(errors="replace").strip()
     who = f" by {holder}" if holder and holder.isprintable() else ""
     return OutputError(f"{folder} is in use{who}. Wait for it to end, or choose another --out.")

@@ -33,7 +33,7 @@ class Profiling:
         skip, active = window(len(built.train) - run.step, len(built.test))
         return trace(self.folder.tensorboard, skip=skip, active=active, written=self.written.append)
 
-    def tell(self, built: Built, run: Run) -> None:
+    def report(self, built: Built, run: Run) -> None:
         """Say where the time of the recorded steps went; keep it as profile.txt, profile.json."""
         found = summarise(read(self.written[-1])) if self.written else None
         if found is None:

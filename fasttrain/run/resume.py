@@ -158,11 +158,18 @@ def enough(recipe: Recipe, history: Sequence[Epoch], seconds: float) -> bool:
     return reached or (limit is not None and seconds > limit)
 
 
-def is_over(state: dict[str, Any], recipe: Recipe) -> bool:
-    """Whether nothing is left to train after a captured state."""
+def is_over(state: dict[str, Any] | None, recipe: Recipe) -> bool:
+    """Whether nothing is left to train after a captured state; never at a run's beginning."""
+    if state is None:
+        return False
     run = state["run"]
     stopped = run["step"] == 0 and enough(recipe, history_of(state), state["ledger"]["total"])
     return stopped or run["epoch"] >= recipe.epochs
+
+
+def is_changed(state: dict[str, Any] | None, recipe: Recipe) -> bool:
+    """Whether a captured state that has something left to train is of another recipe."""
+    return state is not None and not is_over(state, recipe) and state["recipe"] != recipe.as_dict()
 
 
 def check_changes(saved: Recipe, asked: Recipe, *, override: bool = False) -> None:

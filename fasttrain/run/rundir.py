@@ -135,3 +135,55 @@ def _refuse_links(path: Path) -> None:
         if folder.is_symlink():
             why = f"is a link, and --overwrite removes nothing outside {path}"
             raise OutputError(f"{folder} {why}. Remove it, or choose another --out.")
+
+
+class NullRunDir(AbstractContextManager["NullRunDir"]):
+    """The run directory in a process that writes none: of several processes only rank 0 does.
+
+    It has the methods of a RunDir and does nothing, so that a run need not ask for its rank.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.figures, self.tensorboard = path / "figures", path / "tensorboard"
+        self.checkpoints = NullCheckpoints()
+        self.replaces = False
+
+    def announce(self, recipe: dict[str, Any]) -> None:
+        """Rank 0 does."""
+
+    def begin(self, recipe: dict[str, Any], environment: dict[str, Any]) -> None:
+        """Rank 0 does."""
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Rank 0 writes it."""
+
+    def write_listing(self, found: listing.Listing) -> None:
+        """Rank 0 writes it."""
+
+    def append_epoch(self, row: dict[str, Any]) -> None:
+        """Rank 0 adds it."""
+
+    def rewrite_epochs(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Rank 0 rewrites them."""
+
+    def reopen(self) -> None:
+        """Rank 0 does."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class NullCheckpoints:
+    """The saving methods of Checkpoints, which do nothing."""
+
+    def save_last(self, state: dict[str, Any]) -> int:
+        """Rank 0 saves it; no bytes here."""
+        return 0
+
+    def save_best(self, state: dict[str, Any]) -> int:
+        """Rank 0 saves it; no bytes here."""
+        return 0

@@ -24,9 +24,8 @@ from ..errors import CheckpointError
 from ..storage import atomic, checkpoint
 from ..storage.contents import on_host
 from . import resume
-from .bystander import NullRunDir
 from .ledger import Ledger
-from .rundir import RunDir
+from .rundir import NullRunDir, RunDir
 
 State = dict[str, Any]
 

@@ -16,15 +16,14 @@ import torch
 from ..console.eta import duration
 from ..data import Data, Split
 from ..data.origin import about
+from ..engine import monitors
 from ..engine.build import Built
-from ..engine.loop import Epoch, evaluate
-from ..engine.monitors import UNEQUAL
-from ..parallel.group import Group
+from ..engine.loop import Epoch, Run, evaluate
 from ..recipe.recipe import Recipe
 from ..storage import checkpoint
-from .bystander import NullRunDir
-from .ledger import Ledger
+from .ledger import Ledger, summarise
 from .rundir import RunDir
+from .session import Session
 
 
 def measure_rates(
@@ -32,22 +31,18 @@ def measure_rates(
 ) -> None:
     """Measure the matrix products that the summary compares with, before training and after it;
     say when the two differ."""
-    compared = set() if recipe.target_accuracy is None else {torch.float32}
+    compared = {torch.float32} if recipe.target_accuracy is not None else set()
     ledger.measure_rates(built.device, {built.step.amp or torch.float32} | compared)
     for note in ledger.notes():
         log(note)
 
 
 def target_summary(
-    recipe: Recipe,
-    built: Built,
-    history: Sequence[Epoch],
-    ledger: Ledger,
-    group: Group,
-    held_out: str = "test",
+    session: Session, data: Data, built: Built, history: Sequence[Epoch]
 ) -> dict[str, float]:
     """For summary.json, to be called when training ends: the time to the target, if it was reached,
     and the final accuracy with test-time flips, if the recipe wants it."""
+    recipe, ledger, group = session.recipe, session.ledger, session.group
     # Measuring the machine, all of the analysis so far, is no part of training.
     seconds = ledger.total - sum(ledger.parts[name] for name in ("import", "data", "analysis"))
     found: dict[str, float] = {}
@@ -64,22 +59,23 @@ def target_summary(
             }
         if recipe.test_flips:
             predict = built.step.predict_mirrored
-            found[f"final_{held_out}_accuracy_with_flips"] = evaluate(
+            found[f"final_{data.chooses}_accuracy_with_flips"] = evaluate(
                 built.step, built.test, predict=predict, total=group.sum
             )[1]
     return found
 
 
-def final_summary(folder: RunDir | NullRunDir, built: Built, group: Group) -> dict[str, float]:
+def final_summary(session: Session, built: Built) -> dict[str, float]:
     """Loss and accuracy of the best checkpoint on a test set that chose nothing, evaluated once;
     empty without one. The step has that checkpoint's weights afterwards."""
     if built.final is None:
         return {}
-    best = None
-    if isinstance(folder, RunDir):
-        best = checkpoint.load(folder.path / "checkpoints" / "best.pt")["model"]
-    built.step.model.load_state_dict(group.broadcast(best))
-    loss, accuracy = evaluate(built.step, built.final, total=group.sum)
+    folder, group, best = session.folder, session.group, None
+    with session.ledger.part("eval"):
+        if isinstance(folder, RunDir):
+            best = checkpoint.load(folder.path / "checkpoints" / "best.pt")["model"]
+        built.step.model.load_state_dict(group.broadcast(best))
+        loss, accuracy = evaluate(built.step, built.final, total=group.sum)
     return {"test_accuracy": accuracy, "test_loss": loss}
 
 
@@ -95,7 +91,7 @@ def class_summary(run: Path) -> dict[str, Any]:
     each class's recall; empty where that file is missing or of an older release."""
     try:
         found = json.loads((run / "class_accuracy.json").read_text(encoding="utf-8"))
-        means = {name: found[name] for name in UNEQUAL}
+        means = {name: found[name] for name in monitors.UNEQUAL}
         return {**means, "recall": {row["name"]: row["accuracy"] for row in found["classes"]}}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
@@ -112,6 +108,45 @@ def counts(data: Data) -> str:
     images = (f"{len(split.labels):,} {name}" for name, split in parts(data).items())
     size = f"{data.side} x {data.side}"
     return f"{' and '.join(images)} images of {data.name}, {len(data.classes):,} classes, {size},"
+
+
+def write_summary(
+    session: Session,
+    built: Built,
+    position: Run,
+    best: Epoch | None,
+    target: dict[str, float],
+    data: Data,
+    *,
+    finished: bool,
+) -> dict[str, Any]:
+    """Write and return summary.json: once after training, and as `finished` after the report.
+
+    `best` is the epoch in best.pt and `target` what target_summary returned.
+    """
+    ledger = session.ledger
+    with ledger.part("analysis"):
+        summary = summarise(
+            [monitors.line(row) for row in position.history],
+            built.step.model,
+            gemm_rates=ledger.rates[built.step.amp or torch.float32],
+            best_epoch=best and best.epoch,
+            held_out=data.chooses,
+            side=data.side,
+        )
+    parts = ledger.parts
+    parts["eval"] = position.eval_seconds
+    parts["data_wait"] = summary["data_wait_seconds"]
+    parts["train"] = summary["train_seconds"] - parts["data_wait"]
+    summary |= target | data_summary(data, session.recipe.monitor)
+    summary |= class_summary(session.folder.path) if finished else {}
+    for name in ("compile", "lr_finder", "eval", "checkpoint", "analysis"):
+        summary[f"{name}_seconds"] = parts[name]
+    summary["mfu"] /= session.group.world  # of one device, as images/s are of all
+    summary["ledger"] = ledger.split()
+    summary["total_seconds"], summary["finished"] = ledger.total, finished
+    session.folder.write_json("summary.json", summary)
+    return summary
 
 
 def headline(summary: dict[str, Any], path: Path) -> str:

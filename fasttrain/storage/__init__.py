@@ -1,1 +1,1 @@
-"""Durable files and checkpoints."""
+"""Files and checkpoints that survive a crash."""

@@ -1,6 +1,6 @@
-"""What may stand in a checkpoint: dense tensors of finite numbers, plain values, lists and dicts.
+"""The check of what a checkpoint may hold: dense finite tensors, plain values, lists and dicts.
 
-Apart from the files, so that a run can ask before its first epoch what would stop it after.
+It is separate from saving, so that a run can check its state before the first epoch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PLAIN = (str, int, float, bool, type(None))
 
 
 def _leaves(tree: object) -> Iterator[object]:
-    """Every key and value in nested dicts, lists and tuples; each container once, so no cycle."""
+    """Yield every key and value in nested dicts, lists and tuples; visit each container once."""
     stack, seen = [tree], set()
     while stack:
         if type(item := stack.pop()) not in (dict, OrderedDict, list, tuple):
@@ -29,7 +29,7 @@ def _leaves(tree: object) -> Iterator[object]:
 
 
 def flaw(tree: object) -> str | None:
-    """What in `tree` has no place in a checkpoint."""
+    """Describe what in `tree` a checkpoint may not hold; None if there is nothing."""
     for leaf in _leaves(tree):
         if isinstance(leaf, Tensor):
             if not _is_dense(leaf):

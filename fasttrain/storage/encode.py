@@ -1,6 +1,6 @@
-"""What a run writes as text, in a form that every reader accepts.
+"""JSON and text that every reader accepts.
 
-A run's numbers may be infinite and its paths undecodable; neither may make a file unreadable.
+A run may have infinite numbers and undecodable paths; neither may make its files unreadable.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-    """JSON that every reader accepts: numbers that are not finite become null."""
+    """Return standard JSON: NaN and infinities become null."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False, ensure_ascii=False)
 
 
 def encode(text: str) -> bytes:
-    """UTF-8; the lone surrogates of an undecodable path become the escapes that JSON has."""
+    """Encode as UTF-8; lone surrogates, of an undecodable path, become JSON escapes."""
     return text.encode("utf-8", "backslashreplace")
 
 
 def for_shell(path: Path) -> str:
-    """A path as a word of a command line that a person can copy."""
+    """Quote a path for a shell command that a user can copy."""
     text = str(path)
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
 

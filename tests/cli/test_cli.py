@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fasttrain.cli import main as cli
-from fasttrain.cli.flags import read
+from fasttrain.cli.flags import COMMANDS, read
 from fasttrain.recipe.recipe import FIELDS, flag, make
 from fasttrain.storage import checkpoint
 
@@ -59,7 +59,7 @@ def test_help_answers_within_a_second_and_imports_no_torch():
         (["--epochs"], "--epochs: expected one argument"),
         (["--resume", "--overwrite"], "not allowed with argument"),
         (["--out", ""], "path ('')"),
-        (["trian"], "command ('trian'): must be one of train"),
+        (["trian"], "command (trian): must be one of train"),
         (["--batch-size", "60000"], "from 1 to 50000"),
         (["--recipe", "x" * 500], "..."),
     ],
@@ -68,6 +68,44 @@ def test_a_slip_on_the_command_line_is_one_line_and_exit_2(capsys, arguments, sa
     code, err = refused(capsys, *arguments)
     assert code == 2
     assert said in err
+
+
+CHOICES = [
+    (flag(name), choice)
+    for name, field in FIELDS.items()
+    for choice in field.metadata.get("choices", ())
+    if len(choice) > 3
+]
+
+
+@pytest.mark.parametrize(("named", "choice"), CHOICES)
+def test_a_misspelt_choice_is_answered_with_the_nearest_one(capsys, named, choice):
+    swapped = choice[:-2] + choice[-1] + choice[-2]
+    for text in {swapped, choice[:-1], choice + "x", choice.upper()} - {choice}:
+        code, err = refused(capsys, named, text)
+        assert code == 2
+        assert f"{named} ({text}): must be one of " in err
+        assert err.endswith(f". Did you mean {choice}?\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["trian"], "command (trian): must be one of train, {commands}. Did you mean train?"),
+        (["docter"], "Did you mean doctor?"),
+        (["Compare"], "Did you mean compare?"),
+        (["find_lr"], "Did you mean find-lr?"),
+        (["nothing-like-it"], "See --help."),
+        (["explain", "run", "--sample", "randm"], "must be one of confident, random. Did you mean"),
+        (["explain", "run", "--sample", "x"], "--sample (x): must be one of confident, random."),
+        (["--recipe", "zzz"], "must be one of resnet18, reference, sprint. See --help."),
+        (["--Epochs", "3"], "Did you mean --epochs?"),
+    ],
+)
+def test_a_misspelt_word_is_answered_with_what_was_meant(capsys, arguments, said):
+    code, err = refused(capsys, *arguments)
+    assert code == 2
+    assert said.format(commands=", ".join(list(COMMANDS)[1:])) in err
 
 
 def test_the_word_train_may_be_left_out():
@@ -178,7 +216,7 @@ def test_a_batch_that_does_not_fit_is_exit_8(tmp_path):
     assert done.returncode == 8
     assert re.fullmatch(
         r"fasttrain: error: --batch-size \(4000\): out of memory on cpu, \d\.\d of 5\.0 GiB at its "
-        r"peak\. Try --batch-size 2000, or ask `python -m fasttrain doctor --find-batch-size`\.\n",
+        r"peak\. Try --batch-size 2000, or run `python -m fasttrain doctor --find-batch-size`\.\n",
         done.stderr,
     )
     assert not list((tmp_path / "a").rglob("*.pt"))

@@ -1,4 +1,4 @@
-"""Argument lists that nobody should type end in 0 or 2, in a line, at once and without torch."""
+"""Random argument lists end with status 0 or 2, in one line, at once and without torch."""
 
 import json
 import subprocess

@@ -23,7 +23,7 @@ PLAN = Plan(
 
 
 def follow(terminal, seconds, steps, monkeypatch):
-    """What is printed when `steps` steps take `seconds` each."""
+    """The output of a run whose `steps` steps take `seconds` each."""
     clock = [0.0]
     for module in ("progress", "eta"):
         monkeypatch.setattr(f"fasttrain.console.{module}.perf_counter", lambda: clock[0])

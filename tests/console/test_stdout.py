@@ -1,4 +1,4 @@
-"""Letters that the output cannot express, and words that a shell would take apart."""
+"""Characters that the output's encoding lacks, and values that need quoting in a shell."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_run_goes_on_whatever_its_output_can_express(name, encoding, tmp_path,
 
 
 def test_the_strict_stream_itself_raises():
-    """The control: what is written above would end a program that prints it."""
+    """The control: printing the text above fails without the escapes."""
     strict = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
     with pytest.raises(UnicodeEncodeError):
         strict.write("прогон")

@@ -1,4 +1,4 @@
-"""The cache: verified whenever it is opened, never half written, filled once."""
+"""The cache is verified at every opening, never half written, and filled once."""
 
 import errno
 import os
@@ -136,7 +136,7 @@ def test_who_has_to_wait_is_told_and_goes_on(tmp_path):
     with cache.exclusive(tmp_path, said.append):
         assert 1.0 < time.perf_counter() - began < 10
     other.join()
-    assert said == ["waiting for another process that fetches the data"]
+    assert said == ["waiting for another process that downloads the data"]
 
 
 def test_waiting_ends(tmp_path, monkeypatch):

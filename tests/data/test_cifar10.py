@@ -1,21 +1,25 @@
-"""CIFAR-10 from the cache, a source that stands in for the network, and the real thing."""
+"""CIFAR-10 from the cache, from a replacement of the network, and the real data."""
 
 import hashlib
 import multiprocessing
 import shutil
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 import pytest
+from platformdirs import macos, unix, windows
 from tiny_cifar10 import BATCHES, COUNT, DIGESTS, binary_files, expect, known, pack
 
+from fasttrain.cli.main import main
 from fasttrain.data import Split, cache, cifar10, decode, fetch
 from fasttrain.errors import DataError
 
 
 def pretend(folder):
-    """What stands 20 records a batch in for CIFAR-10, and a slow copy of a file for the network."""
+    """Return patches: 20 records per file for CIFAR-10, a slow copy of a file for the network."""
     read_any, archives = decode.read_any, known(folder / "a.tar.gz")
 
     def fetched(scratch, **options):
@@ -105,7 +109,7 @@ def test_an_interrupted_fetch_leaves_no_cache_and_the_next_start_fetches(tiny, m
 
 def test_halves_of_another_digest_are_refused_and_not_kept(tiny, monkeypatch):
     monkeypatch.setattr(cifar10, "DIGESTS", {**cifar10.DIGESTS, "test_labels": "0" * 64})
-    with pytest.raises(DataError, match=f"test_labels .* and not {'0' * 64}"):
+    with pytest.raises(DataError, match=f"test_labels .*, not {'0' * 64}"):
         cifar10.load(folder=tiny / "cache")
     assert [path.name for path in (tiny / "cache").iterdir()] == [".lock"]
 
@@ -134,23 +138,75 @@ def test_of_four_that_start_at_once_one_fetches_and_all_go_on(tiny):
     assert sums == [int(whole.astype(int).sum())] * 4
 
 
+@pytest.fixture
+def on_platform(monkeypatch, tmp_path):
+    """Make fasttrain and platformdirs see another operating system, with `tmp_path` as home."""
+
+    def choose(platform: str, **variables: str) -> Path:
+        kinds = {"linux": unix.Unix, "darwin": macos.MacOS, "win32": windows.Windows}
+        monkeypatch.setattr(sys, "platform", platform)
+        monkeypatch.setattr(platformdirs, "PlatformDirs", kinds[platform])
+        monkeypatch.setattr(windows, "get_win_folder", lambda name: f"{tmp_path}/AppData/Local")
+        for name, value in {"XDG_CACHE_HOME": "", "HOME": str(tmp_path), **variables}.items():
+            monkeypatch.setenv(name, value.format(home=tmp_path))
+        return tmp_path
+
+    return choose
+
+
 @pytest.mark.parametrize(
-    ("platform", "variable", "value", "expected"),
+    ("platform", "xdg", "expected"),
     [
-        ("linux", "XDG_CACHE_HOME", "/x/caches", "/x/caches/fasttrain/cifar10"),
-        ("linux", "XDG_CACHE_HOME", "relative", "/home/me/.cache/fasttrain/cifar10"),
-        ("linux", "XDG_CACHE_HOME", "", "/home/me/.cache/fasttrain/cifar10"),
-        ("darwin", "XDG_CACHE_HOME", "", "/home/me/Library/Caches/fasttrain/cifar10"),
-        ("win32", "LOCALAPPDATA", "/x/local", "/x/local/fasttrain/cifar10"),
+        ("linux", "{home}/caches", "caches/fasttrain/cifar10"),
+        ("linux", "relative", ".cache/fasttrain/cifar10"),
+        ("linux", "", ".cache/fasttrain/cifar10"),
+        ("darwin", "", "Library/Caches/fasttrain/cifar10"),
+        ("darwin", "{home}/caches", "caches/fasttrain/cifar10"),
+        ("win32", "", "AppData/Local/fasttrain/Cache/cifar10"),
     ],
 )
-def test_the_cache_is_where_the_platform_keeps_caches(
-    monkeypatch, platform, variable, value, expected
-):
-    monkeypatch.setattr(cifar10.sys, "platform", platform)
-    monkeypatch.setenv("HOME", "/home/me")
-    monkeypatch.setenv(variable, value)
-    assert cifar10.where().as_posix() == expected
+def test_the_cache_is_where_the_platform_keeps_caches(on_platform, platform, xdg, expected):
+    home = on_platform(platform, XDG_CACHE_HOME=xdg)
+    assert cifar10.where() == home / expected
+
+
+@pytest.mark.parametrize(
+    ("platform", "earlier"),
+    [
+        ("linux", ".cache/fasttrain/cifar10"),
+        ("darwin", "Library/Caches/fasttrain/cifar10"),
+        ("win32", "AppData/Local/fasttrain/cifar10"),
+    ],
+)
+def test_a_cache_of_release_0_1_stays_in_use(on_platform, platform, earlier):
+    xdg = "{home}/caches" if platform == "darwin" else ""
+    home = on_platform(platform, XDG_CACHE_HOME=xdg)
+    elsewhere = cifar10.where()
+    (home / earlier).mkdir(parents=True)
+    assert cifar10.where() == home / earlier
+    assert cache.default_folder("other").parent == (
+        elsewhere.parent if platform != "linux" else (home / earlier).parent
+    )
+
+
+def test_a_user_without_a_home_reads_what_to_do_instead_of_a_traceback(monkeypatch, capsys):
+    def no_home(*_, **__):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(platformdirs, "user_cache_path", no_home)
+    assert main(["data"]) == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("fasttrain: error: cache (cifar10): no home folder")
+    assert "--data-dir" in line
+
+
+def test_a_folder_that_the_caller_names_is_used_instead(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "default_folder", lambda name: tmp_path / "default")
+    named = tmp_path / "named"
+    train, _ = cifar10.load(folder=named)
+    assert (named / "train_images.npy").exists()
+    assert Path(train.images.filename).parent == named
+    assert not (tmp_path / "default").exists()
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ def test_one_flipped_bit_is_refused_with_both_digests(tmp_path):
     files["data_batch_3.bin"] = bytes(damaged)
     found = hashlib.sha256(damaged).hexdigest()
     path = unpack(tmp_path / "a", files)
-    refused(path, f"data_batch_3 (in {path}): SHA-256 {found} and not {DIGESTS['data_batch_3']}")
+    refused(path, f"data_batch_3 (in {path}): SHA-256 {found}, not {DIGESTS['data_batch_3']}")
 
 
 def test_a_label_of_255_is_refused_with_its_place(tmp_path):
@@ -76,7 +76,7 @@ def test_a_label_of_255_is_refused_with_its_place(tmp_path):
 def test_a_short_batch_is_refused(tmp_path, cut):
     files = binary_files()
     files["test_batch.bin"] = files["test_batch.bin"][:cut]
-    refused(unpack(tmp_path / "a", files), f"{cut:,} bytes and not {COUNT * decode.RECORD:,}")
+    refused(unpack(tmp_path / "a", files), f"{cut:,} bytes, not {COUNT * decode.RECORD:,}")
 
 
 def test_a_long_batch_and_a_missing_one_are_refused(tmp_path):
@@ -166,7 +166,7 @@ def test_a_png_of_another_size_or_mode_is_refused_before_it_is_decoded(
 
 
 def picture(size, *, colour):
-    """A PNG that promises `size` pixels and holds none."""
+    """Return a PNG whose header has `size` pixels and which contains none."""
 
     def chunk(kind, data):
         return (
@@ -227,7 +227,7 @@ HOSTILE = {
     "a link": (member(INSIDE, tarfile.SYMTYPE, b"", "/etc/passwd"), "missing"),
     "a hard link": (member(INSIDE, tarfile.LNKTYPE, b"", "../x"), "missing"),
     "a device": (member(INSIDE, tarfile.CHRTYPE, b""), "missing"),
-    "a bomb": (member(INSIDE, data=bytes(50_000_000)), "50,000,000 bytes and not at most"),
+    "a bomb": (member(INSIDE, data=bytes(50_000_000)), "50,000,000 bytes, more than"),
     "many files": (many, "too many files"),
 }
 

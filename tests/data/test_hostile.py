@@ -1,4 +1,4 @@
-"""Files that attack run and write nothing: a canary and an audit hook watch a real start."""
+"""Malicious files run and write nothing: a canary file and an audit hook detect it."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ RECIPE = Recipe(dataset="synthetic", train_limit=64, test_limit=32, batch_size=3
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A run's folder full of hostile checkpoints, and hostile archives beside it."""
+    """Write a run of malicious checkpoints, and a folder of malicious archives."""
     folder = tmp_path_factory.mktemp("hostile")
     (folder / "run" / "checkpoints").mkdir(parents=True)
     (folder / "archives").mkdir()
@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
 
 
 def opened(folder, *arguments):
-    """What became of every file, opened in a process of its own, and that one's stderr."""
+    """Open every file in another process; return the results and its stderr."""
     done = subprocess.run(
         [sys.executable, "-B", "-m", "tests.hostile", str(folder), *arguments],
         cwd=ROOT,
@@ -64,7 +64,7 @@ def test_no_code_of_theirs_runs_and_nothing_is_written_outside(answers):
 
 
 def test_the_same_files_harm_a_program_that_trusts_them_and_the_hook_sees_it(folder, answers):
-    """The control: each payload works, and the watch is awake."""
+    """The control: each payload works, and the audit hook sees it."""
     results, _ = opened(folder, "trusting")
     harmful = [name for name in results if name.startswith(("run ", "write "))]
     assert len(harmful) > 35

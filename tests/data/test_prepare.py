@@ -418,7 +418,7 @@ def test_memory_is_bounded_whatever_the_number_of_images_and_of_threads(
         path = tmp_path / "data" / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (2500, 1600), (number, 0, 0)).save(path, compress_level=1)
-    paths = tmp_path / "data", tmp_path / "cache", Path(__file__).parent
+    paths = tmp_path / "data", tmp_path / "cache", Path(__file__).parents[1]
     command = [sys.executable, "-c", MEMORY, *map(str, paths), str(in_flight)]
     count, megabytes = map(int, subprocess.check_output(command, text=True).split())
     assert count == 24

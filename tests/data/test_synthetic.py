@@ -1,4 +1,4 @@
-"""The synthetic twin: prefix-stable, balanced, and learnable by texture only."""
+"""The synthetic data set is stable under its size, balanced, and learnable by texture only."""
 
 import time
 

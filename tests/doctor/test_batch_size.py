@@ -1,4 +1,4 @@
-"""The largest batch that fits is found, to within a sixteenth, and the trials leave no trace."""
+"""The largest batch that fits is found, to within a sixteenth, and all trials are undone."""
 
 import io
 
@@ -8,7 +8,7 @@ from rich.console import Console
 
 from fasttrain.console.console import Display
 from fasttrain.doctor import batch_size, doctor
-from fasttrain.doctor.batch_size import computed, fits, search
+from fasttrain.doctor.batch_size import extrapolate, fits, search
 from fasttrain.machine import memory
 from fasttrain.recipe.recipe import Recipe
 from tests.conftest import tiny_step
@@ -73,12 +73,12 @@ def test_another_error_than_full_memory_is_not_taken_for_it():
 def test_a_cpus_largest_batch_is_the_straight_line_through_what_small_ones_took():
     always, an_image = 500 << 20, 10 << 20
     needs = [always + size * an_image for size in (8, 16, 32)]
-    found = computed((8, 16, 32), needs, room=10 << 30)
+    found = extrapolate((8, 16, 32), needs, available=10 << 30)
     assert found.batch_size == int((0.9 * (10 << 30) - always) / an_image)
     assert found.how.startswith("computed, not tried: batches of 8, 16, 32 took 10.0 MiB an image")
-    assert computed((8, 16, 32), needs, room=100 << 20).batch_size == 0
-    assert computed((8, 16, 32), needs, room=1 << 50).batch_size == 50_000
-    assert computed((8, 16, 32), [1, 1, 1], room=1 << 30).batch_size == 50_000
+    assert extrapolate((8, 16, 32), needs, available=100 << 20).batch_size == 0
+    assert extrapolate((8, 16, 32), needs, available=1 << 50).batch_size == 50_000
+    assert extrapolate((8, 16, 32), [1, 1, 1], available=1 << 30).batch_size == 50_000
 
 
 def test_the_doctor_finds_the_largest_batch_here(monkeypatch):
@@ -90,4 +90,4 @@ def test_the_doctor_finds_the_largest_batch_here(monkeypatch):
     assert said.startswith("largest batch on cpu, off, not compiled:\n  --batch-size ")
     an_image = float(said.partition("8, 32 took ")[2].split()[0])
     assert 2 < an_image < 60  # ResNet18's activations, float32, are about 10 MB an image
-    assert 8 < found <= memory.room(torch.device("cpu")) / (an_image * 2**20)
+    assert 8 < found <= memory.available(torch.device("cpu")) / (an_image * 2**20)

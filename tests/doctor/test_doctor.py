@@ -1,4 +1,4 @@
-"""The doctor's diagnosis from known numbers, its timings of known speeds, and the whole command."""
+"""The doctor: findings from known numbers, timings of known speeds, and the whole command."""
 
 import io
 import re
@@ -13,7 +13,7 @@ from fasttrain.cli import main as cli
 from fasttrain.console.console import Display
 from fasttrain.data import Batch
 from fasttrain.doctor import doctor, inventory, measure, probe
-from fasttrain.doctor.bottleneck import Measured, Trial, findings, together, untried, verdict
+from fasttrain.doctor.bottleneck import Measured, Trial, combined_rate, findings, untried, verdict
 from fasttrain.errors import EnvironmentProblem
 from fasttrain.machine.auto import cpu_multiplies_bf16
 from fasttrain.recipe.recipe import Recipe
@@ -51,9 +51,9 @@ def test_a_slow_loader_gains_at_most_what_the_step_alone_does():
     (found,) = findings(slow)
     assert (found.limit, found.bound) == ("loader-bound", True)
     assert found.gain == pytest.approx(1000 / 400)
-    assert found.change == "--loader dali gives 10.00x the images"
+    assert found.change == "--loader dali loads 10.00x the images"
     assert verdict(slow).startswith("most to gain: loader-bound: --loader dali")
-    on_a_gpu = slow._replace(wait=0.0, busy=0.9)  # which waits behind the host's back
+    on_a_gpu = slow._replace(wait=0.0, busy=0.9)  # which waits unseen by the host
     assert findings(on_a_gpu) == [found]
     alone = findings(slow._replace(loaders=[Trial("loader", "--loader dali", 510.0)]))[0]
     assert "no other loader tried is faster" in alone.change
@@ -102,8 +102,8 @@ def test_what_cannot_be_tried_here_is_named():
 
 
 def test_taking_turns_adds_the_times():
-    assert together(100.0, 100.0) == pytest.approx(50)
-    assert together(1e9, 20.0) == pytest.approx(20)
+    assert combined_rate(100.0, 100.0) == pytest.approx(50)
+    assert combined_rate(1e9, 20.0) == pytest.approx(20)
 
 
 class Sleepy:
@@ -114,7 +114,7 @@ class Sleepy:
 
     def __iter__(self):
         for _ in range(len(self)):
-            if self.pause:  # even sleep(0) hands the core to whoever else wants it
+            if self.pause:  # even sleep(0) gives the core to another process
                 time.sleep(self.pause)
             yield self.batch
 
@@ -151,14 +151,14 @@ def test_rates_are_medians_that_outlast_one_slow_timing():
         return 32
 
     rate = probe._timed(work, torch.device("cpu"), 0.0)
-    assert (rate.n, probe.LEAST) == (3, 3)  # the first is for warming up
+    assert (rate.n, probe.MIN_TIMINGS) == (3, 3)  # the first is for warming up
     assert rate.low <= 32 / 0.6 < 32 / 0.1 < rate.median <= rate.high <= 32 / 0.03
     assert "(median of 3; " in str(rate)
 
 
 @pytest.mark.parametrize(("first", "timings"), [(0.3, 1), (0.05, 3)])
 def test_what_takes_longer_than_its_budget_is_timed_once(first, timings, monkeypatch):
-    monkeypatch.setattr(probe, "PATIENCE", 0.1)
+    monkeypatch.setattr(probe, "MAX_WARM_UP_SECONDS", 0.1)
     calls = []
 
     def work():
@@ -189,7 +189,7 @@ def test_the_share_of_a_step_in_which_the_device_works_comes_from_a_trace():
         ("/srv/jemalloc/libother.so", "glibc"),
     ],
 )
-def test_the_allocator_is_told_from_the_libraries_in_memory(library, expected):
+def test_the_allocator_is_found_from_the_libraries_in_memory(library, expected):
     maps = f"7f00-7f01 r-xp 00000000 fe:01 1234    {library}\n7ffe-7fff rw-p 0 00:00 0  [stack]\n"
     assert inventory.allocator(maps).startswith(expected)
 
@@ -214,7 +214,7 @@ def test_on_a_slow_cpu_a_smaller_batch_stands_for_the_recipes(monkeypatch):
     for speed, expected in [(1.0, 2), (3.0, 2), (9.0, 8), (40.0, 32), (5000.0, 128)]:
         rate = probe.Rate(speed, 3, speed, speed)
         monkeypatch.setattr(measure, "step_rate", lambda *args, rate=rate, **options: rate)
-        assert measure.subject(slow, on, halves, seconds=10).recipe.batch_size == expected
+        assert measure.workload(slow, on, halves, seconds=10).recipe.batch_size == expected
 
 
 def test_the_doctor_says_what_it_found_chose_and_measured():
@@ -224,7 +224,7 @@ def test_the_doctor_says_what_it_found_chose_and_measured():
     said = text.getvalue()
     for words in ("found\n", "choices\n", "measured on cpu", "batch 2", "most to gain: "):
         assert words in said
-    assert "amp        off (asked for)" in said
+    assert "amp        off (requested)" in said
     assert "optimizer  torch.SGD" in said
     assert 0 < found.both < found.step < found.loader
     assert 0 < found.mfu < 1.5

@@ -1,4 +1,4 @@
-"""A captured step is the plain step: its buffers, its rate, its refusals; on a GPU, its graph."""
+"""A captured step equals the plain step: buffers, rate, errors; on a GPU, the graph itself."""
 
 import copy
 
@@ -151,9 +151,9 @@ def test_a_step_that_cannot_be_captured_is_refused():
 
 def test_auto_leaves_graphs_off_until_they_are_measured_and_says_so():
     choice = auto.graphs("auto", GPU, **PLAIN)
-    assert choice == Choice("off", "not measured yet; doctor tries them")
+    assert choice == Choice("off", "not measured yet; the doctor command times them")
     assert auto.graphs("on", GPU, **PLAIN).value == "on"
-    assert auto.graphs("off", GPU, **PLAIN) == Choice("off", "asked for")
+    assert auto.graphs("off", GPU, **PLAIN) == Choice("off", "requested")
     assert auto.graphs("auto", CPU, **PLAIN).value == "off"
     with pytest.raises(EnvironmentProblem, match=r"--graphs \(on\): cpu has no CUDA graphs"):
         auto.graphs("on", CPU, **PLAIN)

@@ -10,7 +10,7 @@ from tests.conftest import tiny_loader, tiny_step
 
 
 class Still:
-    """A schedule that writes down when it is stepped."""
+    """A schedule that records when it is stepped."""
 
     def __init__(self):
         self.calls = []

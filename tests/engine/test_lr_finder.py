@@ -1,4 +1,4 @@
-"""The range test against closed forms and plain loops; and not a bit of the step changed by it."""
+"""The range test against closed forms and plain loops; every bit of the step is left unchanged."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _one_thread() -> Iterator[None]:
 
 
 class Step:
-    """The surface of fasttrain's Step, with a loss of one's choice."""
+    """The interface of fasttrain's Step, with any loss."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Step:
 
 
 class Loader:
-    """`count` batches an epoch; remembers what was asked of it."""
+    """`count` batches an epoch; records the calls."""
 
     def __init__(self, count: int = 100, fails_at: int | None = None) -> None:
         generator = torch.Generator().manual_seed(3)
@@ -96,14 +96,14 @@ class Loader:
 
 
 def network(seed: int = 0) -> nn.Module:
-    """A network with buffers, a frozen BatchNorm and a taste for random numbers."""
+    """A network with buffers, a frozen BatchNorm and dropout."""
     torch.manual_seed(seed)
     layers: list[nn.Module] = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2)]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
 
 
 def marks(step: Step) -> dict[str, object]:
-    """Every bit, and the place of every tensor, that the sweep has to leave as it was."""
+    """Every bit, and the address of every tensor, that the range test must leave unchanged."""
     tensors = {f"model.{key}": value for key, value in step.model.state_dict().items()}
     for number, weight in enumerate(step.model.parameters()):
         for key, value in step.optimizer.state.get(weight, {}).items():
@@ -124,7 +124,7 @@ def marks(step: Step) -> dict[str, object]:
 
 
 def used_step(*, scaled: bool = False) -> Step:
-    """A step in the middle of its life: momentum, statistics, a grown scale, a stray gradient."""
+    """A step in the middle of a training: momentum, statistics, a grown scale, a stray gradient."""
     step = Step(network(), scaled=scaled)
     for images, labels in itertools.islice(Loader(), 4):
         step(images, labels)
@@ -133,7 +133,7 @@ def used_step(*, scaled: bool = False) -> Step:
     return step
 
 
-# --- the sweep -----------------------------------------------------------------------------------
+# --- the range test ------------------------------------------------------------------------------
 
 
 def test_the_grid_is_exponential_and_is_what_the_step_trains_with() -> None:

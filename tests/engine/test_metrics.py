@@ -28,8 +28,8 @@ NAN, INF = float("nan"), float("inf")
 BATCH = 32
 
 
-def tallied(losses, *, lrs=None, counts=None, sums=None):
-    """The tally of steps with these losses."""
+def recorded(losses, *, lrs=None, counts=None, sums=None):
+    """The metrics of steps with these losses."""
     sums = metrics.zeros(torch.device("cpu")) if sums is None else sums
     for number, loss in enumerate(losses):
         count = BATCH if counts is None else counts[number]
@@ -44,17 +44,17 @@ def test_the_first_bad_step_and_its_rate_are_named_whatever_comes_after(bad, at)
     lrs = [0.01 * step for step in range(1, 7)]
     for after in (1.0, bad, -bad):
         losses = [*[2.0] * (at - 1), bad, *[after] * (6 - at)]
-        found = metrics.compute(tallied(losses, lrs=lrs), 6)
+        found = metrics.compute(recorded(losses, lrs=lrs), 6)
         assert found.until == at
         assert found.lr == pytest.approx(0.01 * at)
         with pytest.raises(Diverged, match=rf"not finite in epoch 3, at step {at}, at lr 0.0{at},"):
             metrics.raise_if_diverged(found, epoch=3, step=6)
     metrics.raise_if_diverged(
-        metrics.compute(tallied([2.0] * 6), 6), epoch=3, step=6
+        metrics.compute(recorded([2.0] * 6), 6), epoch=3, step=6
     )  # the control
 
 
-# Last batches that are shorter or longer, and sizes that follow no rule.
+# Last batches that are shorter or longer, and irregular sizes.
 UNEQUAL = [(32, 32, 32, 32, 32, 5), (8, 8, 8, 8, 8, 64), (1, 100, 3, 50, 7, 20)]
 
 
@@ -63,9 +63,9 @@ UNEQUAL = [(32, 32, 32, 32, 32, 5), (8, 8, 8, 8, 8, 64), (1, 100, 3, 50, 7, 20)]
 def test_batches_of_unequal_sizes_move_neither_the_step_nor_the_rate_that_are_named(counts, at):
     lrs = [0.01 * step for step in range(1, 7)]
     losses = [*[2.0] * (at - 1), NAN, *[2.0] * (6 - at)]
-    found = metrics.compute(tallied(losses, lrs=lrs, counts=counts), 6)
+    found = metrics.compute(recorded(losses, lrs=lrs, counts=counts), 6)
     assert (found.until, found.lr) == (at, pytest.approx(0.01 * at))
-    good = metrics.compute(tallied([2.0] * 6, lrs=lrs, counts=counts), 6)
+    good = metrics.compute(recorded([2.0] * 6, lrs=lrs, counts=counts), 6)
     assert (good.until, good.lr, good.loss) == (6, pytest.approx(0.06), 2.0)
     assert good.images == sum(counts)
 
@@ -107,7 +107,7 @@ def test_skipped_steps_of_unequal_batches_are_whole_steps():
 @pytest.mark.parametrize(("saved", "world"), [(1, 1), (1, 3), (4, 4), (4, 1), (4, 2)])
 def test_a_tally_goes_on_in_a_group_of_another_size(saved, world):
     """Two steps by `saved` processes, two more by `world`; the fourth is bad on one of them."""
-    halves = [tallied([2.0, 2.0], lrs=[0.1, 0.2]) for _ in range(saved)]
+    halves = [recorded([2.0, 2.0], lrs=[0.1, 0.2]) for _ in range(saved)]
     for half in halves:
         metrics.start(half, 0.1)
     run = Run(step=2, sums=torch.stack(halves))
@@ -116,18 +116,18 @@ def test_a_tally_goes_on_in_a_group_of_another_size(saved, world):
         group = Group(Place(rank=rank, world=world))
         sums = resume._sums(run, group)
         losses = [2.0, NAN if rank == 0 else 2.0, 2.0]
-        ranks.append(tallied(losses, lrs=[0.3, 0.4, 0.5], sums=sums))
+        ranks.append(recorded(losses, lrs=[0.3, 0.4, 0.5], sums=sums))
     found = metrics.compute(sum(ranks), 5)
     assert found.until == 4 if world == 1 else found.until in (4, 5)
     assert found.first_lr == pytest.approx(0.1)
     whole = [resume._sums(run, Group(Place(rank=rank, world=world))) for rank in range(world)]
-    found = metrics.compute(sum(tallied([2.0], lrs=[0.3], sums=sums) for sums in whole), 3)
+    found = metrics.compute(sum(recorded([2.0], lrs=[0.3], sums=sums) for sums in whole), 3)
     assert (found.until, found.lr, found.loss) == (3, pytest.approx(0.3), 2.0)
     assert found.images == BATCH * (2 * saved + world)
 
 
 def test_a_tally_of_the_first_release_goes_on_where_it_stood():
-    """Which counted steps in images: two steps of 32 at the rate 0.2, one of them skipped."""
+    """It counted steps in images: two steps of 32 at the rate 0.2, one of them skipped."""
     places = [128.0, 9, 64, 2 * 32, 0.2 * 32, 512 * 32, 1 * 32, 0, 1 * 32, 0]
     run = Run(step=2, sums=torch.tensor(places, dtype=torch.float64))
     sums = resume._sums(run, Group())
@@ -135,18 +135,18 @@ def test_a_tally_of_the_first_release_goes_on_where_it_stood():
     assert (found.loss, found.until, found.lr, found.scale) == (2.0, 2, pytest.approx(0.2), 512)
     assert (found.skipped, found.longest) == (1, 1)
     assert found.first_lr < 0, "unknown"
-    assert metrics.compute(tallied([2.0, NAN, 2.0], counts=[4, 4, 4], sums=sums), 5).until == 4
+    assert metrics.compute(recorded([2.0, NAN, 2.0], counts=[4, 4, 4], sums=sums), 5).until == 4
 
 
 def test_the_sum_of_several_processes_tallies_names_the_step_of_the_first():
     """A NaN on one rank reaches the others' weights with its gradient, and so their next loss."""
     for at in range(1, 6):
-        one = tallied([*[2.0] * (at - 1), *[NAN] * (7 - at)])
-        others = [tallied([*[2.0] * at, *[NAN] * (6 - at)]) for _ in range(3)]
+        one = recorded([*[2.0] * (at - 1), *[NAN] * (7 - at)])
+        others = [recorded([*[2.0] * at, *[NAN] * (6 - at)]) for _ in range(3)]
         found = metrics.compute(sum(others, one), 6)
         assert found.until == at
         assert found.lr == pytest.approx(0.1)
-    finite = metrics.compute(tallied([2.0] * 6) + tallied([4.0] * 6), 6)
+    finite = metrics.compute(recorded([2.0] * 6) + recorded([4.0] * 6), 6)
     assert (finite.loss, finite.images, finite.until) == (3.0, 2 * 6 * BATCH, 6)
     metrics.raise_if_diverged(finite, epoch=1, step=6)
 

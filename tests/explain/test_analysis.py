@@ -2,16 +2,16 @@ import numpy as np
 import pytest
 
 from fasttrain.explain import analysis
-from fasttrain.explain.analysis import Answers
+from fasttrain.explain.analysis import Predictions
 
 CLASSES = ("a", "b", "c")
 
 
-def answers(rows, labels):
-    return Answers(np.array(rows, float), np.array(labels))
+def predictions(rows, labels):
+    return Predictions(np.array(rows, float), np.array(labels))
 
 
-SIX = answers(
+SIX = predictions(
     [
         [0.9, 0.05, 0.05],
         [0.2, 0.7, 0.1],
@@ -49,7 +49,7 @@ def test_the_most_confident_mistakes_come_first():
 
 def test_at_most_25_are_chosen_and_a_random_sample_follows_its_seed():
     generator = np.random.default_rng(0)
-    many = Answers(generator.dirichlet(np.ones(3), 200), generator.integers(0, 3, 200))
+    many = Predictions(generator.dirichlet(np.ones(3), 200), generator.integers(0, 3, 200))
     confident = analysis.mistakes(many)
     assert len(confident) == 25
     confidence = many.probabilities[confident].max(axis=1)
@@ -61,7 +61,7 @@ def test_at_most_25_are_chosen_and_a_random_sample_follows_its_seed():
 
 
 def test_a_network_without_mistakes_has_none():
-    right = answers(np.eye(3), [0, 1, 2])
+    right = predictions(np.eye(3), [0, 1, 2])
     assert analysis.mistakes(right).size == 0
     assert analysis.label_errors(right).size == 0
     assert analysis.describe(right, analysis.mistakes(right), CLASSES) == []
@@ -73,7 +73,7 @@ def test_a_network_that_is_often_wrong_finds_no_label_errors(right, found):
     rows = np.eye(3)[labels]
     wrong = np.arange(round(100 * (1 - right)))
     rows[wrong] = np.roll(rows[wrong], 1, axis=1)
-    assert len(analysis.label_errors(Answers(rows, labels))) == min(found, len(wrong))
+    assert len(analysis.label_errors(Predictions(rows, labels))) == min(found, len(wrong))
 
 
 def test_a_planted_label_error_is_the_likeliest_one():
@@ -84,5 +84,5 @@ def test_a_planted_label_error_is_the_likeliest_one():
     labels[17] = (labels[17] + 1) % 3  # the network is right, the label is not
     rows[40] = [0.34, 0.33, 0.33]  # a mistake, but no confident one
     labels[40] = 1
-    found = analysis.label_errors(Answers(rows, labels))
+    found = analysis.label_errors(Predictions(rows, labels))
     assert found.tolist() == [17]

@@ -1,4 +1,4 @@
-"""The look at a trained run, on the real network and a few synthetic images."""
+"""The explanation of a trained run, on the real network and a few synthetic images."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ def read(path, name):
     return json.loads((path / name).read_text())
 
 
-def test_a_training_ends_with_the_whole_look_at_it(trained):
+def test_a_training_ends_with_its_whole_explanation(trained):
     summary = read(trained, "summary.json")
     classes = read(trained, "class_accuracy.json")
     right = sum(row["correct"] for row in classes["classes"])
@@ -61,7 +61,7 @@ def test_the_listed_mistakes_are_the_networks_own(trained):
     wrong = read(trained, "misclassified.json")["images"]
     with torch.no_grad():
         for row in wrong[:3]:
-            image = explain.prepared(subject, np.array([row["index"]]))
+            image = explain.prepare(subject, np.array([row["index"]]))
             probabilities = subject.model(image).softmax(1)[0]
             guess = int(probabilities.argmax())
             assert fasttrain.data.CLASSES[guess] == row["predicted"] != row["true"]

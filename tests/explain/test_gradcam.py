@@ -1,4 +1,4 @@
-"""Grad-CAM against its closed form and an independent per-image reference; and no mark left."""
+"""Grad-CAM against its closed form and a per-image reference; the model is left unchanged."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _one_thread() -> Iterator[None]:
 
 
 class Block(nn.Module):
-    """A residual block with in-place ReLUs, the kind that spoils a naively kept activation."""
+    """A residual block with in-place ReLUs, which overwrite an activation kept without a copy."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ def reference(model: nn.Module, layer: str, images: Tensor, targets: Tensor) -> 
 
 
 def marks(model: nn.Module) -> dict[str, object]:
-    """Everything that a look at the model must not change."""
+    """Everything that Grad-CAM must not change in the model."""
     return {
         "state": {key: value.numpy().tobytes() for key, value in model.state_dict().items()},
         "places": {key: value.data_ptr() for key, value in model.state_dict().items()},

@@ -157,7 +157,7 @@ def test_an_output_without_one_tensor_of_logits_is_one_error(
 
 
 class Without(Parts):
-    """The body under `mode`, alone or beside itself, or the whole forward."""
+    """The body under `mode`, alone or next to a second call, or the whole forward."""
 
     def __init__(self, mode: Callable[[], Any], where: str) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ class Without(Parts):
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, lambda: torch.set_grad_enabled(False)])
-@pytest.mark.parametrize("where", ["everything", "body", "beside"])
+@pytest.mark.parametrize("where", ["everything", "body", "parallel"])
 @pytest.mark.parametrize("layer", ["one", "two", "three"])
 def test_a_forward_without_gradients_is_one_error(
     mode: Any, where: str, layer: str, images: Tensor
@@ -305,7 +305,7 @@ class Twice(Parts):
         return F.relu(self.two(F.relu(self.two(x))))
 
 
-def test_a_layer_used_twice_must_be_told_apart(images: Tensor) -> None:
+def test_a_layer_used_twice_needs_a_choice_of_call(images: Tensor) -> None:
     model = Twice().eval()
     with (
         GradCAM(model, "two") as cam,
@@ -437,7 +437,7 @@ def test_a_name_for_the_layout_does_not_overrule_what_was_followed(images: Tenso
         GradCAM(model, "norm", channels="NHWC")
 
 
-# --- marks ---------------------------------------------------------------------------------------
+# --- side effects --------------------------------------------------------------------------------
 
 
 class Busy(Parts):

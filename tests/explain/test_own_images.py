@@ -66,7 +66,7 @@ def test_val_chose_and_test_came_once_in_summary_and_report(trained):
         "Best val accuracy",
         "Balanced accuracy",
         "Macro F1",
-        "chosen by the val images",
+        "best epoch on the val images",
     ):
         assert said in page, said
 
@@ -89,7 +89,7 @@ def test_names_and_normalisation_are_those_of_the_weights(trained):
     kept = checkpoint.load(run / "checkpoints" / "best.pt")["data"]
     assert list(subject.data.classes) == kept["classes"] == NAMES
     assert list(subject.data.mean) == kept["mean"]
-    images = explain.prepared(subject, np.array([0]))[0]
+    images = explain.prepare(subject, np.array([0]))[0]
     mean, std = (torch.tensor(kept[name]).view(3, 1, 1) for name in ("mean", "std"))
     pixels = torch.from_numpy(np.array(subject.test.images[0])).permute(2, 0, 1) / 255
     assert torch.allclose(images, (pixels - mean) / std, atol=1e-5)

@@ -266,8 +266,8 @@ def test_a_list_is_read_in_every_epoch_and_a_run_may_go_on_at_an_epochs_end():
 
     step, run = tiny_step(), Run(step=1, sums=metrics.zeros(torch.device("cpu")))
     loss, logits = step(*batch())
-    metrics.watch(run.sums, 8, step.lr)
-    metrics.add(run.sums, loss, logits, batch()[1])
+    metrics.record_step(run.sums, step.lr)
+    metrics.update(run.sums, loss, logits, batch()[1])
     rows = fit(step, [], [batch()], Still(), 1, run=run)  # whose loader is at the epoch's end
     assert rows[0].train_loss == pytest.approx(float(loss))
 

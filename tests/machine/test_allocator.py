@@ -23,7 +23,7 @@ print(round_())
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="it is glibc's malloc that is told")
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc's malloc can be set")
 def test_a_tensor_as_large_as_the_last_takes_no_new_pages():
     faults = {
         how: int(subprocess.check_output([sys.executable, "-c", PAGES, how]))

@@ -7,9 +7,13 @@ import torch
 from rich.console import Console
 
 import fasttrain
+from fasttrain.cli import main as cli
 from fasttrain.console.console import Display
+from fasttrain.engine import build
 from fasttrain.errors import EnvironmentProblem
-from fasttrain.machine import auto
+from fasttrain.explain import explain
+from fasttrain.machine import auto, memory
+from fasttrain.parallel.group import Group
 
 CPU = torch.device("cpu")
 
@@ -53,11 +57,11 @@ def test_what_a_cpu_emulates_is_said_to_be_slow_with_what_to_use(
     choice = auto.amp(asked, CPU)
     assert choice.value == asked
     if asked in native:
-        assert choice.why == "asked for"
+        assert choice.why == "requested"
     else:
         assert f"no {asked} instructions and is many times slower" in choice.why
         assert choice.why.endswith(f"Use --amp {better}")
-    assert auto.amp("off", CPU).why == "asked for"
+    assert auto.amp("off", CPU).why == "requested"
 
 
 @pytest.mark.parametrize(("amp", "said"), [("fp16", True), ("off", False)])
@@ -67,7 +71,7 @@ def test_a_run_in_an_emulated_precision_says_what_to_use(amp, said, tiny, tmp_pa
     recipe = tiny_runs.small(amp=amp, epochs=1)
     display = Display(Console(file=text, width=200))
     fasttrain.train(recipe, out=tmp_path / "a", display=display)
-    line = "  amp fp16 (asked for, but this CPU has no fp16 instructions and is many times slower "
+    line = "  amp fp16 (requested, but this CPU has no fp16 instructions and is many times slower "
     assert (line + "with it. Use --amp off)\n" in text.getvalue()) == said
 
 
@@ -97,3 +101,66 @@ def test_auto_takes_dali_where_it_imports_and_else_says_what_is_missing():
         "DALI is not installed",
     )
     assert auto.loader("resident", None).value == "resident"
+
+
+class Reached(Exception):
+    """Ends a call at the place that a test is about."""
+
+
+def reach(device, *rest):
+    raise Reached(device)
+
+
+@pytest.fixture
+def four_gpus(monkeypatch):
+    """As on a machine with four GPUs, of which the third is this process's own."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", reach)
+
+
+@pytest.mark.parametrize(("asked", "number"), [("auto", 0), ("cuda", 0), ("cuda:3", 3)])
+def test_the_gpu_that_is_asked_for_becomes_the_current_one(
+    four_gpus, asked, number, monkeypatch, tmp_path
+):
+    """Its streams, events and loaders are those of the current device, which is GPU 0 at first."""
+    recipe = tiny_runs.small(device=asked)
+    with pytest.raises(Reached, match=f"cuda:{number}"):
+        build.build(recipe, *build.splits(recipe))
+    network = torch.nn.Linear(1, 1)
+    saved = {"recipe": recipe.as_dict(), "model": network.state_dict()}
+    monkeypatch.setattr(explain.checkpoint, "load", lambda path: saved)
+    monkeypatch.setattr(explain, "network", lambda recipe: network)
+    with pytest.raises(Reached, match=f"cuda:{number}"):
+        explain.open_run(tmp_path, device=asked)
+
+
+def test_a_cpu_is_nothing_to_make_current(four_gpus):
+    auto.make_current(CPU)
+
+
+class Third(Group):
+    """The third of four processes on a machine."""
+
+    def device(self, chosen):
+        return torch.device("cuda", 2)
+
+
+def test_out_of_memory_is_measured_on_the_process_s_own_gpu(four_gpus, monkeypatch, tmp_path):
+    """On GPU 0 each of the others would open a context there, in memory that has run out."""
+    monkeypatch.setattr(memory, "reported", lambda batch, device: reach(device))
+    with pytest.raises(Reached, match="cuda:2"):
+        fasttrain.train(tiny_runs.small(device="cuda"), out=tmp_path / "a", group=Third())
+
+
+@pytest.mark.parametrize("asked", ["auto", "cuda"])
+def test_out_of_memory_anywhere_else_is_too(four_gpus, monkeypatch, capsys, asked):
+    def full(*args, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(cli, "run", full)
+    monkeypatch.setattr(memory, "peak", lambda device: 0)
+    monkeypatch.setattr(memory, "limit", lambda device: memory.GIB)
+    assert cli.main([f"--device={asked}"]) == 8
+    assert "out of memory on cuda:2" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""environment.json says what the run ran on, and nothing of who ran it or where."""
+"""environment.json describes the machine of a run, but not its user or place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running out of memory is told with batch, peak and a smaller batch, and nothing is changed."""
+"""Running out of memory is reported with batch, peak and a smaller batch; nothing is changed."""
 
 import re
 
@@ -42,7 +42,7 @@ def test_the_line_names_batch_peak_limit_and_half_the_batch():
     said = str(memory.out_of_memory(384, CPU))
     assert re.fullmatch(
         r"--batch-size \(384\): out of memory on cpu, \d+\.\d of \d+\.\d GiB at its peak\. "
-        r"Try --batch-size 192, or ask `python -m fasttrain doctor --find-batch-size`\.",
+        r"Try --batch-size 192, or run `python -m fasttrain doctor --find-batch-size`\.",
         said,
     )
     assert "Use a device with more memory" in str(memory.out_of_memory(1, CPU))
@@ -98,7 +98,7 @@ def test_the_limit_is_the_least_of_machine_container_and_ulimit(tmp_path, monkey
     assert memory.limit(CPU) >= whole > 1 << 28
     monkeypatch.setattr(memory, "CGROUPS", (str(tmp_path / "least"),))
     assert memory.limit(CPU) == 1 << 28
-    assert memory.room(CPU) <= 1 << 28
+    assert memory.available(CPU) <= 1 << 28
 
 
 def test_the_peak_of_a_block_is_its_own():

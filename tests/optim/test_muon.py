@@ -1,4 +1,4 @@
-"""Muon against its definition in float64, and against torch's SGD where it is no more than that."""
+"""Muon against its definition in float64, and against torch's SGD where both must agree."""
 
 import copy
 
@@ -141,15 +141,18 @@ def test_every_parameter_that_learns_is_in_a_group():
 @pytest.mark.parametrize(
     ("layer", "said"),
     [
-        (nn.Conv1d(3, 4, 3), r"Muon \(weight of shape \(4, 3, 3\)\): knows filters"),
+        (nn.Conv1d(3, 4, 3), r"Muon \(weight of shape \(4, 3, 3\)\): supports filters"),
         (nn.Conv3d(3, 4, 3), r"Muon \(weight of shape \(4, 3, 3, 3, 3\)\)"),
-        (nn.Conv2d(3, 4, 3).requires_grad_(False), r"Muon \(0 parameters\): none of the model"),
+        (
+            nn.Conv2d(3, 4, 3).requires_grad_(False),
+            r"Muon \(0 parameters\): no parameter is trainable",
+        ),
     ],
 )
 def test_a_parameter_of_no_group_is_refused_by_name(layer, said):
     with pytest.raises(UsageError, match=said):
         optimizer(layer)
-    if layer.weight.requires_grad:  # the control: it may stand still
+    if layer.weight.requires_grad:  # the control: it may be frozen
         layer.weight.requires_grad_(False)
         optimizer(layer)
 

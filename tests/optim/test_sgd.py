@@ -28,7 +28,7 @@ def test_an_overflow_on_the_first_step_changes_neither_weights_nor_momentum():
     before = [p.detach().clone() for p in model.parameters()]
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, float("inf"))
-    # What GradScaler hands to a fused optimizer, so that the host need not look at the flag.
+    # GradScaler passes these to a fused optimizer, so that the host need not read the flag.
     optimizer.grad_scale, optimizer.found_inf = torch.tensor(65536.0), torch.tensor(1.0)
     optimizer.step()
     for parameter, old in zip(model.parameters(), before, strict=True):

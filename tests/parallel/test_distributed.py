@@ -22,7 +22,7 @@ from tiny_runs import end, same
 
 from fasttrain.cli import main as cli
 from fasttrain.errors import EnvironmentProblem, UsageError
-from fasttrain.parallel import distributed, rendezvous, watch
+from fasttrain.parallel import distributed, hang, rendezvous, watch
 from fasttrain.parallel.launch import Place
 from fasttrain.storage import checkpoint
 
@@ -124,33 +124,71 @@ def test_the_number_of_processes_may_change_and_no_image_is_lost(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "dead"), [("SIGKILL", 1), ("exception", 1), ("hang", 1), ("hang", 0)]
+    ("kind", "dead"),
+    [("SIGKILL", 1), ("exception", 1), ("hang", 1), ("hang", 0), ("loop", 1)],
 )
-def test_a_process_that_dies_takes_all_down_and_is_named(tmp_path, kind, dead):
-    ended = Ranks(tmp_path / "log", flags(tmp_path / "a"), faults={dead: f"{kind}@step:3"})
+def test_a_process_that_dies_or_hangs_takes_all_down_and_is_named(tmp_path, kind, dead):
+    ended = Ranks(tmp_path / "log", hasty(tmp_path / "a"), faults={dead: f"{kind}@step:3"})
     dead_is_named(ended.ended(within=20), kind, dead=dead)
 
 
-def test_a_hang_is_told_with_its_place(tmp_path):
-    faults = {1: "hang@evaluation"}
-    ended = Ranks(tmp_path / "log", flags(tmp_path / "a"), faults=faults).ended(within=20)
-    assert re.search(
-        r"rank 1 \(pid \d+ on .+\) hangs: nothing has moved for 1 s at "
-        r"ranks\.py:\d+ \(<lambda>\), called from loop\.py:\d+ \(fit\)\.",
-        said(ended),
+def hasty(path, **changes):
+    """The flags of a run that hangs after two seconds without progress."""
+    return flags(path, hang_timeout=2, **changes)
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("step", "the warm-up"),
+        ("range test", "the range test"),
+        ("step:29", "epoch 1, step 3"),  # after 1 of the warm-up and 25 of the range test
+        ("evaluation", "epoch 1, evaluation"),
+        ("rates", "a place outside the training"),  # where no deadline is its own
+    ],
+)
+def test_a_hang_is_reported_with_its_place_and_the_stacks_of_all(tmp_path, place, words):
+    arguments = hasty(tmp_path / "a", lr="auto")
+    ended = Ranks(tmp_path / "log", arguments, faults={1: f"hang@{place}"}).ended(within=20)
+    assert statuses(ended) == [9, 9]
+    error = (
+        r"fasttrain: error: training \(no progress for 2 s\): rank 1 \(pid \d+ on .+\) hangs at "
+        rf"{words}, and the others wait for it\. Go on from the last checkpoint with --resume, or "
+        r"use a longer --hang-timeout \(0 is none\)\.\n"
     )
+    assert len(re.findall(error, "".join(each.err for each in ended))) == 1, ended
+    for rank, each in enumerate(ended):
+        assert re.search(rf"^rank {rank}, at .+:\n", each.err, re.MULTILINE), each
+        assert re.search(r'^  File ".+loop\.py|lr_finder\.py|training\.py"', each.err, re.MULTILINE)
+    assert re.search(r'File ".+ranks\.py", line \d+ in <lambda>', ended[1].err)
 
 
-def test_what_hangs_and_computes_is_found_when_the_others_have_waited_for_long(tmp_path):
-    ended = Ranks(tmp_path / "log", flags(tmp_path / "a"), faults={1: "loop@step:3"}).ended()
+def test_where_all_hang_at_the_same_place_none_is_named(tmp_path):
+    faults = {0: "hang@step:3", 1: "hang@step:3"}
+    ended = Ranks(tmp_path / "log", hasty(tmp_path / "a"), faults=faults).ended(within=20)
+    assert statuses(ended) == [9, 9]
+    lines = re.findall("^fasttrain: .*", "".join(each.err for each in ended), re.MULTILINE)
+    assert len(lines) == 1
+    assert re.search(r"no process goes on; rank \d is at epoch 1, step 2", lines[0])
+
+
+def test_outside_the_training_a_hang_is_found_when_the_others_have_waited_for_long(tmp_path):
+    """The second net: the time limit of a collective."""
+    ended = Ranks(tmp_path / "log", flags(tmp_path / "a"), faults={1: "hang@data"}).ended()
     dead_is_named(ended, "loop", dead=1)
     assert "does not answer" in ended[0].err
 
 
 def test_who_is_slow_and_who_waits_for_it_are_not_taken_for_hanging(tmp_path):
-    """At each place one computes for longer than a hang may last, or its disk lets it wait."""
+    """In each phase one computes or waits for its disk, for nearly as long as the deadline."""
     faults = {0: "slow@data,wait@disk:8", 1: "slow@step:3,slow@evaluation"}
-    ended = Ranks(tmp_path / "log", flags(tmp_path / "a"), faults=faults).ended()
+    ended = Ranks(tmp_path / "log", hasty(tmp_path / "a"), faults=faults).ended()
+    assert statuses(ended) == [0, 0], ended
+
+
+def test_without_a_deadline_a_collective_may_wait_for_longer_than_its_limit(tmp_path):
+    arguments = flags(tmp_path / "a", hang_timeout=0)
+    ended = Ranks(tmp_path / "log", arguments, faults={1: "long@step:3"}).ended()
     assert statuses(ended) == [0, 0], ended
 
 
@@ -158,7 +196,7 @@ def test_processes_that_were_stopped_together_and_go_on_are_not_taken_for_dead(t
     """As by Ctrl-Z and fg, or on a machine that slept: for longer than the dead are silent."""
     faults = {0: "SIGSTOP@step:3,slow@step:3"}  # it watches the other, which stops before it
     faults[1] = "SIGSTOP@step:3,slow@step:4,slow@evaluation"  # time in which they could be ended
-    ranks = Ranks(tmp_path / "log", flags(tmp_path / "a"), faults=faults)
+    ranks = Ranks(tmp_path / "log", hasty(tmp_path / "a"), faults=faults)
     for process in ranks.processes:
         while state(process.pid) != "T":
             time.sleep(0.05)
@@ -179,42 +217,52 @@ def state(pid):
 @pytest.mark.parametrize("world", [2, 3])
 def test_any_death_at_any_moment_takes_all_down(tmp_path, kind, place, world, record_property):
     dead = 0 if "save" in place else 1
-    arguments = flags(tmp_path / "a", batch_size=12)
+    arguments = hasty(tmp_path / "a", batch_size=12)
     ended = Ranks(tmp_path / "log", arguments, faults={dead: f"{kind}@{place}"}, world=world)
     dead_is_named(ended.ended(within=25), kind, dead=dead)
     record_property("deaths of a process that took all down", 1)
 
 
 def test_the_real_limits_leave_half_a_minute():
-    """What a death or a hang may take to be noticed, and then to end every process."""
-    noticed = max(watch.LOST + watch.BEAT, watch.STILL + watch.BEAT)
-    assert noticed + watch.GRACE < 30
+    """What a death may take to be noticed, and then to end every process."""
+    assert watch.LOST + hang.BEAT + watch.GRACE < 30
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", DEATHS)
 def test_with_the_real_limits_too_all_are_down_in_half_a_minute(tmp_path, kind, record_property):
-    ended = Ranks(
-        tmp_path / "log", flags(tmp_path / "a"), faults={1: f"{kind}@step:3"}, patient=True
-    )
+    arguments = flags(tmp_path / "a", hang_timeout=15)
+    ended = Ranks(tmp_path / "log", arguments, faults={1: f"{kind}@step:3"}, patient=True)
     dead_is_named(ended.ended(within=30), kind, dead=1)
     record_property("deaths of a process that took all down", 1)
 
 
 def dead_is_named(ended, kind, *, dead):
-    """The survivors have exit code 9, and one process names the dead one; what hangs does it."""
+    """The survivors have exit code 9, and one process names the dead one."""
     survivors = [each for rank, each in enumerate(ended) if rank != dead]
     assert statuses(survivors) == [9] * len(survivors), ended
-    reporters = ended if kind == "hang" else survivors
-    if dead == 0 and kind != "hang":  # it held the store through which they speak
+    hangs = kind in ("hang", "loop")
+    reporters = ended if hangs else survivors
+    if dead == 0 and not hangs:  # it held the store through which they speak
         assert any("rank 0" in each.err for each in survivors), ended
     else:
         # Where rank 0 holds the store, torch itself may say, at length, that it has gone.
         lines = re.findall("^fasttrain: .*", "".join(each.err for each in reporters), re.MULTILINE)
         assert len(lines) == 1, lines
         words = "died|does not answer|ended with|hangs"
-        assert re.search(rf"error: rank {dead} .*({words})", lines[0])
+        assert re.search(rf"error: (training \(.+\): )?rank {dead} .*({words})", lines[0])
     assert ended[dead].status != 0
+
+
+@pytest.mark.parametrize("stuck", ["destroy", "leave"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_is_reported_also_where_the_end_of_the_group_hangs(tmp_path, rank, stuck):
+    faults = {rank: f"data error@data,hang@{stuck}"}
+    ended = Ranks(tmp_path / "log", flags(tmp_path / "a"), faults=faults).ended(within=20)
+    assert statuses(ended) == [4, 4], ended
+    # Where rank 0 left before, torch itself says, at length, that its store has gone.
+    lines = re.findall("^fasttrain: .*", "".join(each.err for each in ended), re.MULTILINE)
+    assert lines == ["fasttrain: error: train_images: damaged. Fetch them again."]
 
 
 def test_an_error_of_one_process_ends_all_with_its_code_and_one_message(tmp_path):
@@ -347,8 +395,6 @@ def test_a_sigterm_to_torchrun_itself_saves_and_the_run_goes_on_bitwise(whole, t
     there = tmp_path / "there"
     started = torchrun(
         tmp_path,
-        "from fasttrain.parallel import watch",
-        "watch.STILL = 60",
         f"ranks.FAULTS['tell'] = lambda: (open({str(there)!r}, 'w').close(), time.sleep(2))",
         "ranks.plant('tell@step:6')",
     )

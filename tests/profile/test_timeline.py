@@ -1,4 +1,4 @@
-"""Shares of a trace against traces whose shares are known, and against a real one."""
+"""The shares of a trace: of made traces with known shares, and of a real one."""
 
 import gzip
 import json
@@ -27,7 +27,7 @@ def event(name, start, stop, cat="user_annotation", tid=1, **args):
 
 
 def summarised(tmp_path, events):
-    """Written as the profiler writes, in microseconds, and out of order."""
+    """Write a trace as the profiler does: in microseconds and out of order."""
     path = tmp_path / "fasttrain.1.pt.trace.json.gz"
     shuffled = random.Random(0).sample(events, len(events))
     other = [{"ph": "M", "name": "process_name"}, {"ph": "i", "name": "mark", "ts": 5.0}]
@@ -147,5 +147,5 @@ def test_sets_of_intervals_agree_with_sets_of_points():
             for start, stop in some:
                 mask[start:stop] = True
         assert intervals.length(a) == inside[0].sum()
-        assert intervals.length(intervals.within(a, b)) == (inside[0] & inside[1]).sum()
-        assert intervals.length(intervals.without(a, b)) == (inside[0] & ~inside[1]).sum()
+        assert intervals.length(intervals.intersection(a, b)) == (inside[0] & inside[1]).sum()
+        assert intervals.length(intervals.difference(a, b)) == (inside[0] & ~inside[1]).sum()

@@ -1,4 +1,4 @@
-"""Spans that cost nothing until somebody records, and the trace of a real, small training."""
+"""Spans cost nothing without a profiler; the trace of a real, small training is complete."""
 
 import gzip
 import json
@@ -87,9 +87,9 @@ def test_a_run_that_ends_early_leaves_what_was_recorded_or_nothing(tiny_splits, 
 
 def test_recording_changes_nothing_that_is_computed(tiny_splits, tmp_path):
     with trace(tmp_path, skip=2, active=4) as hook:
-        watched = train(tiny_splits, on_step=[hook])
+        traced = train(tiny_splits, on_step=[hook])
     alone = train(tiny_splits)
-    assert [row[:6] for row in watched] == [row[:6] for row in alone]
+    assert [row[:6] for row in traced] == [row[:6] for row in alone]
 
 
 def test_a_trace_says_nothing_of_who_recorded_it_or_where(tiny_splits, tmp_path):

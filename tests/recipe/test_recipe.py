@@ -74,6 +74,26 @@ def test_a_bad_value_names_flag_value_and_range(name, text, why):
     assert why in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("fields", "meant"),
+    [
+        ({"recipe": "spritn"}, "sprint"),
+        ({"scheduler": "one-cycle"}, "onecycle"),
+        ({"amp": "bfl6"}, "bf16"),
+        ({"loader": "Dali"}, "dali"),
+    ],
+)
+def test_python_names_the_nearest_choice_as_well(fields, meant):
+    with pytest.raises(UsageError, match=rf"\): must be one of .*\. Did you mean {meant}\?$"):
+        Recipe(**fields)
+
+
+@pytest.mark.parametrize("value", [7, None, ["cosine"], "", "nosuch"])
+def test_what_resembles_no_choice_is_sent_to_the_help(value):
+    with pytest.raises(UsageError, match=r"must be one of .*\. See --help\.$"):
+        Recipe(recipe=value)
+
+
 def test_text_becomes_the_fields_type():
     assert parse("epochs", "7") == 7
     assert parse("lr", "auto") == "auto"

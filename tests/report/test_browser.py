@@ -1,4 +1,4 @@
-"""The pages in a real Chromium, opened from disk; left out, and said so, where there is none."""
+"""The pages in a real Chromium, opened from disk; skipped where there is none."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def compared(folder: Path) -> Path:
 
 
 class Shown:
-    """A page in the browser: set up anew for each test."""
+    """A page in the browser, set up again for each test."""
 
     def __init__(self, driver: Any) -> None:
         self.driver = driver
@@ -128,7 +128,7 @@ class Shown:
         return [element.text for element in self.all(selector)]
 
     def requests(self) -> list[str]:
-        """The addresses asked for since the page was opened."""
+        """The addresses requested since the page was opened."""
         events = [json.loads(e["message"])["message"] for e in self.driver.get_log("performance")]
         sent = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
         return [found["request"]["url"] for found in sent]
@@ -155,7 +155,7 @@ def readouts(shown: Shown) -> list[str]:
 
 
 def extent(shown: Shown, plot: Any) -> tuple[float, float]:
-    """Where on the screen the first curve of a plot begins and ends."""
+    """Return where on the screen the first curve of a plot begins and ends."""
     box = shown.run(
         "const b = arguments[0].querySelector('path').getBoundingClientRect();"
         "return [b.left, b.right]",
@@ -342,7 +342,7 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(shown, folder):
 def test_without_javascript_the_numbers_and_all_images_are_there(shown, folder):
     shown.open(folder / "report.html", script=False, width=400)
     # Scripts of the page are off; the driver's own still run.
-    assert "is drawn; every epoch is below" in shown.all("noscript")[0].text
+    assert "All epochs are below" in shown.all("noscript")[0].text
     assert all(image.is_displayed() for image in shown.all(".gallery img"))
     assert shown.all(".views")[0].is_displayed() is False
     shown.all("#curves summary")[0].click()
@@ -384,8 +384,8 @@ for (const svg of document.querySelectorAll(".plot svg")) {
   for (const [text, box] of texts) {
     if (box.left < frame.left - 1 || box.right > frame.right + 1) clashes.push([text, "edge"]);
     for (const [other, b] of texts) {
-      const beside = b.left >= box.right || b.right <= box.left;
-      if (b === box || beside || b.top >= box.bottom || b.bottom <= box.top) continue;
+      const apart = b.left >= box.right || b.right <= box.left;
+      if (b === box || apart || b.top >= box.bottom || b.bottom <= box.top) continue;
       clashes.push([text, other]);
     }
     for (const path of svg.querySelectorAll("path")) {
@@ -405,7 +405,7 @@ return [document.querySelectorAll(".plot text").length, clashes];
 
 
 def changed(folder: Path, **changes: Any) -> Path:
-    """The run with `changes`, functions of the row and its number, in every row."""
+    """Apply `changes`, functions of a row and its number, to every row of the run."""
     rows = metrics(folder)
     for i, row in enumerate(rows):
         row.update({name: value(row, i) for name, value in changes.items()})
@@ -415,7 +415,7 @@ def changed(folder: Path, **changes: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Runs whose curves have other shapes: short, long, in many steps, of great values."""
+    """Write runs with other curves: short, long, with many steps, with large values."""
     root = tmp_path_factory.mktemp("shapes")
     onecycle = write_run(
         root / "onecycle", epochs=60, scheduler="onecycle", mistakes=1, label_smoothing=0.2

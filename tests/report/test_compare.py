@@ -24,7 +24,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def cells(text: str) -> dict[str, list[str]]:
-    """The table's rows: the name, and the values that follow after two blanks or more."""
+    """Return the rows of the table: a name, and values separated by two blanks or more."""
     rows = [re.split(r"\s{2,}", line.strip()) for line in text.splitlines() if line.strip()]
     return {name: values for name, *values in rows}
 
@@ -41,7 +41,7 @@ def test_the_table_holds_what_came_out(runs):
         f"{100 * s['final_test_accuracy']:.2f} %" for s in found
     ]
     assert shown["in epoch"] == [str(s["best_epoch"]) for s in found]
-    assert shown["seconds in all"] == [f"{s['total_seconds']:.1f}" for s in found]
+    assert shown["total seconds"] == [f"{s['total_seconds']:.1f}" for s in found]
     assert shown["images/s"] == [f"{s['images_per_second']:,.0f}" for s in found]
 
 
@@ -90,7 +90,7 @@ def test_the_page_lays_the_curves_over_each_other(runs, tmp_path):
     assert first["values"] == [row["test_accuracy"] for row in rows[0]]
     assert second["values"] == [row["test_accuracy"] for row in rows[1]] + [None, None]
     assert (first["name"], second["name"]) == ("first", "second")
-    assert first["look"] != second["look"]
+    assert first["style"] != second["style"]
     time = charts["time"]["series"][1]
     assert [v for v in time["values"] if v is not None] == [r["test_accuracy"] for r in rows[1]]
     moments = dict(zip(charts["time"]["x"]["values"], time["values"], strict=True))
@@ -107,7 +107,7 @@ def test_what_is_no_run_and_what_is_alone_cannot_be_compared(runs, tmp_path):
         compare(runs[:1])
     with pytest.raises(UsageError, match="does not exist"):
         compare([runs[0], tmp_path / "missing"])
-    with pytest.raises(CheckpointError, match="is no run of fasttrain"):
+    with pytest.raises(CheckpointError, match="is not a run of fasttrain"):
         write_page([runs[0], tmp_path], tmp_path / "compare.html")
 
 

@@ -133,7 +133,7 @@ def test_the_ledger_is_one_bar_of_all_parts(folder, run):
     bars = figure.axes[0].patches
     np.testing.assert_allclose([bar.get_width() for bar in bars], list(parts.values()))
     np.testing.assert_allclose(bars[-1].get_x() + bars[-1].get_width(), sum(parts.values()))
-    assert len({bar.get_hatch() for bar in bars}) == len(parts), "told apart in greyscale"
+    assert len({bar.get_hatch() for bar in bars}) == len(parts), "distinguishable in greyscale"
 
 
 def test_a_gallery_shows_the_images_themselves_unsmoothed(run):
@@ -314,7 +314,7 @@ def test_a_torn_last_line_is_left_out_with_a_note_and_left_alone(tmp_path):
     path.write_bytes(torn := path.read_bytes()[:-40])
     run = read(folder)
     assert [row.epoch for row in run.rows] == list(range(1, 9))
-    assert run.notes == ["metrics.jsonl is torn in line 9: up to epoch 8 was read."]
+    assert run.notes == ["metrics.jsonl is damaged in line 9: up to epoch 8 was read."]
     assert path.read_bytes() == torn
 
 
@@ -336,10 +336,10 @@ def test_a_path_that_is_no_folder_is_the_persons_mistake(tmp_path):
 
 
 def test_a_foreign_folder_is_no_run(tmp_path):
-    with pytest.raises(CheckpointError, match="is no run of fasttrain"):
+    with pytest.raises(CheckpointError, match="is not a run of fasttrain"):
         draw_all(tmp_path)
     put(tmp_path, "recipe.json", {"flour": 500})
-    with pytest.raises(CheckpointError, match="is no run of fasttrain"):
+    with pytest.raises(CheckpointError, match="is not a run of fasttrain"):
         draw_all(tmp_path)
 
 

@@ -23,7 +23,7 @@ HOSTILE = "</script><img src=x onerror=alert(1)>\"'&"
 
 
 class Page(HTMLParser):
-    """A page as lists: its elements with attributes and their own text, and what is left open."""
+    """A parsed page: its elements with attributes and text, and the elements left open."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Page(HTMLParser):
             words.append(data)
 
     def all(self, tag, **wanted):
-        """(attributes, text) of the elements that have these attributes."""
+        """Return (attributes, text) of the elements with these attributes."""
         return [
             (attributes, "".join(words))
             for name, attributes, words in self.elements
@@ -255,8 +255,8 @@ def test_an_unfinished_run_shows_what_there_is_and_says_so(tmp_path):
     path = folder / "metrics.jsonl"
     path.write_bytes(torn := path.read_bytes()[:-30])
     page = rewritten(folder)
-    assert "not finished: this is what there is after 16 of 50 epochs" in page.text
-    assert "metrics.jsonl is torn in line 17: up to epoch 16 was read." in page.text
+    assert "not finished. The page shows it after 16 of 50 epochs" in page.text
+    assert "metrics.jsonl is damaged in line 17: up to epoch 16 was read." in page.text
     assert "92.53" not in page.text
     assert [a["id"] for a, _ in page.all("section")] == ["curves", "rate", "details"]
     assert path.read_bytes() == torn
@@ -285,16 +285,24 @@ def test_mistakes_without_their_images_are_listed(tmp_path):
         assert (str(found["index"])) in [text for _, text in page.all("th")]
 
 
-def test_a_missing_a_foreign_and_an_unwritable_run_are_refused(tmp_path):
+def test_a_missing_a_foreign_and_an_unwritable_run_are_refused(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="does not exist"):
         write(tmp_path / "missing")
-    with pytest.raises(CheckpointError, match="is no run of fasttrain"):
+    with pytest.raises(CheckpointError, match="is not a run of fasttrain"):
         write(tmp_path)
     folder = write_run(tmp_path / "run", epochs=1)
     (folder / "report.html").mkdir()
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="is a folder"):
         write(folder)
-    assert not list(folder.glob(".report*")), "no draft is left"
+    (folder / "report.html").rmdir()
+
+    def read_only(*_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "replace", read_only)
+    with pytest.raises(OutputError, match="cannot be written: Read-only file system"):
+        write(folder)
+    assert not list(folder.glob(".report*")), "no temporary file is left"
 
 
 def test_the_time_to_the_target_names_the_target(tmp_path):
@@ -306,7 +314,7 @@ def test_the_time_to_the_target_names_the_target(tmp_path):
 
 
 def named(page: Page) -> list[tuple[str, str]]:
-    """The names and values of the facts."""
+    """Return the names and values of the facts."""
     names, values = ([text for _, text in page.all(tag)] for tag in ("dt", "dd"))
     return list(zip(names, values, strict=True))
 
@@ -314,13 +322,13 @@ def named(page: Page) -> list[tuple[str, str]]:
 def test_what_chose_the_best_epoch_and_what_utilisation_is_are_said(folder, page, tmp_path):
     ((_, fine),) = page.all("p", **{"class": "fine"})
     assert "best epoch was chosen by the accuracy on these same test images" in fine
-    assert "and so was when the learning rate falls" in fine
+    assert "as were the drops of the learning rate" in fine
     assert "FLOP utilisation is" in fine
-    assert "chosen by the test images" in page.all("figcaption")[0][1]
+    assert "Ring: the best epoch on the test images" in page.all("figcaption")[0][1]
     other = write_run(tmp_path / "cosine", mistakes=1, epochs=2, scheduler="cosine")
     change(other, "summary.json", mfu=None)
     ((_, fine),) = rewritten(other).all("p", **{"class": "fine"})
-    assert "these same test images: on new images" in fine
+    assert "these same test images: expect a slightly lower accuracy on new images" in fine
     assert "learning rate" not in fine
     assert "FLOP" not in fine
     begun = tmp_path / "begun"
@@ -347,7 +355,7 @@ def test_losses_of_two_kinds_have_two_names(page, tmp_path):
 
 def test_nothing_is_written_over_the_accuracies(page):
     marks = page.charts()["accuracy"]["marks"]
-    assert [mark["look"] for mark in marks].count("best") == 1
+    assert [mark["style"] for mark in marks].count("best") == 1
     assert not any("label" in mark for mark in marks)
 
 
@@ -360,7 +368,7 @@ def test_a_run_without_a_finite_test_accuracy_does_not_say_that_no_epoch_ended(t
     folder = write_run(tmp_path / "run", epochs=2)
     lines = [json.dumps(row | {"test_accuracy": None}) + "\n" for row in metrics(folder)]
     (folder / "metrics.jsonl").write_text("".join(lines))
-    assert "no test accuracy is a number" in rewritten(folder).text
+    assert "no test accuracy is finite" in rewritten(folder).text
     assert "no epoch has ended" not in rewritten(folder).text
 
 
@@ -383,7 +391,7 @@ def test_label_errors_do_not_repeat_the_mistakes_and_carry_their_caveat(tmp_path
         rows = json.loads((folder / "class_accuracy.json").read_text())["classes"]
         wrong = 1 - sum(row["correct"] for row in rows) / sum(row["count"] for row in rows)
         assert f"It is wrong itself on {100 * wrong:.1f} % of the test images" in section
-        assert "only a person can say" in section
+        assert "Only a person can say" in section
         assert section.count("labelled ") == 12 - again
         said = "All of them are" if again == 12 else f"{again} of 12 are"
         assert (f"{said} among the mistakes above" in section) == (again > 0)
@@ -396,7 +404,7 @@ def test_label_errors_do_not_repeat_the_mistakes_and_carry_their_caveat(tmp_path
 def test_samples_carry_the_names_of_their_classes(folder, page, tmp_path):
     ((_, section),) = page.all("section", id="samples")
     labels = np.load(folder / "analysis.npz")["sample_labels"]
-    assert section.split("saw it.")[1].split() == [NAMES[label] for label in labels]
+    assert section.split("augmented one below.")[1].split() == [NAMES[label] for label in labels]
     old = write_run(tmp_path / "old", epochs=2)
     with np.load(old / "analysis.npz") as archive:
         arrays = {name: archive[name] for name in archive}

@@ -1,4 +1,4 @@
-"""The learning rate that report and figures show is the one that every step was taken with."""
+"""Page and figures show the learning rate of every step exactly."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STARTS = {"plateau": 0.05, "linear": 0.05, "cosine": 0.05, "onecycle": 0.05 / 25
 
 @pytest.fixture
 def taken(monkeypatch):
-    """The rate of each training step, in their order."""
+    """Return the rate of each training step, in order."""
     seen: list[float] = []
 
     def noted(self, *args):
@@ -44,7 +44,7 @@ def fact(page: str, name: str) -> str:
 
 
 def expect(path, taken: list[float]) -> None:
-    """What is drawn is what was taken, in the figure, the page and the comparison."""
+    """Figure, page and comparison draw the rates of the steps."""
     run = read(path)
     drawn = rates(run)
     places = (np.arange(len(taken)) + (0.5 if drawn.stairs else 0)) / STEPS
@@ -60,7 +60,7 @@ def expect(path, taken: list[float]) -> None:
     assert chart["series"][0]["step"] == (line.get_drawstyle() == "steps-pre") == drawn.stairs
     written = [*figure.texts, *figure.axes[0].texts, figure.axes[0].title]
     assert any(f"starts at {rate(taken[0])}" in text.get_text() for text in written)
-    falls = [mark["x"] for mark in chart["marks"] if mark["look"] == "fall"]
+    falls = [mark["x"] for mark in chart["marks"] if mark["style"] == "fall"]
     assert falls == [other.get_xdata()[0] for other in figure.axes[0].lines[1:]]
     both = overlaid.curves([run, run])["lr"]
     assert both["series"][0]["values"] == pytest.approx(chart["series"][0]["values"], rel=0.01)
@@ -113,7 +113,7 @@ OLDER = [
 def test_a_run_of_the_first_release_starts_at_its_recipes_rate(
     scheduler, lr, start, curve, tmp_path
 ):
-    """Its rows have the rate of each epoch's last step alone."""
+    """Its rows have only the rate of each epoch's last step."""
     path = write_run(tmp_path / "old", epochs=8, scheduler=scheduler)
     recipe = json.loads((path / "recipe.json").read_text()) | {"lr": lr}
     (path / "recipe.json").write_text(json.dumps(recipe))

@@ -149,7 +149,7 @@ def test_the_doctor_finds_the_number_of_threads_whatever_that_of_cores(
 
     halves, log = doctor.images(), []
     recipe = Recipe(device="cpu", loader="resident", batch_size=2, amp="off", compile="off")
-    of = measure.subject(recipe, torch.device("cpu"), halves, seconds=0.1)
+    of = measure.workload(recipe, torch.device("cpu"), halves, seconds=0.1)
     monkeypatch.setattr(measure, "step_rate", rate)
     monkeypatch.setattr(measure, "_cores", lambda: cores)
     monkeypatch.setattr(measure, "_precisions", lambda device: ("off",))

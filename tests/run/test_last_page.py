@@ -21,7 +21,7 @@ from fasttrain.explain import explain
 from fasttrain.report import figures, html
 from fasttrain.report.figures import draw_all
 from fasttrain.report.words import duration
-from fasttrain.run import lock, profiling
+from fasttrain.run import folders, profiling
 
 WORDS = "--dataset synthetic --train-limit 48 --test-limit 32 --batch-size 16 --device cpu "
 WORDS += "--loader resident --epochs 2 --lr 0.05"
@@ -72,7 +72,7 @@ FAULTS = {
     "the examination": (explain, "explain", MemoryError(), "explain"),
     "a fault of ours": (explain, "open_run", AssertionError("two\nlines"), "explain"),
     "the page": (html, "write", RecursionError("too deep"), "report"),
-    "the profile": (profiling.Profiling, "tell", KeyError("ts"), "record it again"),
+    "the profile": (profiling.Profiling, "report", KeyError("ts"), "record it again"),
 }
 
 
@@ -93,12 +93,12 @@ def test_no_fault_of_the_report_makes_a_failed_training(name, tmp_path, monkeypa
     assert json.loads((path / "summary.json").read_text())["finished"] is True
     if advice == "record it again":
         assert advice in warnings[0]
-        assert lock.is_complete(path)
+        assert folders.is_complete(path)
         return
     command = warnings[0].partition("draw its report with: python -m fasttrain ")[2]
     assert shlex.split(command) == [advice, str(path)]
     assert cli.main(shlex.split(command)) == 0, "the advice, word for word"
-    assert lock.is_complete(path)
+    assert folders.is_complete(path)
     assert (path / "analysis.npz").exists()
 
 

@@ -70,6 +70,12 @@ def test_any_type_of_numbers_is_measured_in_about_a_second(dtype):
     assert time.process_time() - began < 2
 
 
+def test_a_measurement_leaves_torchs_random_numbers_as_they_were():
+    before = torch.get_rng_state()
+    gemm_rate(torch.device("cpu"), torch.float32, seconds=0.01)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_signal_ends_a_measurement_between_two_products():
     def interrupt(number, frame):
         raise KeyboardInterrupt

@@ -17,7 +17,7 @@ from fasttrain.engine import loop
 from fasttrain.errors import Stopped
 from fasttrain.report import curves, html
 from fasttrain.report.read import read
-from fasttrain.run import ledger, saving
+from fasttrain.run import ledger, observe, saving
 from fasttrain.storage import checkpoint
 from tests.run.test_train import Interrupting
 
@@ -182,9 +182,7 @@ def test_a_run_killed_around_the_save_of_its_best_epoch_names_one_epoch(
 
     path = tmp_path / "a"
     scores += [0.5, 0.6]
-    home = {"append_epoch": saving.RunDir, "write": fasttrain.run.training}.get(
-        where, checkpoint.Checkpoints
-    )
+    home = {"append_epoch": saving.RunDir, "write": observe}.get(where, checkpoint.Checkpoints)
     name = "scalars" if where == "write" else where
     fasttrain.train(small(epochs=1), out=path)
     with monkeypatch.context() as patches:
@@ -246,6 +244,6 @@ def test_what_was_said_of_an_earlier_network_goes_when_the_run_goes_on(scores, t
 def test_the_summary_of_a_history_alone_names_the_first_of_the_best():
     row = {"seconds": 1.0, "images_per_second": 1.0, "data_wait_seconds": 0.0}
     rows = [{**row, "epoch": i, "test_accuracy": a} for i, a in enumerate([0.1, 0.4, 0.4], 1)]
-    model, where = torch.nn.Linear(1, 1), {"device": torch.device("cpu"), "dtype": torch.float32}
+    model, where = torch.nn.Linear(1, 1), {"gemm_rates": [1e9]}
     assert ledger.summarise(rows, model, **where)["best_epoch"] == 2
     assert ledger.summarise(rows, model, **where, best_epoch=1)["best_test_accuracy"] == 0.1

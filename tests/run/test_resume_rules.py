@@ -14,12 +14,12 @@ import torch
 from tiny_runs import end, same, small, train
 
 import fasttrain
-from fasttrain.cli import commands
 from fasttrain.cli import main as cli
 from fasttrain.engine import step
 from fasttrain.errors import Stopped, UsageError
 from fasttrain.recipe.recipe import FIELDS, Recipe, flag
-from fasttrain.run import lock, resume, training
+from fasttrain.run import finish, lock, resume
+from fasttrain.run import train as course
 from fasttrain.storage import checkpoint
 from tests.run.test_train import Interrupting
 from tests.storage.test_checkpoint import flip
@@ -109,8 +109,8 @@ def test_a_run_killed_while_it_looks_back_is_finished_by_resuming(
     summary = json.loads((path / "summary.json").read_text())
     (path / "summary.json").write_text(json.dumps({**summary, "finished": False}))
     looks = []
-    real = commands.explain_run
-    monkeypatch.setattr(commands, "explain_run", lambda *a, **o: (looks.append(a), real(*a, **o)))
+    real = finish.explain_run
+    monkeypatch.setattr(finish, "explain_run", lambda *a, **o: (looks.append(a), real(*a, **o)))
     train(path)
     train(path)
     assert len(looks) == 1, "and only once"
@@ -121,12 +121,12 @@ def test_what_described_the_end_of_a_run_goes_when_the_run_goes_on(done, tmp_pat
     path = tmp_path / "a"
     shutil.copytree(done, path)
 
-    def interrupted(*args):
+    def interrupted(*args, **options):
         assert not (path / "summary.json").exists()
         assert not (path / "report.html").exists()
         raise Stopped("now", signum=15)
 
-    monkeypatch.setattr(training.Training, "run", interrupted)
+    monkeypatch.setattr(course, "fit", interrupted)
     with pytest.raises(Stopped):
         fasttrain.train(small(epochs=3), continued=path, override=True)
     assert lock.newest(tmp_path) == path
@@ -167,7 +167,7 @@ OTHER = {
     "skip_bad_files": True,
 }
 FREE = {"data_dir", "loader", "device", "amp", "compile", "graphs", "optimizer", "deterministic"}
-FREE |= {"save_every", "target_accuracy", "max_time"}
+FREE |= {"save_every", "hang_timeout", "target_accuracy", "max_time"}
 
 
 def test_every_field_is_known_to_be_free_or_bound():
@@ -308,7 +308,7 @@ def test_a_damaged_newest_checkpoint_is_kept_aside_and_the_older_goes_on(half, d
     flip(last)
     damaged = last.read_bytes()
     assert cli.main(["--resume", str(half)]) == 0
-    assert "Taking previous.pt; the bad file is kept" in capsys.readouterr().out
+    assert "Using previous.pt; the bad file is kept" in capsys.readouterr().out
     assert (half / "checkpoints" / "last.pt.damaged").read_bytes() == damaged
     assert same(end(half), end(done))
 

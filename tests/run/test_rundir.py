@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
 from fasttrain.errors import OutputError
 from fasttrain.report.files import write_whole
@@ -138,7 +140,7 @@ def test_a_run_that_came_and_went_before_the_lock_is_seen(tmp_path, monkeypatch)
         a_run(path, epochs=1)
         return took_the_lock(path)
 
-    monkeypatch.setattr(lock, "locked", slowly)
+    monkeypatch.setattr(lock, "acquire", slowly)
     with pytest.raises(OutputError, match="already holds a run"):
         RunDir.create(tmp_path / "a")
     RunDir.resume(tmp_path / "a").close()
@@ -197,6 +199,57 @@ def test_a_second_process_is_refused_with_the_holder_and_death_lets_go(tmp_path)
         run.close()
         RunDir.resume(path).close()
     assert (path / ".lock").read_text() == ""
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_every_system_lets_one_process_at_a_time_into_a_folder(tmp_path, monkeypatch, platform):
+    path = a_run(tmp_path / "a")
+    monkeypatch.setattr(lock.sys, "platform", platform)
+    with FileLock(path / ".lock"):
+        for start in (
+            lambda: lock.acquire(path),
+            lambda: lock.check_free(path, new=False),
+            lambda: RunDir.resume(path),
+        ):
+            with pytest.raises(OutputError, match="is in use"):
+                start()
+    held = lock.acquire(path)
+    with pytest.raises(Timeout):
+        FileLock(path / ".lock", timeout=0).acquire()
+    lock.release(held)
+    RunDir.resume(path).close()
+
+
+@pytest.mark.slow  # a shared lock of a descriptor: not on Windows
+def test_two_checks_of_a_folder_do_not_disturb_each_other(tmp_path):
+    path = a_run(tmp_path / "a")
+    with open(path / ".lock", "rb") as file:
+        assert lock._lock(file, shared=True)
+        lock.check_free(path, new=False)
+
+
+def test_a_locked_file_that_cannot_be_read_is_in_use_all_the_same(tmp_path, monkeypatch):
+    """Windows refuses to read the byte that another process has locked."""
+    path = a_run(tmp_path / "a")
+    held = lock.acquire(path)
+
+    class Locked(io.FileIO):
+        def read(self, size=-1):
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(lock.os, "fdopen", lambda handle, *_, **__: Locked(handle))
+    for start in (lambda: lock.acquire(path), lambda: lock.check_free(path, new=False)):
+        with pytest.raises(OutputError, match=r"is in use\. Wait for it to end"):
+            start()
+    lock.release(held)
+
+
+def test_a_file_system_without_locks_refuses_nobody(tmp_path, monkeypatch):
+    def unsupported(handle, *, blocking):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(lock, "lock_descriptor", unsupported)
+    lock.release(lock.acquire(a_run(tmp_path / "a")))
 
 
 def test_a_page_that_a_kill_left_half_written_is_cleaned_like_any_other_file(tmp_path, monkeypatch):

@@ -26,7 +26,8 @@ from fasttrain.errors import (
     Stopped,
     UsageError,
 )
-from fasttrain.run import folders, training
+from fasttrain.run import folders
+from fasttrain.run import train as course
 from fasttrain.run.rundir import RunDir
 from tests.run.test_resume_rules import everything
 from tests.run.test_train import Interrupting
@@ -40,9 +41,9 @@ class Fault:
 
     def __init__(self, monkeypatch, where: str, error: BaseException) -> None:
         home, name = {
-            "data": (training, "splits"),
-            "build": (training, "build"),
-            "range test": (training, "range_test"),
+            "data": (course, "splits"),
+            "build": (course, "build"),
+            "range test": (course, "range_test"),
             "step": (step.Step, "__call__"),
         }[where]
 

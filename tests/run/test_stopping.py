@@ -146,9 +146,8 @@ def test_standard_output_that_is_closed_does_not_end_training(tmp_path, ends):
         child.reached()
     ended = child.ended()
     assert ended.status == 0
-    reported = (
-        "fasttrain: standard output (Broken pipe): gone; all goes on, see the run directory.\n"
-    )
+    reported = "fasttrain: standard output (Broken pipe): closed. Training continues. "
+    reported += "See the run directory.\n"
     assert ended.err == reported
     assert same(end(tmp_path / "a"), ends())
 
@@ -207,6 +206,6 @@ def test_a_real_pipe_that_closes_after_one_line_does_not_end_a_real_run(tmp_path
         ["bash", "-c", script], capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stdout) == (0, "nothing to resume: starting a new run\n")
-    assert done.stderr.startswith("fasttrain: standard output (Broken pipe): gone;")
+    assert done.stderr.startswith("fasttrain: standard output (Broken pipe): closed.")
     assert done.stderr.count("\n") == 1
     assert (tmp_path / "a" / "report.html").exists()

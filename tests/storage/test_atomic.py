@@ -1,4 +1,4 @@
-"""Whatever fails while a file is written, it holds its old content or its new."""
+"""A file holds its old or its new content, whatever operation fails during a write."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def names(folder):
 
 
 def violations(write, kind, folder, monkeypatch, *, new=NEW):
-    """What is wrong after `write(path)` with its n-th operation broken, for all n; and how many."""
+    """Break each operation of `write(path)` in turn; return the errors and their number."""
     wrong, path = [], folder / "summary.json"
     for faults in every_fault(monkeypatch, kind):
         path.write_bytes(OLD)

@@ -1,4 +1,4 @@
-"""A checkpoint loads as it was saved or not at all, and the newest good one is found."""
+"""A checkpoint loads exactly as it was saved or not at all, and the newest good one is found."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def state(epoch: int) -> dict:
 
 
 def same(left, right) -> bool:
-    """Exact equality of nested states, types, strides and bits included."""
+    """Return whether nested states are equal: types, strides and bits included."""
     if isinstance(left, torch.Tensor):
         alike = isinstance(right, torch.Tensor) and left.dtype == right.dtype
         return alike and left.stride() == right.stride() and torch.equal(left, right)
@@ -46,14 +46,14 @@ def same(left, right) -> bool:
 
 
 def flip(path, at: int = 2000) -> None:
-    """Damage one bit of a file."""
+    """Flip one bit of a file."""
     data = bytearray(path.read_bytes())
     data[at] ^= 1
     path.write_bytes(data)
 
 
 def loads(path, data: bytes) -> bool:
-    """Whether `load` takes a file of these bytes."""
+    """Return whether `load` accepts a file of these bytes."""
     path.write_bytes(data)
     try:
         return bool(load(path))
@@ -73,7 +73,7 @@ def test_what_is_saved_is_loaded_bit_for_bit_and_by_plain_torch_too(tmp_path):
 
 
 def strata(whole: bytes) -> list[list[tuple[int, int]]]:
-    """Ranges of a checkpoint's bytes: headers, pickle, weights, directory, digest."""
+    """Return the byte ranges of a checkpoint: headers, pickle, weights, directory, digest."""
     payload = io.BytesIO(whole[: -len(b"\nfasttrain sha256 ") - 65])
     headers, pickled, weights = [], [], []
     with zipfile.ZipFile(payload) as archive:
@@ -94,7 +94,7 @@ def strata(whole: bytes) -> list[list[tuple[int, int]]]:
 def test_every_one_of_many_flipped_bits_and_truncations_is_detected(
     count, tmp_path, record_property
 ):
-    """In each part of the file in turn; a sixth are truncations; torch.load is the control."""
+    """Each part of the file in turn; a sixth are truncations; torch.load is the control."""
     path, chance = tmp_path / "a.pt", random.Random(count)
     save(path, state(1))
     whole = path.read_bytes()
@@ -130,7 +130,7 @@ def test_a_damaged_last_is_kept_aside_and_never_pushes_out_the_good_previous(loo
         found, notes = checkpoints.latest()
         assert same(found, {**state(1), "format": 1})
         assert len(notes) == 1
-        assert re.search(r"last\.pt\): damaged: its SHA-256 .* Taking previous\.pt", notes[0])
+        assert re.search(r"last\.pt\): damaged: its SHA-256 .* Using previous\.pt", notes[0])
         assert sorted(os.listdir(tmp_path)) == ["last.pt", "previous.pt"], "reading changes nothing"
     checkpoints.save_last(state(3))
     assert same(load(tmp_path / "last.pt"), {**state(3), "format": 1})

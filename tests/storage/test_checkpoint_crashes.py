@@ -1,4 +1,4 @@
-"""However a save ends, the checkpoint before it or the one it wrote is found, whole."""
+"""However a save ends, the previous or the new checkpoint is found, complete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.storage.test_checkpoint import same, state
 
 
 def lost(before: int, kind: str, folder, monkeypatch) -> tuple[list[str], int]:
-    """What `latest` gets wrong after save number `before` + 1 broke at its n-th operation."""
+    """Break save number `before` + 1 at its n-th operation; return what `latest` gets wrong."""
     wrong = []
     for faults in every_fault(monkeypatch, kind):
         shutil.rmtree(folder, ignore_errors=True)
@@ -89,7 +89,7 @@ print(read, bad)
 
 
 def read_during(save, folder) -> tuple[int, str]:
-    """How often another process has loaded last.pt while it was saved 100 times; what was wrong."""
+    """Save last.pt 100 times while another process loads it; return its loads and errors."""
     save(contents(1))
     command = [sys.executable, "-c", READER, str(folder / "last.pt")]
     reader = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -125,7 +125,7 @@ def no_link(*args):
 
 
 def test_after_a_save_that_broke_off_between_its_renames_the_next_leaves_nothing(tmp_path):
-    """last.pt and previous.pt are then one file, and a rename of one to the other does nothing."""
+    """last.pt and previous.pt are then one file, and renaming one to the other does nothing."""
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save_last(state(1))
     os.link(tmp_path / "last.pt", tmp_path / "previous.pt")
@@ -155,10 +155,10 @@ for trial in range(30):
     assert os.waitpid(child, 0)[1] == signal.SIGKILL, "it was alive"
     os.close(into)
     with os.fdopen(out) as pipe:
-        told = [int(line) for line in pipe] or [saves]
+        reported = [int(line) for line in pipe] or [saves]
     state, notes = Checkpoints(folder).latest()
     saves = state["progress"][0] if state else 0
-    assert not notes and told[-1] <= saves <= told[-1] + 1, (told, saves, notes)
+    assert not notes and reported[-1] <= saves <= reported[-1] + 1, (reported, saves, notes)
     assert not state or bool((state["x"] == saves).all())
 print(saves)
 """

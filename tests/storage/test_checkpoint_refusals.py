@@ -1,4 +1,4 @@
-"""A file that is no checkpoint is refused with its reason, and nothing in it is ever run."""
+"""A file that is not a valid checkpoint is refused with the reason, and its code never runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GOOD = {"format": 1, "progress": [1, 0], "weight": torch.arange(6.0)}
 
 
 def refusal(path, data: bytes | None = None) -> str:
-    """The one line that `load` refuses with, of the file there or of these bytes."""
+    """Return the one-line error of `load`, for the file at `path` or for these bytes."""
     if data is not None:
         path.write_bytes(data)
     with pytest.raises(CheckpointError) as caught:
@@ -32,7 +32,7 @@ def refusal(path, data: bytes | None = None) -> str:
 
 
 def signed(payload: bytes) -> bytes:
-    """Any payload with a valid digest, as an attacker would write it."""
+    """Return a payload with a valid digest, as an attacker would write it."""
     return payload + checkpoint._trailer(memoryview(payload))
 
 
@@ -43,7 +43,7 @@ def zipped(value) -> bytes:
 
 
 def rewritten(change, *, compression: int = zipfile.ZIP_STORED) -> bytes:
-    """A good archive with `change(name, bytes)` as the content of each member."""
+    """Return a valid archive with `change(name, bytes)` as the content of each member."""
     buffer = io.BytesIO()
     with (
         zipfile.ZipFile(io.BytesIO(zipped(GOOD))) as old,
@@ -79,7 +79,7 @@ def test_a_hostile_pickle_with_a_valid_digest_runs_nothing(tmp_path):
         "Popen": Calls(subprocess.Popen, ["touch", str(canary)]),
         "torch.load": Calls(torch.load, str(canary)),
         "nested": {**GOOD, "deep": [{"x": (1, system)}]},
-        "beside tensors": {"x": torch.nn.Parameter(torch.zeros(2)), "y": system},
+        "next to tensors": {"x": torch.nn.Parameter(torch.zeros(2)), "y": system},
     }
     for name, payload in payloads.items():
         pickled = pickle.dumps(payload, protocol=2)
@@ -87,7 +87,7 @@ def test_a_hostile_pickle_with_a_valid_digest_runs_nothing(tmp_path):
         for data in (zipped(payload), pickled, inside):
             assert re.search("refused: |unreadable: ", refusal(path, signed(data))), name
             assert not canary.exists(), name
-    assert "numbers (posix.system). None of it was run" in refusal(path, signed(zipped(system)))
+    assert "numbers (posix.system). No code in it was run" in refusal(path, signed(zipped(system)))
     pickle.loads(pickle.dumps(system))
     assert canary.exists(), "the control: where pickles are trusted the payload works"
 
@@ -140,7 +140,7 @@ def test_tensors_that_are_not_finite_are_neither_saved_nor_loaded(number, tmp_pa
     save(path, GOOD)
     whole = path.read_bytes()
     broken = {**GOOD, "weight": torch.tensor([1.0, number])}
-    with pytest.raises(Diverged, match="the checkpoint before is kept"):
+    with pytest.raises(Diverged, match="the previous checkpoint is kept"):
         save(path, broken)
     assert path.read_bytes() == whole
     assert "not finite" in refusal(path, signed(zipped(broken)))
@@ -151,7 +151,7 @@ def test_every_wrong_file_gets_its_own_reason(tmp_path):
     save(path, GOOD)
     whole = path.read_bytes()
     assert "not a fasttrain checkpoint" in refusal(path, b"# fasttrain\n\nRead me.\n" * 9)
-    assert "fasttrain did not write it" in refusal(path, zipped(GOOD))
+    assert "is not from fasttrain" in refusal(path, zipped(GOOD))
     assert "it was cut short" in refusal(path, whole[:-1])
     assert "it was cut short" in refusal(path, b"")
     assert "SHA-256 does not match" in refusal(path, b"QK" + whole[2:])
@@ -159,7 +159,7 @@ def test_every_wrong_file_gets_its_own_reason(tmp_path):
         path, signed(zipped({**GOOD, "format": 2}))
     )
     for wrong in ({**GOOD, "format": True}, {**GOOD, "format": "1"}, {"a": 1}, [1], torch.zeros(2)):
-        assert "states no format" in refusal(path, signed(zipped(wrong)))
+        assert "has no format number" in refusal(path, signed(zipped(wrong)))
     assert "No such file or directory" in refusal(tmp_path / "missing.pt")
     assert "not a file" in refusal(tmp_path)
     (tmp_path / "loop.pt").symlink_to("loop.pt")

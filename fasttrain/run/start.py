@@ -1,11 +1,11 @@
-"""Opens the run directory that a training goes into, and the state that it goes on from.
+"""Opens the run directory of a training and the checkpoint that it resumes.
 
 What is refused here is refused before any data or device is touched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -13,18 +13,24 @@ from typing import Any
 
 from ..console.console import Display
 from ..data import Data
-from ..engine import monitors
-from ..engine.loop import Epoch
+from ..engine import build, monitors
+from ..engine.build import Built
+from ..engine.loop import Epoch, Run
+from ..errors import Stopped
+from ..machine import environment
+from ..optim.schedule import EveryStep, Plateau
 from ..parallel.group import Group
 from ..recipe.recipe import Recipe
 from ..storage import checkpoint
+from ..storage.encode import for_shell
 from . import folders, lock, resume
-from .bystander import NullRunDir
-from .rundir import RunDir
+from .rundir import NullRunDir, RunDir
+from .saving import settle
+from .session import Session
 
 
 @contextmanager
-def run_dir(
+def open_run_dir(
     recipe: Recipe, out: Path | None, overwrite: bool, continued: Path | None, group: Group
 ) -> Iterator[RunDir | NullRunDir]:
     """The folder of the run to go on with, or of a new one; open until the block ends.
@@ -44,20 +50,61 @@ def run_dir(
         yield folder
 
 
+@contextmanager
+def resume_advice(folder: RunDir | NullRunDir, series: Path | None) -> Iterator[None]:
+    """Add to Stopped what was saved, and how to resume the run or the `series` it belongs to."""
+    try:
+        yield
+    except Stopped as stop:
+        if folder.replaces:
+            advice = (
+                f"{folder.path} is as it was: nothing of the new run to save yet. Start it again."
+            )
+        else:
+            there = (folder.path / "checkpoints" / "last.pt").exists()
+            saved = "saved" if there else "nothing to save yet"
+            resumed = for_shell(series or folder.path)
+            advice = f"{saved}. Resume with: python -m fasttrain --resume {resumed}"
+        raise Stopped(f"{stop}: {advice}", signum=stop.code - 128) from None
+
+
+def restore_position(
+    session: Session, built: Built, state: dict[str, Any] | None
+) -> tuple[Run, Plateau | EveryStep, Epoch | None]:
+    """Where the run stands, its schedule, and the epoch in best.pt; a new Run without a `state`."""
+    recipe, step = session.recipe, built.step
+    steps = len(built.train)
+    schedule = build.schedule(recipe, step, steps=recipe.epochs * steps)
+    position, best = Run(), None
+    if state:
+        position = resume.restore(state, step, schedule, session.group)
+        if recipe.lr not in ("auto", state["recipe"]["lr"]):
+            step.lr = float(recipe.lr)
+            schedule.aim(float(recipe.lr))
+        schedule.seek(position.epoch * steps + position.step)
+        session.ledger.load_state_dict(state["ledger"])
+        best = settle(session.folder, state, session.display.log, monitor=recipe.monitor)
+    built.train.seek(position.epoch + 1, position.step)
+    return position, schedule, best
+
+
 def begin(
-    folder: RunDir | NullRunDir,
-    recipe: Recipe,
-    environment: dict[str, Any],
-    *,
-    history: Sequence[Epoch],
+    session: Session,
+    command: str,
+    state: dict[str, Any] | None,
+    position: Run,
     sweep: dict[str, Any],
     data: Data,
 ) -> None:
     """Make the folder this run's, once nothing can be refused any more: data, device and rate."""
-    folder.begin(recipe.as_dict(), environment)
+    folder, recipe = session.folder, session.recipe
+    if not resume.is_over(state, recipe):
+        folder.reopen()
+    about = {"command": command, "processes": session.group.world}
+    folder.begin(recipe.as_dict(), {**environment.describe(), **about})
     if sweep:
         folder.write_json("lr_finder.json", sweep)
-    folder.rewrite_epochs([monitors.line(row, data.chooses) for row in history])
+    folder.rewrite_epochs([monitors.line(row, data.chooses) for row in position.history])
     if data.listing is not None:
         folder.write_listing(data.listing)
 
@@ -71,20 +118,14 @@ def finished(
     return None if rows is None else [Epoch(*row) for row in rows]
 
 
-def saved_state(
-    folder: RunDir | NullRunDir,
-    continued: Path | None,
-    recipe: Recipe,
-    display: Display,
-    group: Group,
-    *,
-    override: bool,
+def load_state(
+    session: Session, continued: Path | None, *, override: bool
 ) -> dict[str, Any] | None:
-    """What the run goes on from, read by the group's first process; None at its beginning."""
+    """The checkpoint to resume, read by rank 0 for all; None where the run starts anew."""
     mine = None
-    if isinstance(folder, RunDir) and continued is not None:
-        mine = _saved_state(folder, continued, recipe, display, group, override=override)
-    return group.broadcast(mine)
+    if isinstance(session.folder, RunDir) and continued is not None:
+        mine = _load_state(session, session.folder, continued, override=override)
+    return session.group.broadcast(mine)
 
 
 def _finished(
@@ -103,15 +144,10 @@ def _finished(
     return state["run"]["history"]
 
 
-def _saved_state(
-    folder: RunDir,
-    continued: Path,
-    recipe: Recipe,
-    display: Display,
-    group: Group,
-    *,
-    override: bool,
+def _load_state(
+    session: Session, folder: RunDir, continued: Path, *, override: bool
 ) -> dict[str, Any] | None:
+    display, recipe, group = session.display, session.recipe, session.group
     if continued.is_dir():
         state, notes = folder.checkpoints.latest()
         for note in notes:

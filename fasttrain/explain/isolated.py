@@ -1,6 +1,6 @@
-"""Run a model, in the middle of its training or not, and leave no mark on it.
+"""Runs a model, possibly in the middle of its training, without changing it.
 
-Grad-CAM looks at whatever network it is handed; what a forward writes must go to copies.
+Grad-CAM accepts any network, so whatever a forward pass writes must go to copies.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ Result = TypeVar("Result")
 
 
 @contextlib.contextmanager
-def unmarked(
+def isolated(
     model: nn.Module, device: torch.device
 ) -> Iterator[Callable[[Callable[[], Result]], Result]]:
-    """Eval mode, gradients on, autocast off, whatever the caller had, and all of it put back.
+    """Set eval mode, gradients on and autocast off inside the block; restore all afterwards.
 
-    Yields what calls a function while `model` holds float32 copies of its parameters and buffers,
-    without gradients. Training flags and torch's random state come back too.
+    Yields a function that calls another function while `model` holds float32 copies of its
+    parameters and buffers, without gradients. Also restores training flags and torch's random
+    state.
     """
     flags = [(module, module.training) for module in model.modules()]
     try:
@@ -40,7 +41,7 @@ def unmarked(
 
 
 class _Calling(nn.Module):
-    """Calls `function` where functional_call would call `model`: a backward pass fits in too."""
+    """Calls `function` in place of `model` in functional_call, so that a backward fits in too."""
 
     def __init__(self, model: nn.Module, function: Callable[[], Any]) -> None:
         super().__init__()

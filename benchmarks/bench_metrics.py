@@ -1,7 +1,7 @@
-"""What it costs to notice numbers that are not finite, as a share of a training step.
+"""The cost of detecting numbers that are not finite, as a share of a training step.
 
-`watch` is what every step pays; `norm` is the alternative that was not taken, a norm of all
-gradients; `weigh` is paid once an epoch. They take turns with the step that they are compared with.
+`record_step` runs at every step and `record_weights` once an epoch. `norm` is the rejected
+alternative, a norm of all gradients. They take turns with the step that they are compared with.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from benchmarks.conftest import DEVICE, batch, wait
 from fasttrain.engine import metrics
 
 BATCH, ROUNDS = 128, 12
-LARGEST_SHARE = 0.002  # of a step, that every step may pay
+LARGEST_SHARE = 0.002  # of a step, the most that `record_step` may cost
 
 
-def test_what_noticing_costs(benchmark):
+def test_the_cost_of_detecting_nan(benchmark):
     step, (images, labels) = ours(amp=True), batch(BATCH)
     gradients = [torch.randn_like(weight) for weight in step.model.parameters()]
     sums = metrics.zeros(DEVICE)
     actions = {
         "step": lambda: step(images, labels),
-        "watch": lambda: metrics.record_step(sums, step.lr),
+        "record_step": lambda: metrics.record_step(sums, step.lr),
         "norm": lambda: get_total_norm(gradients),
         "record_weights": lambda: metrics.record_weights(sums, step.model),
     }
@@ -43,11 +43,11 @@ def test_what_noticing_costs(benchmark):
     take_turns()
     for times in seconds.values():
         times.clear()
-    benchmark.group = f"noticing NaN, batch {BATCH}, {DEVICE.type}"
+    benchmark.group = f"detecting NaN, batch {BATCH}, {DEVICE.type}"
     benchmark.pedantic(take_turns, rounds=ROUNDS)
     benchmark.extra_info["seconds"] = {name: median(times) for name, times in seconds.items()}
     benchmark.extra_info["share_of_a_step"] = {
         name: median(a / b for a, b in zip(seconds[name], seconds["step"], strict=True))
-        for name in ("watch", "norm")
+        for name in ("record_step", "norm")
     }
-    assert benchmark.extra_info["share_of_a_step"]["watch"] < LARGEST_SHARE
+    assert benchmark.extra_info["share_of_a_step"]["record_step"] < LARGEST_SHARE

@@ -1,0 +1,135 @@
+"""What follows a training: its summary, its profile, its mistakes, its figures and its page.
+
+No fault here makes a failed run of a finished training: it is printed with the command that draws
+the report anew.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Collection
+from functools import partial
+from pathlib import Path
+
+from ..console.console import Display
+from ..data import Data
+from ..engine.build import Built
+from ..engine.loop import Run
+from ..errors import FasttrainError
+from ..explain import explain
+from ..report import figures, html
+from ..report.read import read
+from ..storage.encode import for_shell
+from ..storage.paths import path
+from .observe import Observers
+from .session import Session
+from .summary import headline, write_summary
+
+
+def report_run(
+    session: Session,
+    data: Data,
+    built: Built,
+    position: Run,
+    observers: Observers,
+    target: dict[str, float],
+) -> None:
+    """Write the summary, explain the best network, draw the report and print the headline."""
+    display, run = session.display, session.folder.path
+    best = observers.saver.best
+    summarise = partial(write_summary, session, built, position, best, target, data)
+    summarise(finished=False)
+    with session.ledger.part("analysis"):
+        if observers.profiling:
+            profile = partial(observers.profiling.report, built, position)
+            _attempt(profile, "record it again with --profile", display)
+        explained = partial(explain_run, device=session.recipe.device, data=data, page=False)
+        done = _attempt(
+            partial(explained, run, display=display), _again_by("explain", run), display
+        )
+    session.signals.check()  # in case something swallowed what a signal raised
+    summary = summarise(finished=True)
+    drawn = partial(draw_end, run, whole=not done, display=display)
+    _attempt(drawn, _again_by("report", run), display)
+    display.log(headline(summary, run))
+
+
+def explain_run(
+    run: str | os.PathLike[str],
+    *,
+    sample: str = "confident",
+    image: int | None = None,
+    device: str = "auto",
+    data: Data | None = None,
+    page: bool = True,
+    display: Display | None = None,
+) -> None:
+    """Explain a trained run: its mistakes, Grad-CAM, accuracy by class, figures, report.html.
+
+    With `image`, the index of a test image, only that one is drawn, through all stages. Without
+    `page` report.html is left out: a training draws it from its last summary.
+    """
+    run, display = path(run), display or Display()
+    read(run)  # a wrong path is refused before a checkpoint is looked for
+    html.refuse(run)
+    subject = explain.open_run(run, device=device, data=data, log=display.log)
+    if image is not None:
+        display.log(str(_one_image(run, subject, image)))
+        return
+    explain.explain(subject, run, sample=sample)
+    if page:
+        draw_report(run, display=display)
+    else:
+        figures.draw_all(run)
+
+
+def draw_report(
+    run: str | os.PathLike[str],
+    *,
+    names: Collection[str] = tuple(figures.FIGURES),
+    display: Display | None = None,
+) -> Path:
+    """Draw a run's figures and its report.html anew, from the run directory alone."""
+    run = path(run)
+    html.refuse(run)
+    figures.draw_all(run, names=names)
+    page = html.write(run)
+    (display or Display()).log(f"report: {page}")
+    return page
+
+
+def draw_end(run: Path, *, whole: bool, display: Display) -> None:
+    """Draw what shows a run's last summary, or the `whole` of its figures and its page."""
+    draw_report(run, names=tuple(figures.FIGURES) if whole else ("ledger",), display=display)
+
+
+def _one_image(run: Path, subject: explain.Subject, index: int) -> Path:
+    guess, truth = explain.guess(subject, index)
+    predicted, true = explain.layer_maps(subject, index, [guess, truth])
+    file = run / "figures" / f"image-{index}.png"
+    file.parent.mkdir(exist_ok=True)
+    names = subject.data.classes
+    title = f"test image {index}: predicted {names[guess]}, true class {names[truth]}"
+    figures.draw_layers(subject.test.images[index], predicted, true, title=title, path=file)
+    return file
+
+
+def _attempt(task: Callable[[], object], advice: str, display: Display) -> bool:
+    """Whether `task` succeeds; a failure is printed with `advice`, since the training is saved."""
+    try:
+        task()
+    except Exception as problem:
+        first = " ".join(str(problem).split()).rstrip(".") or "no more is known"
+        kind = "" if isinstance(problem, FasttrainError) else f"{type(problem).__name__}: "
+        line = f"fasttrain: warning: {kind}{first}. The training is done and saved; {advice}"
+        if display.console.quiet:
+            warnings.warn(line, stacklevel=2)
+        else:
+            display.log(line)
+        return False
+    return True
+
+
+def _again_by(command: str, run: Path) -> str:
+    return f"draw its report with: python -m fasttrain {command} {for_shell(run)}"

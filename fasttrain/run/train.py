@@ -1,0 +1,186 @@
+"""One training run from its folder to its report, on one screen.
+
+Everything that a run does is called here, in order; how it is done stands in the module of each
+function. `engine.fit` is the loop.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from ..console.console import Display
+from ..data import Data, origin
+from ..engine.build import Built, build, splits
+from ..engine.loop import Epoch, Run, fit
+from ..engine.lr_finder import restored
+from ..errors import UsageError
+from ..machine import auto, memory
+from ..parallel.distributed import joined
+from ..parallel.group import Group
+from ..parallel.launch import local_batch
+from ..parallel.signals import Signals
+from ..recipe.recipe import Recipe
+from ..storage.paths import some_path
+from . import finish, resume
+from .find_lr import range_test
+from .ledger import Ledger
+from .observe import observed
+from .session import Session
+from .start import (
+    begin,
+    finished,
+    load_state,
+    open_run_dir,
+    restore_position,
+    resume_advice,
+)
+from .summary import counts, final_summary, measure_rates, target_summary
+
+
+def train(
+    recipe: Recipe,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    continued: str | os.PathLike[str] | None = None,
+    override: bool = False,
+    profile: bool = False,
+    display: Display | None = None,
+    group: Group | None = None,
+    command: str = "fasttrain.train",
+    began: float | None = None,
+    series: Path | None = None,
+    begun: Callable[[], None] = lambda: None,
+) -> list[Epoch]:
+    """Train as `recipe` says into the run directory `out`, and return the history.
+
+    `continued` is the run directory, or a checkpoint in one, to resume; with `override` also
+    under another recipe. With `profile` a few steps are recorded into its tensorboard folder.
+    `series` is the folder of the series that the run belongs to, which is then what is resumed.
+    `begun` is called when data, device and rate are there, before the first step. Under torchrun
+    the processes join one group, unless they have joined `group` before. Raises what
+    fasttrain.errors lists; Stopped after a signal, once the checkpoint is saved.
+    """
+    out, continued = some_path(out), some_path(continued)
+    _check_arguments(continued, overwrite=overwrite, override=override)
+    display = display or Display()
+    ledger = Ledger(perf_counter() if began is None else began)
+    ledger.parts["import"] = ledger.total
+    with Signals() as signals, nullcontext(group) if group else joined() as group:
+        local_batch(recipe.batch_size, group.world)  # refused before anything is touched
+        rows = finished(continued, recipe, display, group, override=override)
+        if rows is not None:
+            return rows
+        with (
+            open_run_dir(recipe, out, overwrite, continued, group) as folder,
+            resume_advice(folder, series),
+        ):
+            session = Session(recipe, folder, display, ledger, group, signals)
+            state = load_state(session, continued, override=override)
+            folder.announce(recipe.as_dict())
+            with memory.reported(recipe.batch_size, group.device(auto.device(recipe.device))):
+                data = _load(session, state)
+                built = build(recipe, data, group)
+                _introduce(session, data, built)
+                measure_rates(recipe, built, ledger, log=display.log)
+                _warm_up(session, built, state)
+                sweep = _find_lr(session, built, state)
+                position, schedule, best = restore_position(session, built, state)
+                begin(session, command, state, position, sweep, data)
+                begun()
+                hooks = observed(
+                    session,
+                    data,
+                    built,
+                    position,
+                    schedule,
+                    best,
+                    changed=resume.is_changed(state, recipe),
+                    profile=profile,
+                )
+                with hooks as observers:
+                    fit(
+                        built.step,
+                        built.train,
+                        built.test,
+                        schedule,
+                        recipe.epochs,
+                        run=position,
+                        on_step=observers.on_step,
+                        on_epoch=observers.on_epoch,
+                        until=partial(_is_enough, session),
+                        total=group.sum,
+                        sync_buffers=group.sync_buffers,
+                        monitor=recipe.monitor,
+                    )
+                measure_rates(recipe, built, ledger, log=display.log)
+                target = target_summary(session, data, built, position.history)
+                target |= final_summary(session, built)
+            group.dissolve()  # the report may take minutes, and needs one process
+            if group.first:
+                finish.report_run(session, data, built, position, observers, target)
+            return position.history
+
+
+def _check_arguments(continued: Path | None, *, overwrite: bool, override: bool) -> None:
+    if continued is None and override:
+        raise UsageError("--override: goes with --resume. Add it, or leave --override out.")
+    if continued is not None and overwrite:
+        raise UsageError("--overwrite: a run is resumed or replaced. Leave one of them out.")
+
+
+def _load(session: Session, state: dict[str, Any] | None) -> Data:
+    """The data set; DataError if a resumed run was trained on other images."""
+    display, group = session.display, session.group
+    with session.ledger.part("data"), group.first_on_node(), display.counted() as counted:
+        data = splits(session.recipe, log=display.log, bar=display.bar, counted=counted)
+    return origin.restored(data, state and state.get("data"))
+
+
+def _introduce(session: Session, data: Data, built: Built) -> None:
+    session.display.log(f"{session.folder.path}: {counts(data)} on {built.device}")
+    for name, choice in built.choices.items():
+        session.display.log(f"  {name} {choice.value} ({choice.why})")
+
+
+def _warm_up(session: Session, built: Built, state: dict[str, Any] | None) -> None:
+    """Compile before the clock of the first epoch starts, leaving no trace in the weights.
+
+    DDP lays its buckets anew after its first backward and then sums in another order. That first
+    backward must not belong to a step of the run, or a resumed run would differ.
+    """
+    needed = built.choices["compile"].value == "on" or session.group.world > 1
+    if not needed or resume.is_over(state, session.recipe):
+        return
+    watched = session.group.watched(session.recipe.hang_timeout, lambda: "the warm-up")
+    with session.ledger.part("compile"), watched, restored(built.step):
+        built.step(*next(iter(built.train)))
+        built.step.model.eval()
+        with torch.no_grad():
+            built.step.predict(next(iter(built.test)).images)
+        built.train.seek(1)
+        built.test.seek(1)
+
+
+def _find_lr(session: Session, built: Built, state: dict[str, Any] | None) -> dict[str, Any]:
+    """Set the rate that the range test suggests and return its curve; empty where none is due."""
+    if session.recipe.lr != "auto" or state is not None:
+        return {}
+    with session.ledger.part("lr_finder"):
+        sweep = range_test(session.recipe, built, session.display, session.group)
+    built.step.lr = sweep.suggestion
+    return sweep._asdict()
+
+
+def _is_enough(session: Session, run: Run) -> bool:
+    """Whether the target or the time limit has been reached, at the end of an epoch."""
+    enough = resume.enough(session.recipe, run.history, session.ledger.total)
+    return run.step == 0 and bool(session.group.max(enough))  # the processes' clocks differ
