@@ -46,7 +46,7 @@ def test_a_run_of_a_side_is_explained(side, tmp_path, monkeypatch):
     out = tmp_path / "run"
     assert train(tmp_path, "--side", str(side), "--out", str(out)) == 0
     subject = explain.open_run(out, device="cpu")
-    found = explain.maps(subject, np.arange(4), np.zeros(4, int))
+    found = explain.gradcam_maps(subject, np.arange(4), np.zeros(4, int))
     assert found.shape == (4, side, side)
     explain.explain(subject, out)
     assert np.load(out / "analysis.npz")["images"].shape[1:3] == (side, side)
