@@ -58,6 +58,7 @@ setup(
     extras_require={
         "dali": [DALI],
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.7", "mkdocstrings-python>=2.0"],
+        "parquet": ["pyarrow>=15"],
         # It needs the torchvision that belongs to the installed torch.
         "timm": ["timm>=1.0"],
         "profile": [f"torch-tb-profiler==0.4.3; {LINUX}"],
@@ -71,6 +72,7 @@ setup(
             "selenium>=4",
             "albumentations==2.0.8",
             "pyyaml>=6",
+            "pyarrow>=15",
         ],
     },
     entry_points={"console_scripts": ["fasttrain=fasttrain.__main__:main"]},

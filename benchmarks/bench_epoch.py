@@ -16,7 +16,7 @@ import torch
 from benchmarks.conftest import DEVICE, compared, pixels
 from benchmarks.peers import amp_loop, source_loop
 from fasttrain import Recipe
-from fasttrain.data import Split
+from fasttrain.data import Split, cifar10
 from fasttrain.engine.build import AMP, build
 from fasttrain.engine.loop import fit
 
@@ -28,7 +28,7 @@ ROUNDS = 5 if DEVICE.type == "cuda" else 3
 def test_an_epoch_with_its_loader(benchmark):
     split = pixels(STEPS * BATCH)
     recipe = Recipe(dataset="synthetic", batch_size=BATCH, lr=0.05, compile="off")
-    built = build(recipe, split, pixels(BATCH))
+    built = build(recipe, cifar10.data(split, pixels(BATCH)))
     model, optimizer = source_loop.network(DEVICE)
     batches = source_loop.loader(split, batch_size=BATCH)
     rows, seconds = [], {"source": [], "fasttrain": []}

@@ -10,6 +10,7 @@ from time import perf_counter
 
 from benchmarks.conftest import DEVICE, pixels, wait
 from fasttrain import Recipe
+from fasttrain.data import cifar10
 from fasttrain.engine.build import build
 from fasttrain.engine.lr_finder import find_lr
 
@@ -19,7 +20,7 @@ ROUNDS = 3
 
 def test_a_range_test(benchmark):
     recipe = Recipe(dataset="synthetic", batch_size=BATCH, lr=0.01, compile="off")
-    built = build(recipe, pixels(STEPS * BATCH), pixels(BATCH))
+    built = build(recipe, cifar10.data(pixels(STEPS * BATCH), pixels(BATCH)))
     seconds: dict[str, list[float]] = {"find_lr": [], "bare steps": []}
 
     def take_turns() -> None:

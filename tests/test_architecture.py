@@ -16,7 +16,7 @@ ROOMS = {
     "machine": "errors",
     "parallel": "errors",
     "optim": "errors kernels",
-    "data": "errors storage",
+    "data": "errors recipe storage",
     "report": "errors",
     "profile": "storage",
     "models": "errors optim recipe storage",

@@ -289,7 +289,7 @@ def _learned(switch):
     also |= {"widths": "4,8,8", "loader": "resident", "amp": "off", "device": "cpu"}
     with switch.patch():
         recipe = switches.recipe(switch, **also)
-        made = build(recipe, *splits(recipe))
+        made = build(recipe, splits(recipe))
         for epoch in (1, 2):
             made.train.seek(epoch)
             for images, labels in made.train:

@@ -17,13 +17,14 @@ from torch import nn
 import fasttrain
 from fasttrain.cli import flags, repeat
 from fasttrain.cli import main as cli
+from fasttrain.cli.values import parse
 from fasttrain.engine.loop import Epoch
 from fasttrain.engine.step import Step
 from fasttrain.errors import UsageError
 from fasttrain.models import build as models_build
 from fasttrain.optim.schedule import EveryStep, Plateau
 from fasttrain.optim.sgd import sgd
-from fasttrain.recipe.recipe import FIELDS, RECIPES, Recipe, make, parse
+from fasttrain.recipe.recipe import FIELDS, RECIPES, Recipe, make
 from fasttrain.run import finish, resume
 from fasttrain.storage import checkpoint
 from tests import tiny_runs

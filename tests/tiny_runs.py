@@ -19,7 +19,6 @@ from torch.utils._pytree import tree_leaves
 
 import fasttrain
 from fasttrain.data import synthetic
-from fasttrain.engine import build
 from fasttrain.models import build as models_build
 from fasttrain.recipe.recipe import Recipe
 from fasttrain.run import finish, ledger, start
@@ -68,8 +67,8 @@ def shrink(patches: Any, *, report: bool = False) -> None:
     """Make runs tiny, with pytest's monkeypatch or another object with `setattr`."""
     patches.setattr(models_build, "ResNet18", TinyNet)
     patches.setattr(ledger, "gemm_rate", lambda device, dtype: 1e11)
-    patches.setattr(ledger, "training_flops", lambda model: 1)
-    patches.setattr(build.synthetic, "load", images)
+    patches.setattr(ledger, "training_flops", lambda model, shape: 1)
+    patches.setattr(synthetic, "load", images)
     patches.setattr(start.environment, "describe", dict)
     if not report:
         patches.setattr(finish, "explain_run", short_report)

@@ -103,9 +103,9 @@ def find_lr(call: Call) -> None:
 
     recipe, display = make(call.given), _display(call)
     with joined(call.place, device=recipe.device) as group:
-        with group.first_on_node():
-            train, test = splits(recipe, log=display.log, bar=display.bar)
-        range_test(recipe, build(recipe, train, test, group), display, group)
+        with group.first_on_node(), display.counted() as counted:
+            data = splits(recipe, log=display.log, bar=display.bar, counted=counted)
+        range_test(recipe, build(recipe, data, group), display, group)
 
 
 def explain(call: Call) -> None:
@@ -140,13 +140,10 @@ def compare(call: Call) -> None:
 
 
 def data(call: Call) -> None:
-    """Fetch and verify the data set, and print where it is and what it holds."""
-    from ..data import cifar10
+    """Fetch and verify a published data set, or print all that is wrong with own images."""
+    from .data import examine
 
-    recipe, display = make(call.given), _display(call)
-    folder = Path(recipe.data_dir) if recipe.data_dir else None
-    for key, value in cifar10.describe(folder, log=display.log, bar=display.bar).items():
-        display.log(f"{key:14} {value}")
+    examine(make(call.given), display=_display(call))
 
 
 def doctor(call: Call) -> None:

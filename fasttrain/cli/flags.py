@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from .. import __version__
 from ..errors import UsageError, nearest, shown
 from ..recipe.fields import not_one_of, words
-from ..recipe.recipe import FIELDS, Scalar, flag, make, parse
+from ..recipe.recipe import FIELDS, Scalar, flag, make
 from ..storage.paths import path
 from . import values
 
@@ -22,7 +22,7 @@ COMMANDS = {
     "explain": "analyse a trained run: mistakes, Grad-CAM, accuracy by class",
     "report": "redraw a run's figures and report.html; needs no GPU",
     "compare": "compare several runs in a table and a page of curves",
-    "data": "download and verify CIFAR-10 and print its folder",
+    "data": "download and verify a data set, or check your own images",
     "doctor": "check this machine and suggest what would speed up training most",
 }
 TITLES = {
@@ -53,7 +53,7 @@ def read(arguments: list[str]) -> tuple[str, argparse.Namespace, dict[str, Scala
         _raise_unknown(unknown[0], name)
     takes_recipe = name in ("train", "find-lr", "data", "doctor")
     given = {
-        field: parse(field, text) if isinstance(text, str) else text
+        field: values.parse(field, text) if isinstance(text, str) else text
         for field in FIELDS
         if takes_recipe and (text := getattr(options, field, None)) is not None
     }

@@ -28,6 +28,7 @@ from ..storage.paths import some_path
 
 KEPT = [
     *("best_test_accuracy", "final_test_accuracy", "final_test_accuracy_with_flips", "epochs"),
+    *("test_accuracy", "best_val_accuracy", "final_val_accuracy"),
     *("train_seconds", "seconds_to_target", "seconds_to_target_without_compile"),
     *("fp32_gemm_rate", "fp32_operations_to_target"),
 ]
@@ -154,7 +155,8 @@ def _clear(folder: Path, paths: Sequence[Path]) -> None:
 def sum_up(rows: Sequence[dict[str, Any]], *, target: float | None) -> dict[str, Any]:
     """Mean and standard deviation of the final accuracy, and of the time of those that reached
     `target`; `reached` counts them."""
-    accuracies = [row["final_test_accuracy"] for row in rows]
+    judged = ("test_accuracy", "final_test_accuracy", "final_val_accuracy")
+    accuracies = [next(row[name] for name in judged if name in row) for row in rows]
     found: dict[str, Any] = {
         "count": len(rows),
         "target": target,

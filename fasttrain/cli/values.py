@@ -6,9 +6,17 @@ A bad one is refused in one line, before torch is imported or a file is opened.
 from __future__ import annotations
 
 from ..errors import UsageError, shown
-from ..recipe.fields import not_one_of
+from ..recipe import fields
+from ..recipe.datasets import from_here
+from ..recipe.fields import Scalar, not_one_of
+from ..recipe.recipe import FIELDS
 
 SAMPLES = ("confident", "random")
+
+
+def parse(name: str, text: str) -> Scalar:
+    """Convert the text of flag `name` to the value of its field; UsageError for a bad number."""
+    return from_here(text) if name == "dataset" else fields.parse(FIELDS[name], text)
 
 
 def runs(text: str) -> int:

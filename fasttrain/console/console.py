@@ -10,7 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from .eta import Plan
 from .progress import ProgressBars, ProgressLines
@@ -45,6 +53,31 @@ class Display:
         with Progress(*columns, console=self.console, transient=True) as bars:
             task = bars.add_task(title, total=total)
             yield lambda done: bars.update(task, completed=done)
+
+    @contextmanager
+    def counted(self) -> Iterator[Callable[[str], Callable[[int, int], None]]]:
+        """Bars over numbers that are known when they begin, in a terminal; yields what makes, of a
+        title, what to call with those done and all."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        bars = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
+
+        def bar(title: str) -> Callable[[int, int], None]:
+            tasks: list[TaskID] = []
+
+            def show(done: int, total: int) -> None:
+                if self.console.is_terminal and (tasks or done < total):
+                    if not tasks:
+                        bars.start()  # not before: a download may have a bar of its own
+                        tasks.append(bars.add_task(title, total=total))
+                    bars.update(tasks[0], completed=done)
+
+            return show
+
+        try:
+            yield bar
+        finally:
+            if bars.tasks:  # else it would print an empty line
+                bars.stop()
 
     @contextmanager
     def follow(self, plan: Plan) -> Iterator[ProgressLines]:

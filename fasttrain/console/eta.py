@@ -28,6 +28,7 @@ class Plan(NamedTuple):
     test_images: int
     on_cpu: bool
     faster: str = ""
+    held_out: str = "test"
 
 
 class Estimate:

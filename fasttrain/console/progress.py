@@ -38,7 +38,8 @@ class ProgressLines:
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        self.log("epoch  train loss  train acc  test loss  test acc        lr  images/s  left")
+        held = f"{self.plan.held_out:>4}"
+        self.log(f"epoch  train loss  train acc  {held} loss  {held} acc        lr  images/s  left")
         yield
 
     def step(self, run: Run) -> None:
@@ -117,7 +118,7 @@ class ProgressBars(ProgressLines):
 
     def show(self, run: Run) -> None:
         testing = run.phase == "test"
-        title = f"epoch {run.epoch + 1}" + (" test" if testing else "")
+        title = f"epoch {run.epoch + 1}" + (f" {self.plan.held_out}" if testing else "")
         self.bars.update(
             self.epoch_bar,
             description=title,

@@ -5,13 +5,15 @@ They are separate from the loaders, so that neither a loader nor the loop import
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
     import torch
+
+    from .listing import Listing
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -26,28 +28,48 @@ class Split(NamedTuple):
 class Statistics(NamedTuple):
     """Mean and standard deviation of red, green and blue, of pixels in 0..1: the normalisation."""
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 class Data(NamedTuple):
-    """A data set that is ready to train on; all splits have images of one side.
+    """A data set: its splits, the names of its classes by number, and the mean and deviation per
+    channel, of pixels in 0..1, that its images are normalised with.
 
-    `classes` are the names of the labels 0, 1, ... `val`, where there is one, decides which epoch
-    is best; otherwise `test` does.
+    `val` chooses the best epoch and `test` is evaluated once, at the end; without `val`, `test`
+    does both. `listing` is of own images. `verify` checks pixels that were opened unchecked.
     """
 
-    name: str
     train: Split
     test: Split
     val: Split | None
     classes: tuple[str, ...]
-    statistics: Statistics
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    name: str
+    listing: Listing | None
+    verify: Callable[[], None] | None = None
+
+    @property
+    def statistics(self) -> Statistics:
+        """The normalisation of the images."""
+        return Statistics(self.mean, self.std)
 
     @property
     def side(self) -> int:
         """Pixels along an image."""
-        return int(self.train.images.shape[1])
+        return self.train.images.shape[1]
+
+    @property
+    def chooses(self) -> str:
+        """The name of the split that the schedule and the best epoch go by: val or test."""
+        only_val = self.listing is not None and "test" not in self.listing.splits
+        return "val" if self.val is not None or only_val else "test"
+
+    @property
+    def held_out(self) -> Split:
+        """The split that `chooses` names."""
+        return self.test if self.val is None else self.val
 
 
 class Batch(NamedTuple):

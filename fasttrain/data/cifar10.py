@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from . import CLASSES, Split, cache, decode, fetch
+from . import CLASSES, Data, Split, cache, decode, fetch
 from .fetch import Bar, Log, no_bar
 
 # Of the 50,000 training images, in 0..1.
@@ -64,6 +64,11 @@ def load(
         )
     log(f"CIFAR-10 is in {folder}")
     return cached
+
+
+def data(train: Split, test: Split, *, std: tuple[float, ...] = STD, name: str = "cifar10") -> Data:
+    """These splits under CIFAR-10's class names, normalised as CIFAR-10 is."""
+    return Data(train, test, None, CLASSES, MEAN, std, name, None)
 
 
 def where() -> Path:

@@ -8,9 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from ..errors import DataError
 from . import cifar10, layouts, scan, splits
 from .making import Log
 from .prepare import Prepared, prepare
+from .problems import Report, problems
 from .splits import Judges
 
 
@@ -68,6 +70,45 @@ def load(
     for note in prepared.listing.check(what):  # again: more may have been left out
         log(f"  {note}")
     return Own(prepared, judges)
+
+
+def examine(
+    path: Path,
+    *,
+    side: int | None = None,
+    fit: str = "crop",
+    holdout: float = splits.FRACTION,
+    skip_bad_files: bool = False,
+    folder: Path | None = None,
+    log: Log = lambda line: None,
+    scanning: scan.Progress = lambda done, total: None,
+    preparing: scan.Progress = lambda done, total: None,
+) -> Report:
+    """Everything that is wrong or odd with the images at `path`, all at once.
+
+    Every image is decoded, as `load` would do it: no other way shows which ones are damaged.
+    """
+    folder = where() if folder is None else folder
+    found = layouts.find(path)
+    log(found.line)
+    listing = scan.scan(found, folder=folder, progress=scanning)
+    if listing.rows:
+        listing = prepare(
+            listing,
+            found.source,
+            side=side,
+            fit=fit,
+            folder=folder,
+            skip_bad_files=True,
+            log=log,
+            progress=preparing,
+        ).listing
+    report = problems(listing, skip_bad_files=skip_bad_files)
+    try:
+        line, fatal = splits.judged(listing, fraction=holdout)[1].line, []
+    except DataError as error:
+        line, fatal = str(error), [str(error)] if listing.rows else []
+    return Report([*found.notes, *report.lines, *([line] if line else [])], report.fatal + fatal)
 
 
 def where() -> Path:

@@ -14,6 +14,7 @@ import numpy as np
 from . import Split
 
 CHUNK = 1000  # images of 32x32 drawn together, so that the first n do not depend on the count
+SIDE = 32  # pixels, as in CIFAR-10
 WAVELENGTHS = (4.0, 9.0)  # pixels, at 32 along an image
 
 

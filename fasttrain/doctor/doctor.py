@@ -12,7 +12,7 @@ from time import perf_counter
 import numpy as np
 
 from ..console.console import Display
-from ..data import Split, synthetic
+from ..data import Data, Split, cifar10, synthetic
 from ..engine.build import build
 from ..recipe.recipe import Recipe
 from .batch_size import largest
@@ -33,15 +33,15 @@ def examine(recipe: Recipe, *, display: Display | None = None, seconds: float = 
     found = inventory()
     for name, what in found.items():
         log(f"  {name:10} {what}")
-    splits = images()
-    built = build(recipe, *splits)
+    data = images()
+    built = build(recipe, data)
     log("choices")
     log(f"  {'device':10} {built.device}")
     for name, choice in built.choices.items():
         log(f"  {name:10} {choice.value} ({choice.why})")
     log(f"  {'optimizer':10} {_origin(built.step.optimizer)}")
     began = perf_counter()
-    load = workload(recipe, built.device, splits, seconds=seconds)
+    load = workload(recipe, built.device, data, seconds=seconds)
     log(f"measured on {built.device}, synthetic images, batch {load.recipe.batch_size}")
     measured = measure(load, seconds=seconds, log=lambda line: log(f"  {line}"))
     log(f"  the measurements took {perf_counter() - began:.0f} s")
@@ -54,7 +54,7 @@ def examine(recipe: Recipe, *, display: Display | None = None, seconds: float = 
 def find_batch_size(recipe: Recipe, *, display: Display | None = None) -> int:
     """Report and return the largest batch that fits the eager model of `recipe`; 0 if none."""
     log = (display or Display()).log
-    built = build(replace(recipe, compile="off", batch_size=1), *images())
+    built = build(replace(recipe, compile="off", batch_size=1), images())
     next(iter(built.train))  # so that the loader's memory on the device counts too
     found = largest(built.step)
     log(f"largest batch on {built.device}, {built.choices['amp'].value}, not compiled:")
@@ -67,8 +67,8 @@ def _origin(optimizer: object) -> str:
     return f"{type(optimizer).__module__.partition('.')[0]}.{type(optimizer).__name__}"
 
 
-def images() -> tuple[Split, Split]:
+def images() -> Data:
     """Synthetic splits of CIFAR-10's size, made of a thousand images repeated."""
     few, test = synthetic.load(1000, 250)
     again = np.arange(IMAGES) % len(few.labels)
-    return Split(few.images[again], few.labels[again]), test
+    return cifar10.data(Split(few.images[again], few.labels[again]), test)

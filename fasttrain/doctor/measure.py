@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..data import Batch, Split
+from ..data import Batch, Data
 from ..engine.build import Built, build
 from ..errors import EnvironmentProblem
 from ..machine.auto import cpu_multiplies_bf16
@@ -33,12 +33,10 @@ class Workload(NamedTuple):
     recipe: Recipe
     built: Built
     batch: Batch
-    splits: tuple[Split, Split]
+    data: Data
 
 
-def workload(
-    recipe: Recipe, device: torch.device, splits: tuple[Split, Split], *, seconds: float
-) -> Workload:
+def workload(recipe: Recipe, device: torch.device, data: Data, *, seconds: float) -> Workload:
     """Build the recipe, compiled only if `compile` is "on", on a slow CPU with a smaller batch.
 
     A step then takes about a tenth of `seconds`. On a CPU the batch size hardly changes the images
@@ -47,11 +45,11 @@ def workload(
     if recipe.compile == "auto":
         recipe = replace(recipe, compile="off")
     if device.type == "cpu" and recipe.batch_size > SMALLEST_BATCH:
-        pilot = _build(replace(recipe, batch_size=SMALLEST_BATCH, compile="off"), splits)
+        pilot = _build(replace(recipe, batch_size=SMALLEST_BATCH, compile="off"), data)
         speed = step_rate(pilot.built.step, pilot.batch, seconds=0).median
         size = 2 ** int(log2(max(SMALLEST_BATCH, speed * seconds / 10)))
         recipe = replace(recipe, batch_size=min(recipe.batch_size, size))
-    return _build(recipe, splits)
+    return _build(recipe, data)
 
 
 def measure(load: Workload, *, seconds: float, log: Log) -> Measured:
@@ -107,9 +105,9 @@ def _precisions(device: torch.device) -> tuple[str, ...]:
     return ("off", "fp16", "bf16") if capability >= (8, 0) else ("off", "fp16")
 
 
-def _build(recipe: Recipe, splits: tuple[Split, Split]) -> Workload:
-    built = build(recipe, *splits)
-    return Workload(recipe, built, next(iter(built.train)), splits)
+def _build(recipe: Recipe, data: Data) -> Workload:
+    built = build(recipe, data)
+    return Workload(recipe, built, next(iter(built.train)), data)
 
 
 def _training(
@@ -138,7 +136,7 @@ def _mfu(load: Workload, step: Rate, seconds: float, log: Log) -> float:
 
 def _steps(load: Workload, seconds: float, log: Log) -> Iterator[Trial]:
     for kind, flags, recipe in changes(load.recipe, load.built):
-        other = _build(replace(recipe, loader="resident"), load.splits)
+        other = _build(replace(recipe, loader="resident"), load.data)
         rate = step_rate(other.built.step, other.batch, seconds=seconds)
         log(f"{'step, ' + flags:24} {rate}")
         yield Trial(kind, flags, rate.median)
@@ -175,7 +173,7 @@ def _loaders(load: Workload, seconds: float, log: Log) -> Iterator[Trial]:
         if name == "kernel" and load.built.device.type == "cpu":
             continue  # a CPU can only interpret the kernel
         try:
-            other = build(replace(load.recipe, loader=name), *load.splits)
+            other = build(replace(load.recipe, loader=name), load.data)
         except EnvironmentProblem as problem:
             log(f"{'loader ' + name:24} not available: {problem}")
             continue

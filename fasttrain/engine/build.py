@@ -9,10 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
-from ..data import Loader, Split, cifar10, synthetic
+from ..data import Data, Loader, sets
 from ..errors import UsageError
 from ..loaders.build import few_images, loader, loss_weights
 from ..machine import auto
@@ -31,42 +30,45 @@ AMP = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
 
 
 class Built(NamedTuple):
-    """The parts of a training run, and what `auto` chose for it."""
+    """The parts of a training run, and what `auto` chose for it.
+
+    `test` goes over the split that chooses the best epoch, `final` over one that is evaluated
+    once, at the end, if there is another.
+    """
 
     step: Step
     train: Loader
     test: Loader
     device: torch.device
     choices: dict[str, Choice]
+    final: Loader | None = None
 
 
-def splits(recipe: Recipe, **options: Any) -> tuple[Split, Split]:
-    """The train and test splits, cut to the Recipe's limits, without a copy."""
-    if recipe.dataset == "synthetic":
-        limits = (recipe.train_limit, 50_000), (recipe.test_limit, 10_000)
-        train, test = synthetic.load(*(most if limit is None else limit for limit, most in limits))
-    else:
-        folder = Path(recipe.data_dir) if recipe.data_dir else None
-        train, test = cifar10.load(folder, **options)
-    return _first(train, recipe.train_limit), _first(test, recipe.test_limit)
+def splits(recipe: Recipe, **options: Any) -> Data:
+    """The Recipe's data set, its limits drawn per class; `options` are those of sets.load."""
+    return sets.load(
+        str(recipe.dataset),
+        data_dir=Path(recipe.data_dir) if recipe.data_dir else None,
+        side=None if recipe.side == "auto" else int(recipe.side),
+        fit=recipe.fit,
+        holdout=recipe.holdout,
+        train_limit=recipe.train_limit,
+        test_limit=recipe.test_limit,
+        skip_bad_files=recipe.skip_bad_files,
+        reference=recipe.statistics == "reference",
+        **options,
+    )
 
 
-def build(
-    recipe: Recipe,
-    train: Split,
-    test: Split,
-    group: Group | None = None,
-    *,
-    fresh: bool = True,
-) -> Built:
-    """Build model, optimizer, Step and loaders for the splits.
+def build(recipe: Recipe, data: Data, group: Group | None = None, *, fresh: bool = True) -> Built:
+    """Build model, optimizer, Step and loaders for a data set.
 
     With a `group` of several processes the loaders give this process's share of each batch. A run
     that is not `fresh` resumes a checkpoint and does not read --init's weights. Raises UsageError
-    if the batch size does not fit the splits or the group.
+    if the batch size does not fit the data or the group.
     """
     group = group or Group()
-    count, batch = len(train.labels), recipe.batch_size
+    count, batch = len(data.train.labels), recipe.batch_size
     if batch > count:
         raise UsageError(
             f"--batch-size ({batch}): more than the {count} training images. "
@@ -90,8 +92,10 @@ def build(
         world=group.world,
     )
     set_backends(seed=recipe.seed, deterministic=recipe.deterministic)
-    model = network(recipe, partial(few_images, recipe, train), side=train.images.shape[1])
-    prepare(recipe, model, fresh=fresh)
+    scale, classes = data.statistics, len(data.classes)
+    few = partial(few_images, recipe, data.train, scale)
+    model = network(recipe, few, classes=classes, side=data.side)
+    prepare(recipe, model, classes=classes, fresh=fresh)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if recipe.sync_bn and group.world > 1 and not recipe.freeze:
         model = synchronised(model, device)
@@ -104,14 +108,15 @@ def build(
         amp=amp,
         compile=chosen["compile"].value == "on",
         label_smoothing=recipe.label_smoothing,
-        class_weights=loss_weights(recipe, train),
+        class_weights=loss_weights(recipe, data.train, classes=classes),
         wrap=group.wrap,
     )
     if chosen["graphs"].value == "on":
         step = GraphedStep(step)
-    make = partial(loader, chosen["loader"].value, recipe, device, group=group)
-    loaders = make(train, training=True), make(test, training=False)
-    return Built(step, *loaders, device, chosen)
+    make = partial(loader, chosen["loader"].value, recipe, device, scale=scale, group=group)
+    loaders = make(data.train, training=True), make(data.held_out, training=False)
+    final = None if data.val is None else make(data.test, training=False)
+    return Built(step, *loaders, device, chosen, final)
 
 
 def schedule(recipe: Recipe, step: Step, *, steps: int) -> Plateau | EveryStep:
@@ -139,7 +144,3 @@ def _dali_problem(asked: str) -> str | None:
     from ..loaders import dali
 
     return dali.available() if asked == "auto" else None
-
-
-def _first(split: Split, limit: int | None) -> Split:
-    return Split(np.asarray(split.images[:limit]), np.asarray(split.labels[:limit]))

@@ -7,7 +7,6 @@ once to read the training sums and once to read the test sums.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter
 from typing import NamedTuple, Protocol
@@ -16,18 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Batch, Loader
-from ..errors import Diverged
 from ..loaders import contract
 from ..profile.trace import span
-from . import metrics
+from . import metrics, monitors
 from .step import Step, cross_entropy
 
 
 class Epoch(NamedTuple):
     """One row of the history: accuracies are fractions, times are seconds.
 
-    `seconds` is the time of training alone. `lr` is the rate of the last step, `first_lr` that of
-    the first (None in older runs). `skipped_steps` counts steps whose fp16 gradients overflowed.
+    `test_` is of the images that choose. `seconds` is training alone. `lr` is of the last step,
+    `first_lr` of the first (None in older runs). `skipped_steps` counts overflows of fp16.
     """
 
     epoch: int
@@ -41,6 +39,8 @@ class Epoch(NamedTuple):
     data_wait_seconds: float
     skipped_steps: int = 0
     first_lr: float | None = None
+    balanced_accuracy: float | None = None
+    macro_f1: float | None = None
 
 
 class Schedule(Protocol):
@@ -48,7 +48,7 @@ class Schedule(Protocol):
 
     def after_step(self) -> None: ...
 
-    def after_epoch(self, test_accuracy: float) -> None: ...
+    def after_epoch(self, score: float) -> None: ...
 
 
 @dataclasses.dataclass
@@ -86,15 +86,15 @@ def fit(
     until: Callable[[Run], bool] = lambda run: False,
     total: Callable[[Tensor], Tensor] = lambda sums: sums,
     sync_buffers: Callable[[nn.Module], object] = lambda model: None,
+    monitor: str = "accuracy",
 ) -> list[Epoch]:
     """Train for `epochs`, or until `until(run)` is true; evaluate after each; return the history.
 
     `on_step` hooks run after each training step and each test batch (`run.phase` is "train" or
     "test"), `on_epoch` hooks after each epoch. Pass `run` to continue it; seek `train` to its place
     first. With several processes `total` sums a tensor over them and `sync_buffers` makes the
-    model's buffers equal. Raises Diverged after an epoch with numbers that are not finite and
-    DataError after an epoch without images, both before the epoch is recorded; UsageError if `step`
-    cannot take the first batch.
+    model's buffers equal. `schedule` follows `monitor`. Raises Diverged after an epoch with numbers
+    that are not finite, DataError after one without images, UsageError if `step` cannot take one.
     """
     run = run or Run()
     while run.epoch < epochs and not until(run):
@@ -120,15 +120,15 @@ def fit(
         found = read_metrics(step, run, total)
         run.seconds = perf_counter() - began
         run.phase, began = "test", perf_counter()
-        test_loss, test_accuracy = evaluate(step, test, run=run, on_batch=on_step, total=total)
+        held = _evaluate(step, test, run, on_step, step.predict, total, monitor)
         run.eval_seconds += perf_counter() - began
-        _raise_if_not_finite(test_loss, run)
+        metrics.refuse_loss(held.loss, epoch=run.epoch + 1, step=run.step)
         run.epoch += 1
-        row = (run.epoch, found.lr, found.loss, found.accuracy, test_loss, test_accuracy)
+        row = (run.epoch, found.lr, found.loss, found.accuracy, held.loss, held.accuracy)
         times = (run.seconds, found.images / run.seconds, run.data_wait_seconds)
         first = None if found.first_lr < 0 else found.first_lr
-        run.history.append(Epoch(*row, *times, found.skipped, first))
-        schedule.after_epoch(test_accuracy)
+        run.history.append(Epoch(*row, *times, found.skipped, first, *held[2:]))
+        schedule.after_epoch(monitors.score(run.history[-1], monitor))
         run.step, run.sums, run.seconds, run.data_wait_seconds = 0, None, 0.0, 0.0
         for hook in on_epoch:
             hook(run)
@@ -157,30 +157,34 @@ def evaluate(
 ) -> tuple[float, float]:
     """Mean loss and accuracy (a fraction) over all images of `loader`, in eval mode.
 
-    `predict` returns the logits of a batch, by default `step.predict`; `total` is as for `fit`.
-    Raises DataError if there are no images, UsageError if `step` cannot take the first batch.
+    `predict` gives a batch's logits, by default `step.predict`; `total` is as for `fit`. Raises
+    DataError if there are no images, UsageError if `step` cannot take the first batch.
     """
+    return _evaluate(step, loader, run, on_batch, predict or step.predict, total)[:2]
+
+
+def _evaluate(
+    step: Step,
+    loader: Loader,
+    run: Run | None,
+    on_batch: Sequence[Hook],
+    predict: Callable[[Tensor], Tensor],
+    total: Callable[[Tensor], Tensor],
+    monitor: str = "accuracy",
+) -> metrics.Evaluation:
     where = "evaluation" if run is None else f"epoch {run.epoch + 1}, evaluation"
-    run, predict = run or Run(phase="test"), predict or step.predict
-    sums = metrics.zeros(step.device)
+    run, sums, counts = run or Run(phase="test"), metrics.zeros(step.device), None
     step.model.eval()
     with torch.no_grad():
         for images, labels in contract.batches(loader, step, where):
             with span("eval"):
                 logits = predict(images)
                 metrics.update(sums, cross_entropy(logits, labels), logits, labels)
+                if monitor in monitors.UNEQUAL:
+                    counts = metrics.count(counts, logits, labels)
             for hook in on_batch:
                 hook(run)
-    found = metrics.compute(total(sums))
-    return found.loss, found.accuracy
-
-
-def _raise_if_not_finite(test_loss: float, run: Run) -> None:
-    if not math.isfinite(test_loss):
-        raise Diverged(
-            f"test loss ({test_loss}): not finite after epoch {run.epoch + 1}, step {run.step}. "
-            "Try a lower --lr; checkpoints hold only finite numbers."
-        )
+    return metrics.evaluation(total(sums if counts is None else torch.cat([sums, counts])))
 
 
 def _timed_batches(loader: Iterable[Batch], run: Run) -> Iterator[Batch]:

@@ -103,6 +103,54 @@ def compute(sums: Tensor, steps: int = 0) -> EpochMetrics:
     )
 
 
+def refuse_loss(loss: float, *, epoch: int, step: int) -> None:
+    """Raise Diverged unless the loss of an evaluation is finite."""
+    if not math.isfinite(loss):
+        raise Diverged(
+            f"test loss ({loss}): not finite after epoch {epoch}, step {step}. "
+            "Try a lower --lr; checkpoints hold only finite numbers."
+        )
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation found: mean loss, accuracy, and the means over classes of recall and of
+    F1, None where classes were not counted."""
+
+    loss: float
+    accuracy: float
+    balanced_accuracy: float | None = None
+    macro_f1: float | None = None
+
+
+def count(counts: Tensor | None, logits: Tensor, labels: Tensor) -> Tensor:
+    """Add a batch to `counts`, float64 (3 * classes,): of each class its images, the answers that
+    name it, and the correct ones. Three additions on the device; the host waits for none."""
+    classes = logits.shape[1]
+    if counts is None:
+        counts = torch.zeros(3 * classes, dtype=torch.float64, device=logits.device)
+    answers = logits.argmax(dim=1)
+    hits = (answers == labels).double()
+    ones = torch.ones_like(hits)
+    places = torch.cat([labels, answers + classes, labels + 2 * classes])
+    return counts.index_add_(0, places, torch.cat([ones, ones, hits]))
+
+
+def evaluation(sums: Tensor) -> Evaluation:
+    """Sums of a whole evaluation, the counts of `count` behind them, on the host: the only wait."""
+    values = sums.tolist()
+    images = max(values[IMAGES], 1)
+    loss, accuracy = values[LOSS] / images, values[CORRECT] / images
+    if not (counts := values[PLACES:]):
+        return Evaluation(loss, accuracy)
+    size = len(counts) // 3
+    classes = zip(counts[:size], counts[size : 2 * size], counts[2 * size :], strict=True)
+    there = [(of, named, hits) for of, named, hits in classes if of or named]
+    recalls = [hits / of for of, _, hits in there if of]
+    f1 = [2 * hits / (of + named) for of, named, hits in there]
+    means = sum(recalls) / max(len(recalls), 1), sum(f1) / max(len(f1), 1)
+    return Evaluation(loss, accuracy, *means)
+
+
 def current(rows: Tensor, steps: int) -> Tensor:
     """Convert saved sums (processes, places) of `steps` steps to today's format.
 

@@ -54,7 +54,17 @@ def by_class(predictions: Predictions, classes: Sequence[str]) -> dict[str, Any]
         accuracy = correct / count if count else None
         row = {"name": name, "count": count, "correct": correct, "accuracy": accuracy}
         rows.append({**row, "low": low, "high": high})
-    return {"classes": rows, "confusion": confusion.tolist()}
+    return {**means(confusion), "classes": rows, "confusion": confusion.tolist()}
+
+
+def means(confusion: np.ndarray) -> dict[str, float]:
+    """Balanced accuracy and macro F1 of a confusion matrix, true rows: means in which every class
+    counts the same, over classes that have an image, or an image or an answer."""
+    hits, of, named = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    recalls, f1 = hits[of > 0] / of[of > 0], 2 * hits / np.maximum(of + named, 1)
+    there = of + named > 0
+    balanced, macro = (float(m.mean()) if len(m) else 0.0 for m in (recalls, f1[there]))
+    return {"balanced_accuracy": balanced, "macro_f1": macro}
 
 
 def mistakes(predictions: Predictions, *, sample: str = "confident", seed: int = 0) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import CLASSES, Split
+from ..data import Data, Split, origin
 from ..engine import build
 from ..errors import CheckpointError, UsageError
 from ..loaders import build as loaders_build
@@ -37,8 +37,17 @@ class Subject(NamedTuple):
     model: torch.nn.Module
     recipe: Recipe
     device: torch.device
-    train: Split
-    test: Split
+    data: Data
+
+    @property
+    def train(self) -> Split:
+        """The training images."""
+        return self.data.train
+
+    @property
+    def test(self) -> Split:
+        """The images that it is judged by."""
+        return self.data.test
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -50,14 +59,16 @@ def open_run(
     run: Path,
     *,
     device: str = "auto",
-    splits: tuple[Split, Split] | None = None,
+    data: Data | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> Subject:
     """Load the best network of a run, and its data; CheckpointError if there is no usable one."""
     state = checkpoint.load(run / "checkpoints" / "best.pt")
     try:
         recipe = Recipe.saved({**state["recipe"], "device": device})
-        model = network(recipe)
+        kept = state.get("data")
+        classes = len(kept["classes"]) if kept else 10
+        model = network(recipe, classes=classes, side=kept["side"] if kept else 32)
         model.load_state_dict(state["model"])
     except (KeyError, TypeError, RuntimeError) as error:
         first = str(error).splitlines()[0]
@@ -68,8 +79,8 @@ def open_run(
     where = auto.device(device)
     auto.make_current(where)
     model = model.to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    train, test = splits or build.splits(recipe, log=log)
-    return Subject(model.eval(), recipe, where, train, test)
+    data = origin.restored(data or build.splits(recipe, log=log), kept)
+    return Subject(model.eval(), recipe, where, data)
 
 
 def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[str, Any]:
@@ -78,8 +89,8 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
     Writes class_accuracy.json, misclassified.json and analysis.npz. `sample` is "confident" or
     "random" (with the recipe's seed).
     """
-    predictions = predict(subject)
-    classes = analysis.by_class(predictions, CLASSES)
+    predictions, names = predict(subject), subject.data.classes
+    classes = analysis.by_class(predictions, names)
     chosen = analysis.mistakes(predictions, sample=sample, seed=subject.recipe.seed)
     suspects = analysis.label_errors(predictions)
     rule = CONFIDENT if sample == "confident" else f"random, seed {subject.recipe.seed}"
@@ -88,8 +99,8 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
     listed = {
         "rule": rule,
         "mistakes": wrong,
-        "images": analysis.describe(predictions, chosen, CLASSES),
-        "label_errors": analysis.describe(predictions, suspects, CLASSES),
+        "images": analysis.describe(predictions, chosen, names),
+        "label_errors": analysis.describe(predictions, suspects, names),
     }
     write_json(run / "misclassified.json", listed)
     originals, augmented, labels = samples(subject)
@@ -111,7 +122,9 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
 def predict(subject: Subject) -> Predictions:
     """Predict every test image, in the precision that the training evaluated in."""
     amp = build.AMP[auto.amp(subject.recipe.amp, subject.device).value]
-    loader = loaders_build.evaluation_loader(subject.recipe, subject.test, subject.device)
+    loader = loaders_build.evaluation_loader(
+        subject.recipe, subject.test, subject.device, subject.data.statistics
+    )
     found = []
     with torch.no_grad(), torch.autocast(subject.device.type, dtype=amp, enabled=amp is not None):
         for images, _ in loader:
@@ -120,9 +133,9 @@ def predict(subject: Subject) -> Predictions:
 
 
 def gradcam_maps(subject: Subject, indices: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Grad-CAM of the last stage (M, 32, 32) float16 in 0..1, for one class per image."""
+    """Grad-CAM of the last stage (M, side, side) float16 in 0..1, for one class per image."""
     if len(indices) == 0:
-        return np.zeros((0, 32, 32), np.float16)
+        return np.zeros((0, subject.data.side, subject.data.side), np.float16)
     images = prepare(subject, indices)
     with GradCAM(subject.model, subject.stages[-1]) as cam:
         found = cam(images, torch.as_tensor(classes, device=subject.device))
@@ -143,7 +156,7 @@ def guess(subject: Subject, index: int) -> tuple[int, int]:
 
 
 def layer_maps(subject: Subject, index: int, classes: Sequence[int]) -> list[dict[str, np.ndarray]]:
-    """Grad-CAM of a test image in all stages; a dict layer -> (32, 32) for each of `classes`."""
+    """Grad-CAM of a test image in all stages; layer -> (side, side) for each class."""
     images = prepare(subject, np.full(len(classes), index))
     with GradCAM(subject.model, *subject.stages) as cam:
         found = cam.layers(images, torch.as_tensor(list(classes), device=subject.device))
@@ -154,19 +167,22 @@ def layer_maps(subject: Subject, index: int, classes: Sequence[int]) -> list[dic
 def prepare(subject: Subject, indices: np.ndarray) -> Tensor:
     """The test images at `indices`, normalised, on the device."""
     few = Split(np.asarray(subject.test.images[indices]), subject.test.labels[indices])
-    loader = loaders_build.evaluation_loader(subject.recipe, few, subject.device)
+    scale = subject.data.statistics
+    loader = loaders_build.evaluation_loader(subject.recipe, few, subject.device, scale)
     return torch.cat([images for images, _ in loader])
 
 
 def samples(subject: Subject) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The first images of epoch 1 before and after augmentation, and their labels (S,).
 
-    The images are uint8 (S, 32, 32, 3).
+    The images are uint8 (S, side, side, 3).
     """
     count = min(SAMPLES, len(subject.train.labels))
     order = loaders_build.training_draws(subject.recipe, subject.train)(1).order[:count]
-    images, _ = next(iter(loaders_build.training_loader(subject.recipe, subject.train, count)))
-    mean, std = (torch.tensor(s).view(1, 3, 1, 1) for s in loaders_build.statistics(subject.recipe))
+    scale = subject.data.statistics
+    batches = loaders_build.training_loader(subject.recipe, subject.train, count, scale)
+    images, _ = next(iter(batches))
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in scale)
     pixels = ((images * std + mean) * 255).round().clamp(0, 255).byte()
     originals = np.stack([subject.train.images[i] for i in order])
     labels = np.asarray(subject.train.labels)[order]

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..data import Loader, Split, Statistics, cifar10
+from ..data import Loader, Split, Statistics
 from ..errors import UsageError
 from ..parallel.group import Group
 from ..parallel.launch import local_batch
@@ -21,12 +21,6 @@ from .draws import SIDE
 FEW = 5_000  # training images of 32x32 that a whitening stem is computed from: 5 million patches
 # Test images per batch at 32x32; both divide CIFAR-10's 10,000: one shape, no rest.
 EVAL_BATCH = {"cuda": 1000, "cpu": 250}
-
-
-def statistics(recipe: Recipe) -> Statistics:
-    """CIFAR-10's mean and standard deviation per channel, of pixels in 0..1."""
-    reference = recipe.statistics == "reference"
-    return Statistics(cifar10.MEAN, cifar10.REFERENCE_STD if reference else cifar10.STD)
 
 
 def scaled(pixels: int, side: int) -> int:
@@ -59,27 +53,30 @@ def loss_weights(recipe: Recipe, split: Split, *, classes: int = 10) -> Tensor |
 
 
 def evaluation_loader(
-    recipe: Recipe, split: Split, device: torch.device, *, pixels: Statistics | None = None
+    recipe: Recipe, split: Split, device: torch.device, scale: Statistics
 ) -> Loader:
     """Every image of `split` once, in order, only normalised; works on any machine."""
-    return loader("resident", recipe, device, split, training=False, pixels=pixels)
+    return loader("resident", recipe, device, split, training=False, scale=scale)
 
 
-def few_images(recipe: Recipe, train: Split, *, pixels: Statistics | None = None) -> Tensor:
+def few_images(recipe: Recipe, train: Split, scale: Statistics) -> Tensor:
     """The first training images (N, 3, S, S), normalised, on the CPU; about 5 million pixels."""
     most = max(1, FEW * SIDE**2 // train.images.shape[1] ** 2)
     few = Split(train.images[:most], train.labels[:most])
-    batches = evaluation_loader(recipe, few, torch.device("cpu"), pixels=pixels)
+    batches = evaluation_loader(recipe, few, torch.device("cpu"), scale)
     return torch.cat([images for images, _ in batches])
 
 
-def training_loader(
-    recipe: Recipe, split: Split, batch_size: int, *, pixels: Statistics | None = None
-) -> Loader:
+def training_loader(recipe: Recipe, split: Split, batch_size: int, scale: Statistics) -> Loader:
     """The Recipe's training batches on the CPU, in another size, for a report to show."""
-    device = torch.device("cpu")
     return loader(
-        "resident", recipe, device, split, training=True, batch_size=batch_size, pixels=pixels
+        "resident",
+        recipe,
+        torch.device("cpu"),
+        split,
+        training=True,
+        scale=scale,
+        batch_size=batch_size,
     )
 
 
@@ -90,11 +87,11 @@ def loader(
     split: Split,
     *,
     training: bool,
+    scale: Statistics,
     batch_size: int | None = None,
     group: Group | None = None,
-    pixels: Statistics | None = None,
 ) -> Loader:
-    """The loader `name` of `split`; `pixels` normalise, CIFAR-10's `statistics` where None."""
+    """The loader `name` of `split`, normalised by `scale`."""
     group = group or Group()
     if name == "dali":
         from .dali import DaliLoader as Kind
@@ -102,7 +99,6 @@ def loader(
         from .triton import KernelLoader as Kind  # type: ignore[assignment]
     else:
         from .resident import ResidentLoader as Kind  # type: ignore[assignment]
-    mean, std = statistics(recipe) if pixels is None else pixels
     count, side = len(split.labels), split.images.shape[1]
     if training:
         whole = recipe.batch_size if batch_size is None else batch_size
@@ -117,8 +113,8 @@ def loader(
         shown,
         batch_size=size,
         device=device,
-        mean=mean,
-        std=std,
+        mean=scale.mean,
+        std=scale.std,
         hole=scaled(recipe.cutout, side) if training else 0,
         reflect=recipe.border == "reflect",
         drop_last=training,

@@ -50,7 +50,7 @@ def _multiple(group: dict[str, Any], first: dict[str, Any]) -> float:
 
 
 class Plateau:
-    """ReduceLROnPlateau on the test accuracy (a fraction).
+    """ReduceLROnPlateau on a score, higher is better.
 
     An epoch makes progress if it gains more than `threshold`.
     """
@@ -72,8 +72,8 @@ class Plateau:
     def after_step(self) -> None:
         """Do nothing: the rate changes only between epochs."""
 
-    def after_epoch(self, test_accuracy: float) -> None:
-        self.scheduler.step(test_accuracy)
+    def after_epoch(self, score: float) -> None:
+        self.scheduler.step(score)
 
     def state_dict(self) -> dict[str, Any]:
         return _plain_values(self.scheduler.state_dict())
@@ -114,7 +114,7 @@ class EveryStep:
     def after_step(self) -> None:
         self.scheduler.step()
 
-    def after_epoch(self, test_accuracy: float) -> None:
+    def after_epoch(self, score: float) -> None:
         """Do nothing: the rate changes with every step."""
 
     def state_dict(self) -> dict[str, Any]:

@@ -53,6 +53,11 @@ def line(
     return dataclasses.field(default=default, metadata=facts)
 
 
+def place(default: str | None, group: str, metavar: str, text: str) -> Any:
+    """Return a field for a path, which is kept as text."""
+    return line(default, group, text, metavar=metavar)
+
+
 def flag(name: str) -> str:
     """Return the flag of a field: save_every -> --save-every."""
     return "--" + name.replace("_", "-")

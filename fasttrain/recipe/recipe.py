@@ -10,11 +10,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from . import fields
-from .fields import Scalar, check, choice, flag, line, number, plain, switch
+from .fields import Scalar, check, choice, flag, line, number, place, plain, switch
 from .named import LEVELS, MODELS, RECIPES, settings
 
-__all__ = ["FIELDS", "LEVELS", "RECIPES", "Recipe", "Scalar", "flag", "make", "parse"]
+__all__ = ["FIELDS", "LEVELS", "RECIPES", "Recipe", "Scalar", "flag", "make"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +36,8 @@ class Recipe:
         form=r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*|timm:[\w.-]+",
         known=MODELS,
     )
-    init: str | os.PathLike[str] | None = line(  # noqa: RUF009 - kept as text
-        None,
-        "recipe",
-        "start from the weights of a run or of a file, with a new head if the classes differ",
-        metavar="RUN|FILE.safetensors",
+    init: str | os.PathLike[str] | None = place(  # noqa: RUF009 - kept as text
+        None, "recipe", "RUN|FILE.safetensors", "start from these weights; new classes, new head"
     )
     freeze: bool = switch("recipe", "train the head alone; all other weights stay as they are")
     widths: str = line(
@@ -77,6 +73,12 @@ class Recipe:
     threshold: float = number(
         0.001, 0.0, 1.0, "recipe", "plateau: smallest gain in test accuracy that is an improvement"
     )
+    monitor: str = choice(
+        "accuracy",
+        ("accuracy", "balanced_accuracy", "macro_f1", "loss"),
+        "recipe",
+        "what plateau and the best epoch go by, on the held-out images",
+    )
     sync_bn: bool = switch("recipe", "synchronize BatchNorm over all processes")
 
     crop_padding: int = number(
@@ -103,15 +105,23 @@ class Recipe:
         "mean and deviation to normalise with: CIFAR-10's, or the source experiment's",
     )
 
-    dataset: str = choice("cifar10", ("cifar10", "synthetic"), "data", "data set to train on")
-    data_dir: str | os.PathLike[str] | None = line(  # noqa: RUF009 - kept as text
-        None,
+    dataset: str | os.PathLike[str] = place(  # noqa: RUF009 - kept as text
+        "cifar10",
         "data",
-        "archive or folder of CIFAR-10; without it, the cache or a download",
-        metavar="PATH",
+        "NAME|PATH",
+        "cifar10, cifar100, mnist, synthetic, or the path of a folder, table, .npz or Parquet",
     )
-    train_limit: int | None = number(None, 1, 50_000, "data", "use only this many training images")
-    test_limit: int | None = number(None, 1, 10_000, "data", "use only this many test images")
+    data_dir: str | os.PathLike[str] | None = place(  # noqa: RUF009 - kept as text
+        None, "data", "PATH", "archive or folder of a published data set; else cache or download"
+    )
+    side: int | str = number(
+        "auto", 8, 1024, "data", "pixels along an image; auto goes by the median", also=("auto",)
+    )
+    fit: str = choice("crop", ("crop", "squash", "pad"), "data", "how own images become squares")
+    holdout: float = number(0.15, 0.01, 0.9, "data", "share held out if all own images are train")
+    skip_bad_files: bool = switch("data", "continue without own files that cannot be used")
+    train_limit: int | None = number(None, 1, 10**9, "data", "training images, drawn per class")
+    test_limit: int | None = number(None, 1, 10**9, "data", "the same, of each other split")
     loader: str = choice(
         "auto", ("auto", "dali", "resident", "kernel"), "data", "loader of the batches"
     )
@@ -186,12 +196,6 @@ class Recipe:
 FIELDS: dict[str, dataclasses.Field[Any]] = {f.name: f for f in dataclasses.fields(Recipe)}
 
 
-def make(given: Mapping[str, Scalar]) -> Recipe:
+def make(given: Mapping[str, Any]) -> Recipe:
     """Return the recipe that `given` names, with the other given fields changed."""
-    fields: dict[str, Any] = dict(given)
-    return Recipe(**fields)
-
-
-def parse(name: str, text: str) -> Scalar:
-    """The value of field `name` that a person wrote as `text`."""
-    return fields.parse(FIELDS[name], text)
+    return Recipe(**given)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import shown
 from .read import Run
 from .style import INK, MUTED, PAPER, TEST, colours, figure, plot
 from .words import duration, percent, share_sum
@@ -16,15 +17,20 @@ from .words import duration, percent, share_sum
 if TYPE_CHECKING:
     from .style import Axes, Figure
 
+LETTERS = 24  # of a name
+MOST_BARS, MOST_COUNTS, MOST_NAMES = 100, 20, 200  # classes that can still be read
 HATCHES = ("", "////", "....", "\\\\\\\\", "xx", "--", "oo", "++", "||")
 
 
 def class_bars(run: Run) -> Figure | None:
     """Draw the accuracy of each class, the best on top, with its 95 % interval."""
-    rows = sorted(run.classes, key=lambda row: row.accuracy)
+    rows = sorted(run.classes, key=lambda row: row.accuracy)[:MOST_BARS]
     if not rows:
         return None
-    note = "Whiskers: Wilson 95 % interval. Right: correct answers of all test images of the class."
+    note = f"The {MOST_BARS} lowest. " if len(run.classes) > MOST_BARS else ""
+    note += (
+        "Whiskers: Wilson 95 % interval. Right: correct answers of all test images of the class."
+    )
     made = figure("Accuracy per class", note, size=(8, 1.6 + 0.32 * len(rows)))
     axes = plot(made, x="test accuracy (%)", y="", grid="x")
     places = np.arange(len(rows))
@@ -34,7 +40,7 @@ def class_bars(run: Run) -> Figure | None:
     axes.barh(places, shares, height=0.62, color=TEST, alpha=0.35, edgecolor=TEST)
     errors = np.abs(np.stack([shares - low, high - shares]))
     axes.errorbar(shares, places, xerr=errors, fmt="o", color=INK, ms=4, capsize=3, lw=1.2)
-    axes.set_yticks(places, [row.name for row in rows], color=INK)
+    axes.set_yticks(places, [shown(row.name, LETTERS) for row in rows], color=INK)
     axes.set_xlim(0, 100)
     for place, row in enumerate(rows):
         text = f"  {percent(row.accuracy, 1)}  ({row.correct:,} of {row.images:,})"
@@ -48,16 +54,22 @@ def confusion(run: Run) -> Figure | None:
     if not counts.size:
         return None
     note = "How many images of the row's class were taken for the column's class."
-    made = figure("Confusion matrix", note, size=(7.6, 7))
+    side = min(24.0, 7 + 0.12 * max(0, len(counts) - MOST_COUNTS))
+    made = figure("Confusion matrix", note, size=(side + 0.6, side))
     axes = plot(made, x="predicted class", y="true class", grid="")
     shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
     # The square root makes the few per cent off the diagonal visible.
     drawn = axes.imshow(np.sqrt(shares), cmap="magma_r", vmin=0, vmax=1, interpolation="nearest")
-    names = [row.name for row in run.classes]
-    axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(names)), names)
+    names = [shown(row.name, LETTERS) for row in run.classes]
+    if len(names) <= MOST_NAMES:
+        turn = 40 if len(names) <= MOST_COUNTS else 90
+        axes.set_xticks(range(len(names)), names, rotation=turn, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(names)), names)
     axes.tick_params(length=0)
-    _write_counts(axes, counts, np.sqrt(shares))
+    if len(names) <= MOST_COUNTS:
+        _write_counts(axes, counts, np.sqrt(shares))
+    else:
+        axes.tick_params(labelsize=6)
     bar = made.colorbar(drawn, label="share of the row's images", shrink=0.7, aspect=30)
     ticks = np.array([0, 0.01, 0.05, 0.1, 0.25, 0.5, 1])
     bar.set_ticks(np.sqrt(ticks), labels=[percent(tick, 0) for tick in ticks])

@@ -93,11 +93,15 @@ def _notes(run: Run) -> list[str]:
 
 
 def _best(run: Run) -> str:
-    return percent(run.best.test_accuracy) if run.best else MISSING
+    return percent(run.best.test_accuracy) + _of(run) if run.best else MISSING
 
 
 def _final(run: Run) -> str:
-    return percent(run.rows[-1].test_accuracy) if run.rows else MISSING
+    return percent(run.rows[-1].test_accuracy) + _of(run) if run.rows else MISSING
+
+
+def _of(run: Run) -> str:
+    return " (val)" if run.held_out == "val" else ""
 
 
 def _summary_fact(name: str, form: Callable[[float], str]) -> Callable[[Run], str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import shown
 from .read import Run
 from .records import Mistake
 from .style import INK, MUTED, figure, pictures
@@ -45,7 +46,7 @@ def samples(run: Run) -> Figure | None:
             _put(axes, image, 1.06 * column, pitch * band + 1.02 * row)
     for i, name in enumerate(names):
         band, column = divmod(i, across)
-        _label(axes, 1.06 * column, pitch * band + 2.06, name, ink=MUTED)
+        _label(axes, 1.06 * column, pitch * band + 2.06, shown(name, 14), ink=MUTED)
     return made
 
 
@@ -76,7 +77,7 @@ def layers(
     *,
     title: str,
 ) -> Figure:
-    """Draw an image (32, 32, 3) and its maps in each layer, one row for each class."""
+    """Draw an image (side, side, 3) and its maps in each layer, one row for each class."""
     note = "Grad-CAM in each layer. Bright: evidence for the class."
     made = figure(title, note, size=(1.7 * (1 + len(predicted)), 4.5))
     axes = pictures(made, width=1.05 * (1 + len(predicted)), height=2.36)
@@ -85,7 +86,7 @@ def layers(
         _put(axes, image, 0, top)
         _label(axes, 0, top - 0.03, f"for the {name} class", ink=INK, above=True)
         for column, (layer, heat) in enumerate(maps.items(), 1):
-            _put(axes, overlay(image, heat, 8), 1.05 * column, top)
+            _put(axes, overlay(image, heat, max(1, 256 // len(image))), 1.05 * column, top)
             _label(axes, 1.05 * column, top - 0.03, layer, ink=MUTED, above=True)
     return made
 
@@ -115,7 +116,7 @@ def _cams(run: Run, which: str) -> Figure | None:
         return None
 
     def tile(i: int, image: np.ndarray) -> np.ndarray:
-        return overlay(image, maps[i], 5)
+        return overlay(image, maps[i], max(1, 160 // len(image)))
 
     title = f"Where the network looked: Grad-CAM for the {which} class"
     return _gallery(run, title, tile, " Bright: evidence for the class in italics.", stress=which)
@@ -145,8 +146,8 @@ def _gallery(
 
 def _caption(axes: Axes, left: float, top: float, mistake: Mistake, stress: str) -> None:
     lines: Sequence[tuple[str, str, str]] = (
-        (f"{mistake.predicted}, {sure(mistake.confidence)}", INK, "predicted"),
-        (f"is {mistake.true}  #{mistake.place}", MUTED, "true"),
+        (f"{shown(mistake.predicted, 14)}, {sure(mistake.confidence)}", INK, "predicted"),
+        (f"is {shown(mistake.true, 14)}  #{mistake.place}", MUTED, "true"),
     )
     for line, (text, ink, which) in enumerate(lines):
         slant = "italic" if which == stress else "normal"

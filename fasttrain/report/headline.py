@@ -6,6 +6,7 @@ It is separate from the sections because it has no chart and no table.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 from . import rates
 from .page import command_line, esc, facts
@@ -31,8 +32,10 @@ def headline(run: Run) -> str:
     """Return the header of the page as HTML: result, time, hardware and command."""
     best, recipe = run.best, run.recipe
     name, data = (TITLES.get(str(recipe.get(k)), recipe.get(k)) for k in ("recipe", "dataset"))
+    data = Path(str(data)).name if data else data  # of a path
     subtitle = " on ".join(str(word) for word in (name, data) if word)
-    big = percent(best.test_accuracy) if best else MISSING
+    once = fact(run.summary, "test_accuracy")
+    big = percent(once if math.isfinite(once) else best.test_accuracy if best else math.nan)
     date = moment(run.environment.get("date", ""))
     command = run.environment.get("command")
     shown = command_line(str(command)) if command else ""
@@ -54,8 +57,10 @@ def _best_in_words(run: Run) -> str:
     planned = run.recipe.get("epochs", "?")
     if run.best is None:
         return "no test accuracy is finite" if run.rows else "no epoch has ended yet"
-    so_far = "" if run.summary else " so far"
-    return f"best test accuracy{so_far}, in epoch {run.best.epoch} of {planned}"
+    so_far, held = "" if run.summary else " so far", run.held_out
+    if "test_accuracy" in run.summary:
+        return f"test accuracy, once, by epoch {run.best.epoch} of {planned}, chosen by {held}"
+    return f"best {held} accuracy{so_far}, in epoch {run.best.epoch} of {planned}"
 
 
 def _notes(run: Run) -> list[str]:
@@ -84,7 +89,12 @@ def _facts(run: Run) -> list[tuple[str, str]]:
             "Latest accuracy" if unfinished(run) else "Final accuracy",
             percent(last.test_accuracy) if last else MISSING,
         ),
-        ("With test-time flips", percent(fact(summary, "final_test_accuracy_with_flips"))),
+        *_by_val(run),
+        (
+            "With test-time flips",
+            percent(fact(summary, f"final_{run.held_out}_accuracy_with_flips")),
+        ),
+        *_unequal(run),
         ("Total time", duration(fact(summary, "total_seconds"))),
         (_to_target(run), duration(fact(summary, "seconds_to_target"))),
         ("Throughput", f"{whole(fact(summary, 'images_per_second'))} images/s"),
@@ -94,6 +104,21 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Hardware", hardware(run)),
     ]
     return [(name, text) for name, text in known if not text.startswith(MISSING)]
+
+
+def _by_val(run: Run) -> list[tuple[str, str]]:
+    if "test_accuracy" not in run.summary or run.best is None:
+        return []
+    return [(f"Best {run.held_out} accuracy", percent(run.best.test_accuracy))]
+
+
+def _unequal(run: Run) -> list[tuple[str, str]]:
+    """Means in which every class counts the same, where they differ from the accuracy."""
+    images = {row.images for row in run.classes}
+    if len(images) < 2:
+        return []
+    names = {"Balanced accuracy": "balanced_accuracy", "Macro F1": "macro_f1"}
+    return [(title, percent(fact(run.summary, name))) for title, name in names.items()]
 
 
 def _to_target(run: Run) -> str:
@@ -106,11 +131,18 @@ def _fine_print(run: Run) -> list[str]:
     lines = []
     if run.best:
         fell = run.recipe.get("scheduler", "plateau") == "plateau"
+        by = str(run.recipe.get("monitor", "accuracy")).replace("_", " ")
         too = ", as were the drops of the learning rate" if fell else ""
-        lines.append(
-            f"The best epoch was chosen by the accuracy on these same test images{too}: "
-            "expect a slightly lower accuracy on new images."
-        )
+        if "test_accuracy" in run.summary:
+            lines.append(
+                f"The best epoch was chosen by the {by} on the {run.held_out} images{too}; "
+                "the test images were evaluated once, at the end, by that epoch's weights."
+            )
+        else:
+            lines.append(
+                f"The best epoch was chosen by the {by} on these same {run.held_out} images{too}: "
+                "expect a slightly lower accuracy on new images."
+            )
     if math.isfinite(fact(run.summary, "seconds_to_target")):
         lines.append(f"{_to_target(run)} counts from the data in memory to the end of training.")
     if math.isfinite(fact(run.summary, "mfu")):

@@ -14,7 +14,7 @@ from .charts import Spec, curves, drawable, range_test
 from .files import check_form, write_whole
 from .page import document, esc
 from .read import Run, read
-from .words import percent
+from .words import fact, percent
 
 NAMES = {
     "curves": "Curves",
@@ -81,4 +81,6 @@ def _charts(run: Run) -> dict[str, Spec]:
 
 def _title(run: Run) -> str:
     best = run.best
-    return f"{percent(best.test_accuracy)} · {run.name}" if best else run.name
+    once = fact(run.summary, "test_accuracy")
+    accuracy = once if once == once else best.test_accuracy if best else once
+    return f"{percent(accuracy)} · {run.name}" if best else run.name

@@ -14,6 +14,7 @@ from .records import Mistake
 from .tiles import data_uri, overlay
 from .words import percent, sure
 
+MOST_SIDE = 128  # pixels of an image on the page
 VIEWS = {
     "image": "Images",
     "predicted": "Map for the predicted class",
@@ -70,7 +71,7 @@ def _tile(
     for which, heat in maps.items():
         target = getattr(mistake, which)
         alt = f"{name}: where the network looked for {target}, its {which} class"
-        views += _img(overlay(image, heat), alt, which, f"map: {target}")
+        views += _img(overlay(image, heat, max(1, 96 // len(image))), alt, which, f"map: {target}")
     if maps:
         views = f'<button type="button">{views}<span class="showing"></span></button>'
     return _figure(views, mistake, ' data-view="image"' if maps else "", suspect=suspect)
@@ -88,11 +89,23 @@ def _figure(
 
 
 def _img(image: np.ndarray, alt: str, view: str, caption: str) -> str:
+    image = _shrunk(image)
     height, width, _ = image.shape
     return (
         f'<img data-view="{view}" data-says="{esc(caption)}" alt="{esc(alt)}" '
         f'width="{width}" height="{height}" src="{data_uri(image)}">'
     )
+
+
+def _shrunk(image: np.ndarray) -> np.ndarray:
+    """An image of MOST_SIDE pixels at most, each the mean of a square: a hundred of 224 pixels
+    would make a page of 20 MB."""
+    factor = -(-len(image) // MOST_SIDE)
+    if factor == 1:
+        return image
+    side = len(image) // factor
+    squares = image[: side * factor, : side * factor].reshape(side, factor, side, factor, 3)
+    return squares.mean(axis=(1, 3)).round().astype(np.uint8)
 
 
 def _listed(shown: tuple[Mistake, ...], caption: str) -> str:

@@ -35,10 +35,21 @@ class Run:
     mistakes: Mistakes | None = None
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    names_val: bool = False  # whether the rows say that they are of val images
 
     @property
     def name(self) -> str:
         return self.path.resolve().name
+
+    @property
+    def held_out(self) -> str:
+        """The split that chose the best epoch, and that a row's `test_` is of: val or test."""
+        return str(self.summary.get("chosen_by") or ("val" if self.names_val else "test"))
+
+    @property
+    def judged(self) -> str:
+        """The split that mistakes and classes are of: test where it was kept for the end."""
+        return "test" if "test_accuracy" in self.summary else self.held_out
 
     @property
     def best(self) -> Row | None:
@@ -56,7 +67,7 @@ class Run:
 
     def pictures(self, name: str) -> np.ndarray:
         """Return an array of analysis.npz; empty if there is none."""
-        return self.arrays.get(name, np.zeros((0, 32, 32, 3), np.uint8))
+        return self.arrays.get(name, np.zeros((0, 1, 1, 3), np.uint8))
 
     @property
     def sample_names(self) -> list[str]:
@@ -85,6 +96,7 @@ def read(path: Path) -> Run:
     arrays = read_arrays(path / "analysis.npz")
     return Run(
         path=path,
+        names_val=_names_val(path / "metrics.jsonl"),
         recipe=recipe,
         environment=_object(path / "environment.json"),
         rows=rows,
@@ -146,6 +158,13 @@ def _epochs(path: Path, notes: list[str]) -> list[Row]:
             notes.append(f"metrics.jsonl is damaged in line {number}: {upto} was read.")
             break
     return rows
+
+
+def _names_val(path: Path) -> bool:
+    try:
+        return b'"val_accuracy"' in path.read_bytes().partition(b"\n")[0]
+    except OSError:
+        return False
 
 
 def _classes(found: dict[str, Any]) -> tuple[list[ClassRow], np.ndarray]:

@@ -24,10 +24,14 @@ class Row(NamedTuple):
     images_per_second: float
     data_wait_seconds: float
     first_lr: float = math.nan
+    balanced_accuracy: float = math.nan
+    macro_f1: float = math.nan
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> Row:
-        values = (number(found.get(name)) for name in cls._fields[1:])
+        """What val images chose by stands under `val_`, and is `test_` here."""
+        held = {name: found.get(name.replace("test_", "val_")) for name in cls._fields}
+        values = (number(found.get(name, held[name])) for name in cls._fields[1:])
         return cls(int(number(found["epoch"])), *values)
 
 

@@ -52,6 +52,7 @@ def curves(run: Run, charts: dict[str, Spec]) -> str:
     drawn = "\n".join(chart(n, t, notes.get(n, "")) for n, t in CURVES.items() if n in charts)
     smoothed = f"train loss ({smoothing(run)})" if smoothing(run) else "train loss"
     head = [smoothed if name == "train loss" else name for name in _EPOCH_HEAD]
+    head = [name.replace("test", run.held_out) for name in head]
     numbers = table("Every epoch", head, map(_epoch, run.rows))
     opened = f"<details><summary>Every epoch in numbers</summary>{numbers}</details>"
     return section(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -133,6 +134,8 @@ def colours(values: np.ndarray, name: str = "inferno") -> np.ndarray:
 
 def save(made: Figure, path: Path) -> Path:
     """Write the Figure as a PNG; return `path`. Raises OutputError."""
-    with writing(path):
+    with writing(path), warnings.catch_warnings():
+        # A class may be named in any alphabet; the page has the reader's fonts, a PNG this one.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         made.savefig(path, format="png", backend="agg", metadata={"Software": None})
     return path

@@ -16,7 +16,7 @@ from .records import Sweep
 MISSING = "–"
 SOURCE_ACCURACY = 0.9253  # the source experiment's test accuracy after its last epoch
 TITLES = {"cifar10": "CIFAR-10", "synthetic": "synthetic data", "resnet18": "ResNet18"}
-TITLES |= {"sprint": "Sprint"}
+TITLES |= {"sprint": "Sprint", "cifar100": "CIFAR-100", "mnist": "MNIST"}
 
 
 def percent(fraction: float, digits: int = 2) -> str:
@@ -130,6 +130,7 @@ def is_mission(run: Run) -> bool:
         and recipe.get("recipe") in ("resnet18", "reference")
         and recipe.get("model", "resnet18") == "resnet18"
         and recipe.get("epochs") == 50
+        and recipe.get("monitor", "accuracy") == "accuracy"
         and all(recipe.get(name) is None for name in stops)
     )
 
@@ -143,7 +144,8 @@ def smoothing(run: Run) -> str:
 def loss_names(run: Run) -> tuple[str, str]:
     """Return the names of training and test loss, which mention label smoothing if it is on."""
     smoothed = smoothing(run)
-    return (f"train ({smoothed})", "test (without)") if smoothed else ("train", "test")
+    held = run.held_out
+    return (f"train ({smoothed})", f"{held} (without)") if smoothed else ("train", held)
 
 
 def losses_in_words(run: Run) -> str:
@@ -158,7 +160,8 @@ def best_in_words(run: Run) -> str:
     if (best := run.best) is None:
         return ""
     accuracy = percent(best.test_accuracy)
-    return f"Ring: the best epoch on the test images, {accuracy} in epoch {best.epoch}."
+    held = run.held_out
+    return f"Ring: the best epoch on the {held} images, {accuracy} in epoch {best.epoch}."
 
 
 def unfinished(run: Run) -> bool:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from ..console.console import Display
-from ..data import CLASSES, Split
+from ..data import Data
 from ..engine.build import Built
 from ..engine.loop import Run
 from ..errors import FasttrainError
@@ -29,7 +29,7 @@ from .summary import headline, write_summary
 
 def report_run(
     session: Session,
-    data: tuple[Split, Split],
+    data: Data,
     built: Built,
     position: Run,
     observers: Observers,
@@ -37,7 +37,8 @@ def report_run(
 ) -> None:
     """Write the summary, explain the best network, draw the report and print the headline."""
     display, run = session.display, session.folder.path
-    summarise = partial(write_summary, session, built, position, observers.saver.best, target)
+    best = observers.saver.best
+    summarise = partial(write_summary, session, built, position, best, target, data)
     summarise(finished=False)
     with session.ledger.part("analysis"):
         if observers.profiling:
@@ -60,7 +61,7 @@ def explain_run(
     sample: str = "confident",
     image: int | None = None,
     device: str = "auto",
-    data: tuple[Split, Split] | None = None,
+    data: Data | None = None,
     page: bool = True,
     display: Display | None = None,
 ) -> None:
@@ -72,7 +73,7 @@ def explain_run(
     run, display = path(run), display or Display()
     read(run)  # a wrong path is refused before a checkpoint is looked for
     html.refuse(run)
-    subject = explain.open_run(run, device=device, splits=data, log=display.log)
+    subject = explain.open_run(run, device=device, data=data, log=display.log)
     if image is not None:
         display.log(str(_one_image(run, subject, image)))
         return
@@ -108,7 +109,8 @@ def _one_image(run: Path, subject: explain.Subject, index: int) -> Path:
     predicted, true = explain.layer_maps(subject, index, [guess, truth])
     file = run / "figures" / f"image-{index}.png"
     file.parent.mkdir(exist_ok=True)
-    title = f"test image {index}: predicted {CLASSES[guess]}, true class {CLASSES[truth]}"
+    names = subject.data.classes
+    title = f"test image {index}: predicted {names[guess]}, true class {names[truth]}"
     figures.draw_layers(subject.test.images[index], predicted, true, title=title, path=file)
     return file
 

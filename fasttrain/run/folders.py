@@ -20,7 +20,7 @@ from ..storage import atomic
 LOCK = ".lock"
 SERIES = "series.json"
 JSON_FILES = ["misclassified.json", "class_accuracy.json", "lr_finder.json", "summary.json"]
-JSON_FILES += ["profile.json", "environment.json", "recipe.json"]
+JSON_FILES += ["profile.json", "environment.json", "classes.json", "recipe.json"]
 FOLDERS = ("figures", "tensorboard", "checkpoints")
 # What fasttrain writes: --overwrite removes these and no others, recipe.json last, because until
 # then the folder is a run that can be overwritten again.
@@ -31,7 +31,7 @@ OURS = (
     *(f"checkpoints/{name}" for name in ("last.pt", "previous.pt", "best.pt")),
     *(f"checkpoints/last.pt.damaged{number}" for number in ("", "-[0-9]*")),
     *(f"checkpoints/{name}.pt.abandoned" for name in ("last", "previous", "best")),
-    *("analysis.npz", "metrics.jsonl", "profile.txt", "report.html", *JSON_FILES),
+    *("analysis.npz", "listing.csv", "metrics.jsonl", "profile.txt", "report.html", *JSON_FILES),
 )
 
 

@@ -133,12 +133,15 @@ def summarise(
     *,
     gemm_rates: Sequence[float],
     best_epoch: int | None = None,
+    held_out: str = "test",
+    side: int = 32,
 ) -> dict[str, Any]:
     """The headline numbers of a history (rows of metrics.jsonl), for summary.json.
 
     The best epoch is the one whose weights were kept, else the first of the highest accuracy.
     `gemm_rates` are this device's own, in the training's type, measured before and after it. `mfu`
     is the share of the higher one that the training of all epochs used, evaluation apart.
+    `held_out` names the images that the rows' `test_` is of.
     """
     kept = [row for row in rows if row["epoch"] == best_epoch]
     best = max(kept or rows, key=lambda row: row["test_accuracy"])
@@ -147,13 +150,13 @@ def summarise(
     return {
         "model_parameters": sum(p.numel() for p in model.parameters()),
         "epochs": len(rows),
-        "best_test_accuracy": best["test_accuracy"],
+        f"best_{held_out}_accuracy": best["test_accuracy"],
         "best_epoch": best["epoch"],
-        "final_test_accuracy": rows[-1]["test_accuracy"],
+        f"final_{held_out}_accuracy": rows[-1]["test_accuracy"],
         "train_seconds": seconds,
         "images_per_second": images / seconds,
         "data_wait_seconds": sum(row["data_wait_seconds"] for row in rows),
-        "mfu": training_flops(model) * images / seconds / max(gemm_rates),
+        "mfu": training_flops(model, (3, side, side)) * images / seconds / max(gemm_rates),
         "gemm_rate_before": gemm_rates[0],
         "gemm_rate_after": gemm_rates[-1],
     }

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..console.eta import Plan
-from ..data import Split
+from ..data import Data, origin
 from ..engine.build import Built
 from ..engine.loop import Epoch, Hook, Run
 from ..errors import Stopped
@@ -39,7 +39,7 @@ class Observers(NamedTuple):
 @contextmanager
 def observed(
     session: Session,
-    data: tuple[Split, Split],
+    data: Data,
     built: Built,
     position: Run,
     schedule: Plateau | EveryStep,
@@ -55,14 +55,18 @@ def observed(
     """
     recipe, folder, display, ledger, group, signals = session
 
+    verified = origin.verification(data)
+
     def capture(run: Run) -> dict[str, Any]:
-        return resume.capture(run, built.step, schedule, recipe, group)
+        if run.epoch or run.step:
+            verified()  # before a checkpoint counts
+        return resume.capture(run, built.step, schedule, recipe, group, data=data)
 
     with ExitStack() as stack:
         mine = folder if isinstance(folder, RunDir) else None
         with ledger.part("import"):
             scalars_folder = mine.tensorboard if mine else None
-            write = stack.enter_context(scalars(scalars_folder, position.history))
+            write = stack.enter_context(scalars(scalars_folder, position.history, data.chooses))
         progress = stack.enter_context(display.follow(_plan(session, data, built)))
         stack.enter_context(signals.polled())
         where = partial(describe_position, position)
@@ -74,13 +78,15 @@ def observed(
             every=recipe.save_every,
             best=best,
             agree=lambda due: bool(group.max(due and group.first)),
+            monitor=recipe.monitor,
+            held_out=data.chooses,
         )
         stack.enter_context(saver)
         saver.check(position)
         if changed:
             saver.now(position)
         stop = stop_on_signal(group, signals)
-        images = data[0].images[: recipe.batch_size]
+        images = data.train.images[: recipe.batch_size]
         contention = Contention(built.step, images, ledger=ledger, log=display.log)
         on_step: list[Hook] = [
             progress.step,
@@ -107,14 +113,15 @@ def observed(
             raise
 
 
-def _plan(session: Session, data: tuple[Split, Split], built: Built) -> Plan:
+def _plan(session: Session, data: Data, built: Built) -> Plan:
     recipe = session.recipe
     return Plan(
         recipe.epochs,
         len(built.train),
         recipe.batch_size,
         len(built.test),
-        len(data[1].labels),
+        len(data.held_out.labels),
         built.device.type == "cpu",
         faster(recipe.recipe, recipe.target_accuracy),
+        data.chooses,
     )

@@ -13,12 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine import metrics
+from ..data import Data
+from ..data.origin import about
+from ..engine import metrics, monitors
 from ..engine.loop import Epoch, Run, read_metrics
 from ..engine.step import Step
 from ..errors import CheckpointError, UsageError
 from ..optim.schedule import EveryStep, Plateau
 from ..parallel.group import Group
+from ..recipe.datasets import is_path
 from ..recipe.recipe import FIELDS, Recipe, flag
 
 # Fields that may differ between a run and its continuation: they change how fast, not what.
@@ -27,7 +30,13 @@ MAY_CHANGE = (MACHINE - {"seed"}) | {"data_dir", "loader", "target_accuracy", "m
 
 
 def capture(
-    run: Run, step: Step, schedule: Plateau | EveryStep, recipe: Recipe, group: Group | None = None
+    run: Run,
+    step: Step,
+    schedule: Plateau | EveryStep,
+    recipe: Recipe,
+    group: Group | None = None,
+    *,
+    data: Data | None = None,
 ) -> dict[str, Any]:
     """Everything that the rest of the run depends on; its tensors are the run's own, no copies.
 
@@ -40,7 +49,7 @@ def capture(
     state: dict[str, Any] = {"epoch": run.epoch, "step": run.step, "seconds": run.seconds}
     state |= {"data_wait_seconds": run.data_wait_seconds, "eval_seconds": run.eval_seconds}
     state["sums"] = None if run.sums is None else group.gather(run.sums.cpu())
-    state["history"] = [list(row) for row in run.history]
+    state["history"] = [monitors.plain(row) for row in run.history]
     return {
         "progress": [run.epoch, run.step],
         "run": state,
@@ -49,6 +58,7 @@ def capture(
         "rng": torch.get_rng_state(),
         "recipe": recipe.as_dict(),
         "processes": group.world,
+        **({} if data is None else {"data": about(data)}),
     }
 
 
@@ -59,6 +69,7 @@ def best_of(state: dict[str, Any]) -> dict[str, Any]:
         "model": state["step"]["model"],
         "test_accuracy": history_of(state)[-1].test_accuracy,
         "recipe": state["recipe"],
+        **({"data": state["data"]} if "data" in state else {}),
     }
 
 
@@ -98,7 +109,7 @@ def check_form(state: dict[str, Any]) -> None:
         run, rows = state["run"], history_of(state)
         numbers = [run["epoch"], run["step"], run["seconds"], *state["ledger"].values()]
         rates = [row.first_lr for row in rows if row.first_lr is not None]
-        numbers += [*rates, *(value for row in rows for value in row[:-1])]
+        numbers += [*rates, *(value for row in rows for value in row if value is not None)]
         whole = all(isinstance(part, dict) for part in parts) and all(map(_is_number, numbers))
         if not whole or len(rows) != run["epoch"] or not isinstance(run["step"], int):
             raise ValueError("numbers")
@@ -170,6 +181,8 @@ def check_changes(saved: Recipe, asked: Recipe, *, override: bool = False) -> No
     for name in FIELDS:
         old, new = getattr(saved, name), getattr(asked, name)
         never = name in ("recipe", "scheduler")
+        if name == "dataset" and is_path(old) and is_path(new):
+            continue  # own images may have moved: whether they are the same is seen once read
         if name not in MAY_CHANGE and old != new and (never or not override):
             ways = "or start a new run with --out"
             ways = ways if never else "start a new run with --out, or add --override"

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from ..data import listing
 from ..errors import CheckpointError, OutputError
 from ..storage import atomic
 from ..storage.checkpoint import Checkpoints
@@ -94,6 +95,11 @@ class RunDir(AbstractContextManager["RunDir"]):
             raise ValueError(f"{name} is none of the run directory's {JSON_FILES}")
         atomic.write_json(self.path / name, value)
 
+    def write_listing(self, found: listing.Listing) -> None:
+        """Write listing.csv and classes.json of own images."""
+        listing.write(self.path / "listing.csv", found)
+        self.write_json("classes.json", list(found.classes))
+
     def append_epoch(self, row: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
         atomic.append_line(self.path / "metrics.jsonl", to_json(row))
@@ -150,6 +156,9 @@ class NullRunDir(AbstractContextManager["NullRunDir"]):
         """Rank 0 does."""
 
     def write_json(self, name: str, value: Any) -> None:
+        """Rank 0 writes it."""
+
+    def write_listing(self, found: listing.Listing) -> None:
         """Rank 0 writes it."""
 
     def append_epoch(self, row: dict[str, Any]) -> None:

@@ -10,7 +10,6 @@ channels, 2 cores of a Xeon with AMX; means of epochs 2 to 4 of two runs each, i
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,11 +18,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from torch import Tensor
-
+from ..engine import monitors
 from ..engine.loop import Epoch, Run
 from ..errors import CheckpointError
 from ..storage import atomic, checkpoint
+from ..storage.contents import on_host
 from . import resume
 from .ledger import Ledger
 from .rundir import NullRunDir, RunDir
@@ -36,7 +35,7 @@ class Saver(AbstractContextManager["Saver"]):
 
     What went wrong in the thread is raised by the next of these calls, within a step or an epoch;
     leaving the context waits for the save under way. `best` is the epoch whose weights are in
-    best.pt: the first of the highest accuracy. Of several processes `agree` makes their clocks one.
+    best.pt: the first of the highest score. Of several processes `agree` makes their clocks one.
     """
 
     def __init__(
@@ -48,9 +47,12 @@ class Saver(AbstractContextManager["Saver"]):
         every: float,
         best: Epoch | None = None,
         agree: Callable[[bool], bool] = lambda due: due,
+        monitor: str = "accuracy",
+        held_out: str = "test",
     ) -> None:
         self._folder, self._capture, self._ledger, self.best = folder, capture, ledger, best
         self._every, self._began, self._agree = every, perf_counter(), agree
+        self._monitor, self._held_out = monitor, held_out
         self._thread: ThreadPoolExecutor | None = None
         self._writing: Future[None] | None = None
         self._saved: list[int] | None = None
@@ -72,7 +74,7 @@ class Saver(AbstractContextManager["Saver"]):
 
         In this order, since of a run killed in between `settle` makes the best again."""
         self.wait()
-        self._start(run, row=run.history[-1]._asdict())
+        self._start(run, row=monitors.line(run.history[-1], self._held_out))
 
     def now(self, run: Run) -> None:
         """Save, unless this very step has been saved, and wait until it is on the disk."""
@@ -99,7 +101,7 @@ class Saver(AbstractContextManager["Saver"]):
         with self._ledger.part("checkpoint"):
             state = on_host(self._state(run))
         self._began, self._saved = perf_counter(), [run.epoch, run.step]
-        best = row is not None and _is_better(run.history[-1], self.best)
+        best = row is not None and _is_better(run.history[-1], self.best, self._monitor)
         self.best = run.history[-1] if best else self.best
         self._thread = ThreadPoolExecutor(1, "checkpoints")
         self._writing = self._thread.submit(self._write, state, row, best)
@@ -116,20 +118,13 @@ class Saver(AbstractContextManager["Saver"]):
             self._folder.append_epoch(row)
 
 
-def on_host(tree: Any) -> Any:
-    """A copy of nested containers whose tensors are on the CPU and share no memory with `tree`."""
-    if isinstance(tree, Tensor):
-        return tree.detach().to("cpu", copy=True)
-    if isinstance(tree, dict):
-        copied = copy.copy(tree)  # a state_dict carries its versions as an attribute
-        copied.update({key: on_host(value) for key, value in tree.items()})
-        return copied
-    if isinstance(tree, (list, tuple)):
-        return type(tree)(on_host(value) for value in tree)
-    return tree
-
-
-def settle(folder: RunDir | NullRunDir, state: State, log: Callable[[str], None]) -> Epoch | None:
+def settle(
+    folder: RunDir | NullRunDir,
+    state: State,
+    log: Callable[[str], None],
+    *,
+    monitor: str = "accuracy",
+) -> Epoch | None:
     """Before a run goes on from `state`: leave no checkpoint that is newer or of another branch,
     and return the epoch whose weights are in best.pt, if there is one.
 
@@ -144,11 +139,11 @@ def settle(folder: RunDir | NullRunDir, state: State, log: Callable[[str], None]
     best = _row_of(path, rows)
     if best is None and os.path.lexists(path):
         _set_aside(path, log)
-    if state["run"]["step"] == 0 and rows and _is_better(rows[-1], best):
+    if state["run"]["step"] == 0 and rows and _is_better(rows[-1], best, monitor):
         folder.checkpoints.save_best(resume.best_of(state))
         best = rows[-1]
-    first = max(rows, key=lambda row: row.test_accuracy, default=None)
-    if first and _is_better(first, best):
+    first = max(rows, key=lambda row: monitors.score(row, monitor), default=None)
+    if first and _is_better(first, best, monitor):
         named = f"epoch {best.epoch}, or a better one to come" if best else "the best one to come"
         log(f"  the weights of epoch {first.epoch}, the best, are gone: best.pt holds {named}")
     return best
@@ -192,6 +187,6 @@ def _set_aside(path: Path, log: Callable[[str], None]) -> None:
     log(f"  {path.name} is of what is left behind: kept as {aside.name}")
 
 
-def _is_better(row: Epoch, best: Epoch | None) -> bool:
+def _is_better(row: Epoch, best: Epoch | None, monitor: str) -> bool:
     """Of equals the first stays: it took the least training."""
-    return best is None or row.test_accuracy > best.test_accuracy
+    return best is None or monitors.score(row, monitor) > monitors.score(best, monitor)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..console.console import Display
-from ..engine import build
+from ..data import Data
+from ..engine import build, monitors
 from ..engine.build import Built
 from ..engine.loop import Epoch, Run
 from ..errors import Stopped
@@ -82,7 +83,7 @@ def restore_position(
             schedule.aim(float(recipe.lr))
         schedule.seek(position.epoch * steps + position.step)
         session.ledger.load_state_dict(state["ledger"])
-        best = settle(session.folder, state, session.display.log)
+        best = settle(session.folder, state, session.display.log, monitor=recipe.monitor)
     built.train.seek(position.epoch + 1, position.step)
     return position, schedule, best
 
@@ -93,6 +94,7 @@ def begin(
     state: dict[str, Any] | None,
     position: Run,
     sweep: dict[str, Any],
+    data: Data,
 ) -> None:
     """Make the folder this run's, once nothing can be refused any more: data, device and rate."""
     folder, recipe = session.folder, session.recipe
@@ -102,7 +104,9 @@ def begin(
     folder.begin(recipe.as_dict(), {**environment.describe(), **about})
     if sweep:
         folder.write_json("lr_finder.json", sweep)
-    folder.rewrite_epochs([row._asdict() for row in position.history])
+    folder.rewrite_epochs([monitors.line(row, data.chooses) for row in position.history])
+    if data.listing is not None:
+        folder.write_listing(data.listing)
 
 
 def finished(

@@ -14,12 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import time, time_ns
 
+from ..engine import monitors
 from ..engine.loop import Epoch, Run
 from ..storage import atomic
 
 
 @contextmanager
-def scalars(folder: Path | None, history: Sequence[Epoch] = ()) -> Iterator[Callable[[Run], None]]:
+def scalars(
+    folder: Path | None, history: Sequence[Epoch] = (), held_out: str = "test"
+) -> Iterator[Callable[[Run], None]]:
     """Yield an `on_epoch` hook that writes the newest row of the history below `folder`.
 
     Of a run that goes on after `history` the points of later epochs are removed and those that a
@@ -42,7 +45,7 @@ def scalars(folder: Path | None, history: Sequence[Epoch] = ()) -> Iterator[Call
     record = RecordWriter(file)
 
     def add(row: Epoch) -> None:
-        values = row._asdict()
+        values = monitors.line(row, held_out)
         epoch = values.pop("epoch")
         with atomic.reported(path):
             for name, value in values.items():
@@ -59,10 +62,12 @@ def scalars(folder: Path | None, history: Sequence[Epoch] = ()) -> Iterator[Call
 
 
 def _tag(name: str) -> str:
-    return name.replace("_", "/", 1) if name.startswith(("train", "test")) else name
+    return name.replace("_", "/", 1) if name.startswith(("train", "test", "val")) else name
 
 
-TAGS = frozenset(_tag(name) for name in Epoch._fields)
+TAGS = frozenset(
+    _tag(name.replace("test_", held)) for name in Epoch._fields for held in ("test_", "val_")
+)
 
 
 def _cut(path: Path, epochs: int) -> int:

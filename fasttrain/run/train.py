@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ..console.console import Display
-from ..data import Split
+from ..data import Data, origin
 from ..engine.build import Built, build, splits
 from ..engine.loop import Epoch, Run, fit
 from ..engine.lr_finder import restored
@@ -42,7 +42,7 @@ from .start import (
     restore_position,
     resume_advice,
 )
-from .summary import measure_rates, target_summary
+from .summary import counts, final_summary, measure_rates, target_summary
 
 
 def train(
@@ -87,14 +87,14 @@ def train(
             state = load_state(session, continued, override=override)
             folder.announce(recipe.as_dict())
             with memory.reported(recipe.batch_size, group.device(auto.device(recipe.device))):
-                data = _load(session)
-                built = build(recipe, *data, group, fresh=state is None)
+                data = _load(session, state)
+                built = build(recipe, data, group, fresh=state is None)
                 _introduce(session, data, built)
                 measure_rates(recipe, built, ledger, log=display.log)
                 _warm_up(session, built, state)
                 sweep = _find_lr(session, built, state)
                 position, schedule, best = restore_position(session, built, state)
-                begin(session, command, state, position, sweep)
+                begin(session, command, state, position, sweep, data)
                 begun()
                 hooks = observed(
                     session,
@@ -119,9 +119,11 @@ def train(
                         until=partial(_is_enough, session),
                         total=group.sum,
                         sync_buffers=group.sync_buffers,
+                        monitor=recipe.monitor,
                     )
                 measure_rates(recipe, built, ledger, log=display.log)
-                target = target_summary(recipe, built, position.history, ledger, group)
+                target = target_summary(session, data, built, position.history)
+                target |= final_summary(session, built)
             group.dissolve()  # the report may take minutes, and needs one process
             if group.first:
                 finish.report_run(session, data, built, position, observers, target)
@@ -135,17 +137,16 @@ def _check_arguments(continued: Path | None, *, overwrite: bool, override: bool)
         raise UsageError("--overwrite: a run is resumed or replaced. Leave one of them out.")
 
 
-def _load(session: Session) -> tuple[Split, Split]:
-    with session.ledger.part("data"), session.group.first_on_node():
-        return splits(session.recipe, log=session.display.log, bar=session.display.bar)
+def _load(session: Session, state: dict[str, Any] | None) -> Data:
+    """The data set; DataError if a resumed run was trained on other images."""
+    display, group = session.display, session.group
+    with session.ledger.part("data"), group.first_on_node(), display.counted() as counted:
+        data = splits(session.recipe, log=display.log, bar=display.bar, counted=counted)
+    return origin.restored(data, state and state.get("data"))
 
 
-def _introduce(session: Session, data: tuple[Split, Split], built: Built) -> None:
-    train, test = data
-    session.display.log(
-        f"{session.folder.path}: {len(train.labels):,} training and {len(test.labels):,} test "
-        f"images of {session.recipe.dataset} on {built.device}"
-    )
+def _introduce(session: Session, data: Data, built: Built) -> None:
+    session.display.log(f"{session.folder.path}: {counts(data)} on {built.device}")
     for name, choice in built.choices.items():
         session.display.log(f"  {name} {choice.value} ({choice.why})")
 

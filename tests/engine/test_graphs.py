@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from fasttrain.data import synthetic
+from fasttrain.data import cifar10, synthetic
 from fasttrain.doctor import measure
 from fasttrain.engine import build
 from fasttrain.engine.graphs import GraphedStep
@@ -178,7 +178,7 @@ def test_what_is_not_captured_trains_plainly_with_a_reason(given, why):
 def test_a_run_gets_the_step_that_was_chosen(monkeypatch, value):
     monkeypatch.setattr(auto, "graphs", lambda *a, **k: Choice(value, "a test"))
     recipe = Recipe(batch_size=8, lr=0.1, loader="resident", device="cpu", amp="off")
-    built = build.build(recipe, *synthetic.load(16, 8))
+    built = build.build(recipe, cifar10.data(*synthetic.load(16, 8)))
     assert type(built.step) is (GraphedStep if value == "on" else Step)
 
 

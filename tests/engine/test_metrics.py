@@ -4,6 +4,7 @@ import json
 import os
 import signal
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from fasttrain.data import Batch
 from fasttrain.engine import metrics
 from fasttrain.engine.loop import Run, fit
 from fasttrain.errors import Diverged
+from fasttrain.explain import analysis
 from fasttrain.parallel.group import Group
 from fasttrain.parallel.launch import Place
 from fasttrain.run import resume
@@ -308,3 +310,38 @@ def test_after_a_nan_neither_the_end_nor_a_signal_saves_over_the_good_checkpoint
         assert state["progress"] == [1, 0]
     (row,) = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
     assert (row["epoch"], row["skipped_steps"]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("classes", "images"), [(2, 9), (3, 50), (10, 100), (10, 7), (100, 60), (1000, 300)]
+)
+def test_means_over_classes_are_those_of_the_confusion_matrix(classes, images):
+    random = np.random.default_rng(classes + images)
+    labels = torch.from_numpy(random.integers(0, classes, images) ** 2 % classes)  # not equal
+    logits = torch.from_numpy(random.normal(size=(images, classes)))
+    logits[torch.arange(images), labels] += 1.5
+    sums, counts = metrics.zeros(torch.device("cpu")), None
+    for start in range(0, images, 8):  # in batches
+        part = slice(start, start + 8)
+        metrics.update(sums, torch.tensor(1.0), logits[part], labels[part])
+        counts = metrics.count(counts, logits[part], labels[part])
+    found = metrics.evaluation(torch.cat([sums, counts]))
+    confusion = np.zeros((classes, classes), int)
+    np.add.at(confusion, (labels.numpy(), logits.argmax(dim=1).numpy()), 1)
+    assert found._asdict() == pytest.approx(
+        {"loss": 1.0, "accuracy": np.trace(confusion) / images, **analysis.means(confusion)}
+    )
+    rows = [
+        (np.trace(confusion[[c]][:, [c]]), confusion[c].sum(), confusion[:, c].sum())
+        for c in range(classes)
+    ]
+    assert found.balanced_accuracy == pytest.approx(np.mean([h / n for h, n, _ in rows if n]))
+    f1 = [2 * h / (n + p) for h, n, p in rows if n + p]
+    assert found.macro_f1 == pytest.approx(np.mean(f1))
+
+
+def test_counts_add_up_over_processes_and_without_them_there_are_no_means():
+    labels, logits = torch.tensor([0, 1, 1, 2]), torch.eye(3)[[0, 1, 2, 2]]
+    halves = [metrics.count(None, logits[part], labels[part]) for part in (slice(2), slice(2, 4))]
+    assert torch.equal(sum(halves), metrics.count(None, logits, labels))
+    assert metrics.evaluation(metrics.zeros(torch.device("cpu"))).macro_f1 is None

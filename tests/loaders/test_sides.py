@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fasttrain.data import Split, Statistics, synthetic
+from fasttrain.data import Split, Statistics, cifar10, synthetic
 from fasttrain.errors import UsageError
 from fasttrain.loaders import build, chunked
 from fasttrain.loaders.dali import DaliLoader, available
@@ -21,6 +21,7 @@ SIDES = (28, 32, 64, 96, 224)
 COUNT = 7
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 CPU = torch.device("cpu")
+STATISTICS = Statistics(cifar10.MEAN, cifar10.STD)
 
 
 def noise(side: int, count: int = COUNT) -> Split:
@@ -96,7 +97,7 @@ def test_a_recipes_crop_and_hole_keep_their_share_of_the_image(side, pad, hole):
     drawn = build.training_draws(Recipe(), split)(1)
     assert np.abs(drawn.crop).max() == pad
     assert drawn.hole.max() <= side - hole
-    loader = build.training_loader(Recipe(flip=0.0), split, 2)
+    loader = build.training_loader(Recipe(flip=0.0), split, 2, STATISTICS)
     images, _ = next(iter(loader))
     assert images.shape == (2, 3, side, side)
     assert int((images == 0).all(dim=1).sum()) >= 2 * hole * hole
@@ -106,7 +107,7 @@ def test_a_recipes_crop_and_hole_keep_their_share_of_the_image(side, pad, hole):
 @pytest.mark.parametrize("fields", [{}, {"crop_padding": 16, "cutout": 32, "border": "reflect"}])
 def test_no_bounds_of_a_recipe_reach_beyond_an_image_of_any_side(side, fields):
     split = noise(side)
-    for images, _ in build.training_loader(Recipe(**fields), split, 2):
+    for images, _ in build.training_loader(Recipe(**fields), split, 2, STATISTICS):
         assert torch.isfinite(images).all()
 
 
@@ -121,15 +122,15 @@ def test_chunks_and_test_batches_of_larger_images_are_smaller(side):
 
 def test_a_stem_of_large_images_is_computed_from_fewer_of_them(monkeypatch):
     monkeypatch.setattr(build, "FEW", 8)
-    assert len(build.few_images(Recipe(), noise(64, 10))) == 2
-    assert len(build.few_images(Recipe(), noise(32, 10))) == 8
-    assert len(build.few_images(Recipe(), noise(224, 10))) == 1
+    assert len(build.few_images(Recipe(), noise(64, 10), STATISTICS)) == 2
+    assert len(build.few_images(Recipe(), noise(32, 10), STATISTICS)) == 8
+    assert len(build.few_images(Recipe(), noise(224, 10), STATISTICS)) == 1
 
 
 def test_given_statistics_normalise():
     split = noise(28)
     pixels = Statistics((0.5, 0.25, 0.0), (0.5, 1.0, 0.25))
-    images, _ = next(iter(build.evaluation_loader(Recipe(), split, CPU, pixels=pixels)))
+    images, _ = next(iter(build.evaluation_loader(Recipe(), split, CPU, pixels)))
     shown = (split.images / 255 - pixels.mean) / pixels.std
     expected = torch.from_numpy(shown).float().permute(0, 3, 1, 2)
     torch.testing.assert_close(images, expected, atol=3e-6, rtol=0)

@@ -127,7 +127,7 @@ def test_the_gpu_that_is_asked_for_becomes_the_current_one(
     """Its streams, events and loaders are those of the current device, which is GPU 0 at first."""
     recipe = tiny_runs.small(device=asked)
     with pytest.raises(Reached, match=f"cuda:{number}"):
-        build.build(recipe, *build.splits(recipe))
+        build.build(recipe, build.splits(recipe))
     network = torch.nn.Linear(1, 1)
     saved = {"recipe": recipe.as_dict(), "model": network.state_dict()}
     monkeypatch.setattr(explain.checkpoint, "load", lambda path: saved)

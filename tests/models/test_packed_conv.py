@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fasttrain.data import synthetic
+from fasttrain.data import cifar10, synthetic
 from fasttrain.engine.build import build
 from fasttrain.explain.gradcam import GradCAM
 from fasttrain.models import packed_conv
@@ -180,7 +180,7 @@ def test_it_is_built_in_for_bf16_on_a_cpu_with_amx_and_nowhere_else(monkeypatch,
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_tile": amx})
     recipe = Recipe(batch_size=8, lr=0.1, amp=amp, loader="resident", device="cpu")
     train, test = synthetic.load(16, 8)
-    built = build(recipe, train, test)
+    built = build(recipe, cifar10.data(train, test))
     found = any(isinstance(module, PackedConv2d) for module in built.step.model.modules())
     assert found == (amx and amp == "bf16")
     assert not packed_conv.suits(torch.device("cuda", 0), torch.bfloat16)

@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
+from fasttrain.cli.values import parse
 from fasttrain.errors import UsageError
-from fasttrain.recipe.recipe import FIELDS, LEVELS, RECIPES, Recipe, make, parse
+from fasttrain.recipe.recipe import FIELDS, LEVELS, RECIPES, Recipe, make
 
 
 def test_the_default_is_the_mission():

@@ -163,6 +163,11 @@ OTHER = {
     "init": "runs/other",
     "freeze": True,
     "balance": "loss",
+    "monitor": "loss",
+    "side": 48,
+    "fit": "pad",
+    "holdout": 0.3,
+    "skip_bad_files": True,
 }
 FREE = {"data_dir", "loader", "device", "amp", "compile", "graphs", "optimizer", "deterministic"}
 FREE |= {"save_every", "hang_timeout", "target_accuracy", "max_time"}

@@ -1,0 +1,46 @@
+"""The command `data`: what a data set holds, and all that is wrong with own images at once.
+
+Nobody should have to mend one file, start again, and find the next.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..console.console import Display
+from ..data import own, sets
+from ..errors import DataError
+from ..recipe.datasets import is_path
+from ..recipe.recipe import Recipe
+
+
+def examine(recipe: Recipe, *, display: Display | None = None) -> None:
+    """Fetch and verify a published data set, or say all that is wrong or odd with own images.
+
+    Raises DataError at the end where training would refuse them.
+    """
+    display = display or Display()
+    dataset = str(recipe.dataset)
+    if not is_path(dataset):
+        folder = Path(recipe.data_dir) if recipe.data_dir else None
+        for key, value in sets.describe(dataset, folder, log=display.log, bar=display.bar).items():
+            display.log(f"{key:14} {value}")
+        return
+    with display.counted() as counted:
+        found = own.examine(
+            Path(dataset),
+            side=None if recipe.side == "auto" else int(recipe.side),
+            fit=recipe.fit,
+            holdout=recipe.holdout,
+            skip_bad_files=recipe.skip_bad_files,
+            log=display.log,
+            scanning=counted("reading files"),
+            preparing=counted("decoding images"),
+        )
+    for text in found.lines:
+        display.log(text)
+    if found.fatal:
+        raise DataError(
+            f"--dataset ({dataset}): cannot be trained on as it is, for {len(found.fatal)} reasons "
+            "given above. Mend the data set."
+        )

@@ -1,0 +1,128 @@
+"""Loads what --dataset names: a published data set, a synthetic one, or a person's own images.
+
+One value comes out of all of them, so that whoever trains need not know which it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UsageError, shown
+from ..recipe.datasets import is_path, refuse_near_miss, title
+from . import CLASSES, Data, Split, cifar10, cifar100, mnist, own, scan, splits, synthetic
+from .fetch import Bar, Log, no_bar
+
+Counted = Callable[[str], scan.Progress]
+"""A title -> what to call with the files done and the number of all."""
+
+
+def uncounted(title: str) -> scan.Progress:
+    """No bar."""
+    return lambda done, total: None
+
+
+def load(
+    dataset: str,
+    *,
+    data_dir: Path | None = None,
+    side: int | None = None,
+    fit: str = "crop",
+    holdout: float = splits.FRACTION,
+    train_limit: int | None = None,
+    test_limit: int | None = None,
+    skip_bad_files: bool = False,
+    reference: bool = False,
+    log: Log = lambda line: None,
+    bar: Bar = no_bar,
+    counted: Counted = uncounted,
+) -> Data:
+    """The data set of that name or at that path, with its limits drawn per class.
+
+    `side` None is the published side, or by the median of own images. `reference` takes the
+    deviation that the source experiment divided by. Raises UsageError for what a data set does
+    not have, and what its own module raises.
+    """
+    if reference and dataset not in ("cifar10", "synthetic"):
+        raise UsageError(
+            "--statistics (reference): is of CIFAR-10, and mean and deviation of "
+            f"{shown(dataset)} are measured. Use --statistics measured."
+        )
+    if is_path(dataset):
+        refuse_near_miss(dataset)
+        found, judges = own.load(
+            Path(dataset),
+            side=side,
+            fit=fit,
+            holdout=holdout,
+            train_limit=train_limit,
+            test_limit=test_limit,
+            skip_bad_files=skip_bad_files,
+            log=log,
+            scanning=counted("reading files"),
+            preparing=counted("preparing images"),
+        )
+        final, both = found.split(judges.final), judges.chooses != judges.final
+        val = found.split(judges.chooses) if both else None
+        about = found.listing.classes, found.mean, found.std, title(dataset), found.listing
+        unchecked = None if found.verified else found.verify
+        return Data(found.split("train"), final, val, *about, unchecked)
+    if dataset == "synthetic":
+        data = _synthetic(train_limit, test_limit, synthetic.SIDE if side is None else side)
+    else:
+        data = _published(dataset, data_dir, log=log, bar=bar)
+        if side not in (None, data.side):
+            raise UsageError(
+                f"--side ({side}): {dataset} has images of {data.side} pixels. Leave it out."
+            )
+    if reference:
+        data = data._replace(std=cifar10.REFERENCE_STD)
+    train, test = limited(data.train, train_limit), limited(data.test, test_limit)
+    return data._replace(train=train, test=test)
+
+
+def limited(split: Split, count: int | None) -> Split:
+    """`count` images of a split at most, each class's share of them; the same at every call."""
+    if count is None or count >= len(split.labels):
+        return split
+    kept = splits.per_class(split.labels.tolist(), map(str, range(len(split.labels))), count)
+    return Split(np.asarray(split.images[kept]), np.asarray(split.labels[kept]))
+
+
+def describe(dataset: str, data_dir: Path | None, **options: Any) -> dict[str, Any]:
+    """Fetch and verify a published data set, and say where it is and what it holds: heading ->
+    line."""
+    if dataset == "cifar10":
+        return cifar10.describe(data_dir, **options)
+    data = load(dataset, data_dir=data_dir, **options)
+    where = "made by fasttrain" if dataset == "synthetic" else data_dir or _cache(dataset)
+    lines: dict[str, Any] = {"where": where}
+    for name, split in (("train", data.train), ("test", data.test)):
+        counts = np.bincount(split.labels, minlength=len(data.classes))
+        size = f"{len(split.labels):,} images of {data.side} x {data.side}"
+        lines[name] = f"{size}, {counts.min():,} to {counts.max():,} a class"
+    return {**lines, "classes": f"{len(data.classes)}: {', '.join(data.classes)}"}
+
+
+def _synthetic(train: int | None, test: int | None, side: int) -> Data:
+    """At least as many images as are wanted, in whole chunks, which have as many of each class."""
+    chunk = synthetic.CHUNK
+    counts = (
+        most if limit is None else min(most, -(-limit // chunk) * chunk)
+        for limit, most in ((train, 50_000), (test, 10_000))
+    )
+    return cifar10.data(*synthetic.load(*counts, side=side), name="synthetic")
+
+
+def _published(dataset: str, data_dir: Path | None, *, log: Log, bar: Bar) -> Data:
+    module: Any = {"cifar10": cifar10, "cifar100": cifar100, "mnist": mnist}[dataset]
+    train, test = module.load(data_dir, log=log, bar=bar)
+    classes = CLASSES if dataset == "cifar10" else module.CLASSES
+    return Data(train, test, None, classes, module.MEAN, module.STD, dataset, None)
+
+
+def _cache(dataset: str) -> Path:
+    return cifar10.where().with_name(dataset)

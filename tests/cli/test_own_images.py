@@ -1,0 +1,337 @@
+"""A person's own images from the command line: every layout trains, every fault is said at once."""
+
+import csv
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from made_images import folder, picture, save
+
+from fasttrain.cli import main as cli
+from fasttrain.data import listing as listings
+from fasttrain.run import folders
+from fasttrain.storage import checkpoint
+from tests.data.test_prepare import spoil
+
+NAMES = ["ant", "bee", "cow"]
+WORDS = "--side 32 --epochs 2 --batch-size 8 --lr 0.05 --device cpu --amp off --loader resident"
+
+
+@pytest.fixture(autouse=True)
+def _alone(tiny, tmp_path, monkeypatch):
+    """Tiny networks, and a cache of the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def train(data, out, *words):
+    return cli.main(["--dataset", str(data), "--out", str(out), *WORDS.split(), *words])
+
+
+def summary_of(run):
+    return json.loads((run / "summary.json").read_text())
+
+
+def class_folders(root):
+    return folder(root / "d", NAMES, count=12)
+
+
+def split_folders(root):
+    for place, (split, count) in enumerate((("train", 12), ("valid", 5), ("test", 4))):
+        folder(root / "d" / split, NAMES, count=count, start=100 * place)
+    return root / "d"
+
+
+def table(root):
+    data = split_folders(root)
+    paths = sorted(path.relative_to(data) for path in data.rglob("*.png"))
+    lines = ["file_name,label,split", *(f"{p},{p.parts[1]},{p.parts[0]}" for p in paths)]
+    (root / "t.csv").write_text("\n".join(f"{line}" for line in lines).replace("\n", "\nd/", -1))
+    return root / "t.csv"
+
+
+def arrays(root):
+    made = {}
+    for place, (split, count) in enumerate((("train", 12), ("val", 5), ("test", 4))):
+        labels = np.repeat(np.arange(3), count)
+        images = [np.asarray(picture(1000 * place + n)) for n in range(len(labels))]
+        made |= {f"{split}_images": np.stack(images), f"{split}_labels": labels[:, None]}
+    np.savez(root / "m.npz", **made)
+    return root / "m.npz"
+
+
+LAYOUTS = {
+    "class folders": (class_folders, None, NAMES),
+    "split folders": (split_folders, {"train": 36, "val": 15, "test": 12}, NAMES),
+    "a table": (table, {"train": 36, "val": 15, "test": 12}, NAMES),
+    "arrays": (arrays, {"train": 36, "val": 15, "test": 12}, ["0", "1", "2"]),
+}
+
+
+@pytest.mark.parametrize(("make", "counts", "names"), LAYOUTS.values(), ids=LAYOUTS)
+def test_every_layout_trains(make, counts, names, tmp_path, capsys):
+    assert train(make(tmp_path), tmp_path / "run") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "3 classes" in said[0]
+    run, summary = tmp_path / "run", summary_of(tmp_path / "run")
+    assert json.loads((run / "classes.json").read_text()) == names
+    assert summary["data"]["classes"] == names
+    assert summary["chosen_by"] == "val"
+    images = summary["images"]
+    rows = listings.read(run / "listing.csv")
+    assert {split: len(rows.of_split(split)) for split in rows.splits} == images
+    if counts is None:
+        assert set(images) == {"train", "val"}
+        assert sum(images.values()) == 36
+        assert "test_accuracy" not in summary
+    else:
+        assert images == counts
+        assert 0 <= summary["test_accuracy"] <= 1
+    line = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    assert "val_accuracy" in line
+    assert "test_accuracy" not in line
+
+
+def test_names_mean_and_deviation_stand_with_the_weights(tmp_path):
+    assert train(split_folders(tmp_path), tmp_path / "run") == 0
+    found = listings.read(tmp_path / "run" / "listing.csv")
+    for name in ("best", "last"):
+        kept = checkpoint.load(tmp_path / "run" / "checkpoints" / f"{name}.pt")["data"]
+        assert kept["classes"] == NAMES
+        assert kept["listing"] == found.digest
+        assert 0.4 < kept["mean"][0] < 0.6 > kept["std"][0] > 0.1
+    assert summary_of(tmp_path / "run")["data"]["mean"] == kept["mean"]
+
+
+def test_the_test_images_choose_nothing_and_are_evaluated_once(tmp_path):
+    """Other test images change the test accuracy and not one bit of what is chosen."""
+    data = split_folders(tmp_path)
+    assert train(data, tmp_path / "a") == 0
+    shutil.rmtree(data / "test")
+    folder(data / "test", NAMES, count=7, start=700)
+    assert train(data, tmp_path / "b") == 0
+    best = [checkpoint.load(tmp_path / run / "checkpoints" / "best.pt") for run in "ab"]
+    assert best[0]["progress"] == best[1]["progress"]
+    assert all(torch.equal(x, best[1]["model"][name]) for name, x in best[0]["model"].items())
+    a, b = (summary_of(tmp_path / run) for run in "ab")
+    assert a["best_val_accuracy"] == b["best_val_accuracy"]
+    assert (a["images"]["test"], b["images"]["test"]) == (12, 21)
+    assert a["test_loss"] != b["test_loss"]
+    shutil.rmtree(data / "valid")
+    folder(data / "valid", NAMES, count=5, start=900)
+    assert train(data, tmp_path / "c") == 0
+    assert summary_of(tmp_path / "c")["final_val_accuracy"] != pytest.approx(-1)
+    rows = [(tmp_path / run / "metrics.jsonl").read_text().splitlines()[0] for run in "bc"]
+    losses = [json.loads(row)["val_loss"] for row in rows]
+    assert losses[0] != losses[1], "but val images do"
+
+
+@pytest.mark.parametrize("monitor", ["balanced_accuracy", "macro_f1", "loss", "accuracy"])
+def test_what_is_monitored_chooses_the_best_epoch(monitor, tmp_path):
+    data = tmp_path / "d"
+    for split, start in (("train", 0), ("test", 500)):
+        for place, (name, count) in enumerate((("a", 20), ("b", 6), ("c", 2))):
+            folder(data / split, [name], count=count, start=start + 1000 * place)
+    assert train(data, tmp_path / "run", "--epochs", "6", "--monitor", monitor) == 0
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    name = {"loss": "test_loss", "accuracy": "test_accuracy"}.get(monitor, monitor)
+    sign = -1 if monitor == "loss" else 1
+    best = max(rows, key=lambda row: sign * row[name])
+    assert summary_of(tmp_path / "run")["best_epoch"] == best["epoch"]
+    assert summary_of(tmp_path / "run")["chosen_by"] == "test"
+    assert ("macro_f1" in rows[0]) == (monitor in ("balanced_accuracy", "macro_f1"))
+    state = checkpoint.load(tmp_path / "run" / "checkpoints" / "best.pt")
+    assert state["progress"][0] == best["epoch"]
+
+
+def test_all_faults_are_said_at_once_and_exit_4(tmp_path, capsys):
+    data = tmp_path / "d"
+    folder(data / "train", "abc", count=6)
+    folder(data / "test", "abc", count=2, start=500)
+    (data / "train" / "empty").mkdir()
+    (data / "train" / "notes.txt").write_text("x")
+    shutil.copy(data / "train/a/0.png", data / "test/a/copy.png")
+    shutil.copy(data / "train/a/1.png", data / "train/b/copy.png")
+    expected = spoil(data)
+    assert cli.main(["data", "--dataset", str(data), "--side", "32"]) == 4
+    out, err = capsys.readouterr()
+    for words in (*expected, "empty", "identical files in different splits", "different labels"):
+        assert words in out, words
+    for words in ("train: ", "test: ", "sizes: ", "modes: "):
+        assert words in out, words
+    assert err.startswith("fasttrain: error: --dataset")
+    assert train(data, tmp_path / "run") == 4
+    err = capsys.readouterr().err
+    assert all(name in err for name in expected)
+    assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+    assert cli.main(["data", "--dataset", str(data), "--side", "32", "--skip-bad-files"]) == 0
+    assert train(data, tmp_path / "run", "--skip-bad-files") == 0
+    with open(tmp_path / "run" / "listing.csv", newline="") as file:
+        bad = {row["path"] for row in csv.DictReader(file) if row["problem"]}
+    assert bad == set(expected)
+
+
+def unknown_class(data):
+    folder(data / "test", ["dog"], count=1, start=900)
+
+
+def one_class(data):
+    for name in NAMES[1:]:
+        for split in ("train", "test"):
+            shutil.rmtree(data / split / name)
+
+
+def no_train(data):
+    for path in (data / "train").rglob("*.png"):
+        path.unlink()
+
+
+FATAL = {
+    "a class that train has not": (unknown_class, "dog"),
+    "one class": (one_class, "single class"),
+    "empty train": (no_train, "no usable image to train on"),
+}
+
+
+@pytest.mark.parametrize(("harm", "said"), FATAL.values(), ids=FATAL)
+def test_what_cannot_be_trained_on_is_exit_4_and_leaves_no_run(harm, said, tmp_path, capsys):
+    folder(tmp_path / "d" / "train", NAMES, count=6)
+    folder(tmp_path / "d" / "test", NAMES, count=2, start=500)
+    harm(tmp_path / "d")
+    assert train(tmp_path / "d", tmp_path / "run") == 4
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert cli.main(["data", "--dataset", str(tmp_path / "d"), "--side", "32"]) == 4
+    assert said in "".join(capsys.readouterr())
+
+
+def test_a_missing_class_of_another_split_is_a_note(tmp_path, capsys):
+    folder(tmp_path / "d" / "train", NAMES, count=6)
+    folder(tmp_path / "d" / "test", NAMES[:2], count=3, start=500)
+    assert train(tmp_path / "d", tmp_path / "run") == 0
+    assert "test has no image of cow" in capsys.readouterr().out
+
+
+MISSPELT = {
+    "cifar-10": "cifar10",
+    "cifar_100": "cifar100",
+    "minst": "mnist",
+    "syntetic": "synthetic",
+}
+
+
+@pytest.mark.parametrize(("given", "meant"), MISSPELT.items())
+def test_a_misspelt_name_is_exit_2_and_a_path_that_is_missing_exit_4(given, meant, capsys):
+    assert cli.main(["--dataset", given]) == 2
+    assert f"Did you mean {meant}?" in capsys.readouterr().err
+    assert cli.main(["--dataset", "photographs"]) == 4
+    assert "neither the name of a data set nor a path" in capsys.readouterr().err
+
+
+REFUSED = {
+    "a side that the set has not": (["--dataset=synthetic", "--side=7"], "must be a whole number"),
+    "the experiment's statistics": (["--statistics=reference"], "is of CIFAR-10"),
+    "fewer images than classes": (["--train-limit=2"], "3 classes"),
+}
+
+
+@pytest.mark.parametrize(("words", "said"), REFUSED.values(), ids=REFUSED)
+def test_what_does_not_fit_own_images_is_exit_2(words, said, tmp_path, capsys):
+    assert train(class_folders(tmp_path), tmp_path / "run", *words) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_path_is_found_again_from_another_folder(tmp_path, monkeypatch):
+    class_folders(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert train("d", "run") == 0
+    (tmp_path / "else").mkdir()
+    monkeypatch.chdir(tmp_path / "else")
+    assert cli.main(["--resume", str(tmp_path / "run")]) == 0
+    assert folders.read_recipe(tmp_path / "run")["dataset"] == str(tmp_path / "d")
+
+
+def test_a_replaced_run_leaves_no_listing_behind(tmp_path):
+    assert train(class_folders(tmp_path), tmp_path / "run") == 0
+    there = {path.name for path in folders.own_files(tmp_path / "run")}
+    assert {"listing.csv", "classes.json"} <= there
+    words = "--dataset synthetic --train-limit 20 --test-limit 20 --overwrite"
+    assert cli.main([*words.split(), "--out", str(tmp_path / "run"), *WORDS.split()]) == 0
+    assert not (tmp_path / "run" / "listing.csv").exists()
+    assert not (tmp_path / "run" / "classes.json").exists()
+
+
+def everything(root):
+    return {
+        path: path.stat().st_mtime_ns if path.is_file() and not path.is_symlink() else 0
+        for path in root.rglob("*")
+    }
+
+
+ODD = st.sampled_from(
+    ["a", "b", "Ünï", "日本", "a b", ".hid", "__MACOSX", "train", "x.png", "-v", "e\u0301", "😀"]
+)
+KINDS = st.sampled_from(["good", "good", "good", "jpg", "empty", "text", "torn", "link", "closed"])
+TREE = st.dictionaries(ODD, st.lists(KINDS, max_size=6), max_size=5)
+
+
+def write(root, tree, loose):
+    root.mkdir()
+    number = 0
+    for name, kinds in tree.items():
+        (root / name).mkdir()
+        for kind in kinds:
+            number += 1
+            path = root / name / f"{number}.{'JPG' if kind == 'jpg' else 'png'}"
+            if kind == "link":
+                path.symlink_to(root.parent / "outside.png")
+                continue
+            save(path, number)
+            if kind == "torn":
+                path.write_bytes(path.read_bytes()[:-200])
+            elif kind == "closed":
+                path.unlink()
+                os.mkfifo(path)
+            elif kind in ("empty", "text"):
+                path.write_text("" if kind == "empty" else "no image")
+    for kind in loose:
+        save(root / f"loose {kind}.png", 999)
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(tree=TREE, loose=st.lists(st.sampled_from("xyz"), max_size=2), skip=st.booleans())
+def test_any_folder_is_exit_0_or_4_and_nothing_is_written_elsewhere(tree, loose, skip, tmp_path):
+    here = tmp_path / "h"
+    shutil.rmtree(here, ignore_errors=True)
+    here.mkdir()
+    save(here / "outside.png", 1)
+    write(here / "d", tree, loose)
+    before = everything(here)
+    words = ["--skip-bad-files"] if skip else []
+    words += ["--batch-size", "1", "--epochs", "1"]
+    code = train(here / "d", here / "run", *words)
+    assert code in (0, 4)
+    assert (code == 0) == (here / "run" / "summary.json").exists()
+    assert cli.main(["data", "--dataset", str(here / "d"), "--side", "32", *words[:skip]]) == code
+    shutil.rmtree(here / "run", ignore_errors=True)
+    assert everything(here) == before
+
+
+def test_three_hundred_classes_train_and_are_named(tmp_path):
+    names = [f"class {number:03}" for number in range(300)]
+    folder(tmp_path / "d", names, count=2, height=4, width=4)
+    assert train(tmp_path / "d", tmp_path / "run", "--epochs", "1") == 0
+    summary = summary_of(tmp_path / "run")
+    assert summary["data"]["classes"] == names
+    assert summary["images"] == {"train": 300, "val": 300}

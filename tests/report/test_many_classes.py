@@ -1,0 +1,87 @@
+"""A report of other classes than CIFAR-10's: a hundred of them, larger images, val that chose."""
+
+import json
+import re
+from html import unescape
+
+import numpy as np
+import pytest
+from fixture_run import change, put, write_run
+
+from fasttrain.report import figures
+from fasttrain.report.html import write
+from tests.report.test_html import Page, pixels
+
+
+@pytest.mark.parametrize("count", [21, 100, 300])
+def test_many_classes_are_read_as_the_worst_pairs_and_one_picture(count, tmp_path):
+    run = write_run(tmp_path / "run", epochs=2)
+    random = np.random.default_rng(count)
+    confusion = np.diag(random.integers(20, 90, count)) + random.integers(0, 2, (count, count))
+    confusion[7, 3] = 50
+    rows = [
+        {"name": f"c{i}", "count": int(n), "correct": 1, "accuracy": 0.5, "low": 0.4, "high": 0.6}
+        for i, n in enumerate(confusion.sum(axis=1))
+    ]
+    put(run, "class_accuracy.json", {"classes": rows, "confusion": confusion.tolist()})
+    found = Page(write(run).read_text())
+    assert not found.all("table", **{"class": "confusion"})
+    labels = [attributes.get("aria-label") for attributes, _ in found.all("table")]
+    assert "The pairs that are confused most" in labels
+    alts = (a for a, _ in found.all("img"))
+    picture = next(a for a in alts if a["alt"].startswith("Confusion matrix"))
+    drawn = pixels(picture)
+    assert drawn.shape[:2] == (count, count)
+    off = drawn[..., 0].astype(int) + 1000 * np.eye(count, dtype=int)
+    assert np.unravel_index(off.argmin(), off.shape) == (7, 3), "the darkest off the diagonal"
+    assert (run / "report.html").stat().st_size < 5_000_000
+
+
+def test_the_figures_of_many_classes_are_drawn(tmp_path):
+    run = write_run(tmp_path / "run", epochs=2)
+    rows = [
+        {"name": f"class {i}", "count": 9, "correct": 5, "accuracy": 0.5, "low": 0.3, "high": 0.7}
+        for i in range(300)
+    ]
+    confusion = 5 * np.eye(300, dtype=int)
+    put(run, "class_accuracy.json", {"classes": rows, "confusion": confusion.tolist()})
+    made = figures.draw_all(run, names=("confusion", "class_accuracy"))
+    assert [path.stem for path in made] == ["confusion", "class_accuracy"]
+
+
+def words_of(page):
+    """What a reader sees, on one line."""
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", page)).split())
+
+
+@pytest.mark.parametrize("side", [28, 64, 224])
+def test_images_of_any_side_make_a_page_that_is_no_larger(side, tmp_path):
+    run = write_run(tmp_path / "run", epochs=2)
+    arrays = dict(np.load(run / "analysis.npz"))
+    random = np.random.default_rng(side)
+    for name, found in arrays.items():
+        if name.endswith("maps"):
+            arrays[name] = random.random((len(found), side, side)).astype(np.float16)
+        elif found.ndim == 4:
+            shape = (len(found), side, side, 3)
+            arrays[name] = random.integers(0, 256, shape, np.uint8)
+    np.savez_compressed(run / "analysis.npz", **arrays)
+    text = write(run).read_text()
+    assert len(text) < 8_000_000
+    sides = {pixels(a).shape[0] for a, _ in Page(text).all("img")}
+    assert max(sides) <= 128
+    figures.draw_all(run, names=("misclassified", "gradcam_true", "samples"))
+
+
+def test_a_run_that_val_chose_says_so(tmp_path):
+    run = write_run(tmp_path / "run", epochs=3)
+    text = (run / "metrics.jsonl").read_text().replace('"test_', '"val_')
+    (run / "metrics.jsonl").write_text(text)
+    best = max(json.loads(line)["val_accuracy"] for line in text.splitlines())
+    change(run, "summary.json", chosen_by="val", test_accuracy=0.8125, test_loss=0.6)
+    said = words_of(write(run).read_text())
+    for words in ("81.25 %", f"Best val accuracy {100 * best:.2f} %", "val loss", "chosen by val"):
+        assert words in said, words
+    (run / "summary.json").unlink()  # it still trains
+    said = words_of(write(run).read_text())
+    assert "best val accuracy so far" in said
