@@ -17,7 +17,7 @@ ROOMS = {
     "parallel": "errors",
     "optim": "errors kernels",
     "data": "errors recipe storage",
-    "report": "errors",
+    "report": "errors recipe",
     "profile": "storage",
     "models": "errors optim recipe storage",
     "loaders": "data errors kernels machine parallel recipe",

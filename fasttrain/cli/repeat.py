@@ -118,7 +118,8 @@ def _to_go_on_with(continued: Path, recipe: Recipe, runs: int, *, override: bool
 
 def _is_done(found: dict[str, Any], recipe: Recipe, runs: int) -> bool:
     """Whether this is what has been done before, all of it."""
-    return len(found["runs"]) == found["asked"] == runs and found["recipe"] == recipe.as_dict()
+    complete = len(found["runs"]) == found["asked"] == runs
+    return complete and Recipe.saved(found["recipe"]) == recipe
 
 
 @contextmanager

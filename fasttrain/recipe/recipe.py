@@ -95,9 +95,7 @@ class Recipe:
     cutout: int = number(
         8, 0, 32, "augmentation", "side of the CutOut hole in pixels of a 32x32 image; 0 is off"
     )
-    cutout_probability: float = number(
-        1.0, 0.0, 1.0, "augmentation", "probability of a CutOut hole"
-    )
+    cutout_probability: float = number(1.0, 0.0, 1.0, "augmentation", "probability of a hole")
     statistics: str = choice(
         "measured",
         ("measured", "reference"),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import UsageError
+from ..recipe.recipe import FIELDS
 from .files import check_form, write_whole
 from .overlaid import TITLES, curves, names
 from .page import chart, document, esc, scrolled, section
@@ -75,10 +76,16 @@ def table(runs: list[Run]) -> list[tuple[str, list[str]]]:
 
 
 def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """Return the recipe fields in which the runs differ; a missing field is a dash."""
+    """Return the recipe fields in which the runs differ; a run without a recipe has dashes."""
     fields = list(dict.fromkeys(name for run in runs for name in run.recipe))
-    lines = [(name, [plain(run.recipe.get(name)) for run in runs]) for name in fields]
+    lines = [(name, [_setting(run, name) for run in runs]) for name in fields]
     return [(name, values) for name, values in lines if len(set(values)) > 1]
+
+
+def _setting(run: Run, name: str) -> str:
+    """Format a field of the recipe; one that the run's release did not know has its default."""
+    default = FIELDS[name].default if run.recipe and name in FIELDS else None
+    return plain(run.recipe.get(name, default))
 
 
 def _read(paths: list[Path]) -> list[Run]:

@@ -169,7 +169,9 @@ def is_over(state: dict[str, Any] | None, recipe: Recipe) -> bool:
 
 def is_changed(state: dict[str, Any] | None, recipe: Recipe) -> bool:
     """Whether a captured state that has something left to train is of another recipe."""
-    return state is not None and not is_over(state, recipe) and state["recipe"] != recipe.as_dict()
+    if state is None or is_over(state, recipe):
+        return False
+    return Recipe.saved(state["recipe"]) != recipe
 
 
 def check_changes(saved: Recipe, asked: Recipe, *, override: bool = False) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fasttrain.data import Split, synthetic
+from fasttrain.data import Split, cifar10, synthetic
 from fasttrain.engine import build as engine_build
 from fasttrain.errors import UsageError
 from fasttrain.explain.gradcam import GradCAM
@@ -133,7 +133,7 @@ def test_a_recipe_trains_at_another_side(side, model, monkeypatch):
     recipe = Recipe(
         model=model, widths="8,8,8", batch_size=8, lr=0.05, device="cpu", loader="resident"
     )
-    built = engine_build.build(recipe, *synthetic.load(16, 8, side=side))
+    built = engine_build.build(recipe, cifar10.data(*synthetic.load(16, 8, side=side)))
     losses = [float(built.step(images, labels)[0]) for images, labels in built.train]
     assert np.isfinite(losses).all()
     assert len(losses) == 2

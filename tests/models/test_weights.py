@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 import fasttrain
 from fasttrain.cli import main as cli
+from fasttrain.data import cifar10
 from fasttrain.engine import build as engine_build
 from fasttrain.errors import CheckpointError, UsageError
 from fasttrain.models import build
@@ -155,7 +156,7 @@ def test_every_kind_of_batch_norm_stays_in_eval_mode_when_frozen(kind):
 def test_init_from_a_run_starts_with_its_best_weights(tiny, tmp_path):
     fasttrain.train(small(), out=tmp_path / "first")
     recipe = small(init=tmp_path / "first", freeze=True, lr=0.5)
-    built = engine_build.build(recipe, *tiny_runs.images(48, 32))
+    built = engine_build.build(recipe, cifar10.data(*tiny_runs.images(48, 32)))
     state = checkpoint.load(tmp_path / "first" / "checkpoints" / "best.pt")["model"]
     assert all(torch.equal(t, state[n]) for n, t in built.step.model.state_dict().items())
     for name in ("last.pt", "best.pt"):
