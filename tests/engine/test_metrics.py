@@ -345,3 +345,24 @@ def test_counts_add_up_over_processes_and_without_them_there_are_no_means():
     halves = [metrics.count(None, logits[part], labels[part]) for part in (slice(2), slice(2, 4))]
     assert torch.equal(sum(halves), metrics.count(None, logits, labels))
     assert metrics.evaluation(metrics.zeros(torch.device("cpu"))).macro_f1 is None
+
+
+def test_counting_classes_is_a_few_kernels_and_none_that_the_host_waits_for():
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Recorded(TorchDispatchMode):
+        def __init__(self):
+            super().__init__()
+            self.ops = []
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.ops.append(func.overloadpacket._qualified_op_name)
+            return func(*args, **(kwargs or {}))
+
+    logits, labels = torch.randn(32, 10), torch.arange(32) % 10
+    counts = metrics.count(None, logits, labels)
+    with Recorded() as recorded:
+        metrics.count(counts, logits, labels)
+    assert len(recorded.ops) <= 9
+    waiting = ("_local_scalar_dense", "nonzero", "bincount", "_to_host", "unique")
+    assert not [op for op in recorded.ops if any(word in op for word in waiting)]

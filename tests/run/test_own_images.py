@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 from made_images import folder, save
 from tiny_runs import SMALL, end, same
@@ -109,3 +110,22 @@ def test_pixels_too_many_to_verify_at_once_are_verified_before_a_checkpoint_coun
     assert not list((tmp_path / "b").glob("checkpoints/*.pt"))
     fasttrain.train(recipe(tmp_path), out=tmp_path / "c")  # made anew
     assert same(end(tmp_path / "c"), end(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("lr", [0.05, 0.2])
+def test_the_test_loss_is_that_of_the_best_checkpoint(lr, tmp_path):
+    """Not of the last one: here the best epoch comes before it."""
+    from fasttrain.explain import explain
+
+    fasttrain.train(recipe(tmp_path, epochs=4, lr=lr), out=tmp_path / "a")
+    summary = folders._object(tmp_path / "a" / "summary.json")
+    subject = explain.open_run(tmp_path / "a", device="cpu")
+    losses = []
+    for name in ("best", "last"):
+        state = checkpoint.load(tmp_path / "a" / "checkpoints" / f"{name}.pt")
+        subject.model.load_state_dict(state["model"] if name == "best" else state["step"]["model"])
+        found = explain.predict(subject)
+        losses.append(-np.log(found.probabilities[np.arange(12), found.labels]).mean())
+    assert summary["test_loss"] == pytest.approx(losses[0], rel=1e-4)
+    assert summary["best_epoch"] < 4
+    assert summary["test_loss"] != pytest.approx(losses[1], rel=1e-4)
