@@ -34,6 +34,7 @@ def load(
     holdout: float = splits.FRACTION,
     train_limit: int | None = None,
     test_limit: int | None = None,
+    first: bool = False,
     skip_bad_files: bool = False,
     reference: bool = False,
     log: Log = lambda line: None,
@@ -42,6 +43,7 @@ def load(
 ) -> Data:
     """The data set of that name or at that path, with its limits drawn per class.
 
+    Limits of a published data set take its `first` images instead, as release 0.1 did, if asked.
     `side` None is the published side, or by the median of own images. `reference` takes the
     deviation that the source experiment divided by. Raises UsageError for what a data set does
     not have, and what its own module raises.
@@ -80,14 +82,17 @@ def load(
             )
     if reference:
         data = data._replace(std=cifar10.REFERENCE_STD)
-    train, test = limited(data.train, train_limit), limited(data.test, test_limit)
+    train = limited(data.train, train_limit, first=first)
+    test = limited(data.test, test_limit, first=first)
     return data._replace(train=train, test=test)
 
 
-def limited(split: Split, count: int | None) -> Split:
-    """`count` images of a split at most, each class's share of them; the same at every call."""
+def limited(split: Split, count: int | None, *, first: bool = False) -> Split:
+    """`count` images of a split at most: each class's share, always the same, or the first."""
     if count is None or count >= len(split.labels):
         return split
+    if first:
+        return Split(np.asarray(split.images[:count]), np.asarray(split.labels[:count]))
     kept = splits.per_class(split.labels.tolist(), map(str, range(len(split.labels))), count)
     return Split(np.asarray(split.images[kept]), np.asarray(split.labels[kept]))
 

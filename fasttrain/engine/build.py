@@ -45,7 +45,7 @@ class Built(NamedTuple):
 
 
 def splits(recipe: Recipe, **options: Any) -> Data:
-    """The Recipe's data set, its limits drawn per class; `options` are those of sets.load."""
+    """The Recipe's data set, cut to its limits; `options` are those of sets.load."""
     return sets.load(
         str(recipe.dataset),
         data_dir=Path(recipe.data_dir) if recipe.data_dir else None,
@@ -54,6 +54,7 @@ def splits(recipe: Recipe, **options: Any) -> Data:
         holdout=recipe.holdout,
         train_limit=recipe.train_limit,
         test_limit=recipe.test_limit,
+        first=recipe.limits == "first",
         skip_bad_files=recipe.skip_bad_files,
         reference=recipe.statistics == "reference",
         **options,

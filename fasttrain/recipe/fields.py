@@ -24,11 +24,21 @@ def number(
     return dataclasses.field(default=default, metadata=facts)
 
 
-def choice(default: str, choices: tuple[str, ...], group: str, text: str) -> Any:
-    """Return a field for one of the words `choices`."""
-    return dataclasses.field(
-        default=default, metadata={"choices": choices, "group": group, "help": text}
-    )
+def choice(
+    default: str, choices: tuple[str, ...], group: str, text: str, *, earlier: str | None = None
+) -> Any:
+    """Return a field for one of the words `choices`.
+
+    `earlier` is what releases without the field did, where that is not the default.
+    """
+    facts = {"choices": choices, "group": group, "help": text}
+    facts |= {} if earlier is None else {"earlier": earlier}
+    return dataclasses.field(default=default, metadata=facts)
+
+
+def earlier(field: dataclasses.Field[Any]) -> Any:
+    """Return what a release without `field` did."""
+    return field.metadata.get("earlier", field.default)
 
 
 def switch(group: str, text: str) -> Any:

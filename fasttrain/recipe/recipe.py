@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from .fields import Scalar, check, choice, flag, line, number, place, plain, switch
+from .fields import Scalar, check, choice, earlier, flag, line, number, place, plain, switch
 from .named import LEVELS, MODELS, RECIPES, settings
 
 __all__ = ["FIELDS", "LEVELS", "RECIPES", "Recipe", "Scalar", "flag", "make"]
@@ -97,10 +97,7 @@ class Recipe:
     )
     cutout_probability: float = number(1.0, 0.0, 1.0, "augmentation", "probability of a hole")
     statistics: str = choice(
-        "measured",
-        ("measured", "reference"),
-        "augmentation",
-        "mean and deviation to normalise with: CIFAR-10's, or the source experiment's",
+        "measured", ("measured", "reference"), "augmentation", "mean and deviation to normalise by"
     )
 
     dataset: str | os.PathLike[str] = place(  # noqa: RUF009 - kept as text
@@ -118,8 +115,11 @@ class Recipe:
     fit: str = choice("crop", ("crop", "squash", "pad"), "data", "how own images become squares")
     holdout: float = number(0.15, 0.01, 0.9, "data", "share held out if all own images are train")
     skip_bad_files: bool = switch("data", "continue without own files that cannot be used")
-    train_limit: int | None = number(None, 1, 10**9, "data", "training images, drawn per class")
+    train_limit: int | None = number(None, 1, 10**9, "data", "training images to use")
     test_limit: int | None = number(None, 1, 10**9, "data", "the same, of each other split")
+    limits: str = choice(  # release 0.1 took the first images
+        "class", ("class", "first"), "data", "a limit draws per class, or is first", earlier="first"
+    )
     loader: str = choice(
         "auto", ("auto", "dali", "resident", "kernel"), "data", "loader of the batches"
     )
@@ -129,7 +129,7 @@ class Recipe:
         "auto",
         ("auto", "bf16", "fp16", "off"),
         "machine",
-        "mixed precision; auto picks what the hardware supports",
+        "mixed precision; auto: by hardware",
     )
     compile: str = choice("auto", ("auto", "on", "off"), "machine", "use torch.compile")
     graphs: str = choice("auto", ("auto", "on", "off"), "machine", "run a step as a CUDA graph")
@@ -181,10 +181,10 @@ class Recipe:
     def saved(cls, fields: Mapping[str, Any]) -> Recipe:
         """Return the recipe that a run saved.
 
-        A field that an earlier release did not know gets its default, not the value that a recipe
-        of this name has today.
+        A field that an earlier release did not know gets the value that it stood for there, not
+        the value that a recipe of this name has today.
         """
-        return cls(**{**{name: field.default for name, field in FIELDS.items()}, **fields})
+        return cls(**{**{name: earlier(field) for name, field in FIELDS.items()}, **fields})
 
     def as_dict(self) -> dict[str, Scalar]:
         """Return the fields as plain values, for recipe.json."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import UsageError
+from ..recipe.fields import earlier
 from ..recipe.recipe import FIELDS
 from .files import check_form, write_whole
 from .overlaid import TITLES, curves, names
@@ -83,8 +84,8 @@ def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 
 
 def _setting(run: Run, name: str) -> str:
-    """Format a field of the recipe; one that the run's release did not know has its default."""
-    default = FIELDS[name].default if run.recipe and name in FIELDS else None
+    """Format a field of the recipe; one that the run's release did not know is what it did."""
+    default = earlier(FIELDS[name]) if run.recipe and name in FIELDS else None
     return plain(run.recipe.get(name, default))
 
 

@@ -142,12 +142,6 @@ def _load(session: Session, state: dict[str, Any] | None) -> Data:
     display, group = session.display, session.group
     with session.ledger.part("data"), group.first_on_node(), display.counted() as counted:
         data = splits(session.recipe, log=display.log, bar=display.bar, counted=counted)
-    recipe = session.recipe
-    if state and "data" not in state and (recipe.train_limit or recipe.test_limit):
-        display.log(
-            "  the run began under a release that took the first images of a limit: it goes on "
-            "with each class's share of them, which are other images"
-        )
     return origin.restored(data, state and state.get("data"))
 
 

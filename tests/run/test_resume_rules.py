@@ -164,6 +164,7 @@ OTHER = {
     "freeze": True,
     "balance": "loss",
     "monitor": "loss",
+    "limits": "first",
     "side": 48,
     "fit": "pad",
     "holdout": 0.3,
