@@ -125,7 +125,7 @@ def announce(phase: str, at: Path) -> None:
         "lr finder": (find_lr, "find_lr"),
         "compile": (train, "_warm_up"),
         "epoch": (step.Step, "__call__"),
-        "eval": (loop, "evaluate"),
+        "eval": (loop, "_evaluate"),
         "save": (atomic, "write_atomically"),
         "summary": (finish, "write_summary"),
         "analysis": (finish, "explain_run"),

@@ -158,7 +158,7 @@ def plant(fault: str) -> None:
         "range test": (find_lr, "find_lr"),
         "destroy": (torch.distributed, "destroy_process_group"),
         "leave": (watch.Watch, "leave"),
-        "evaluation": (loop, "evaluate"),
+        "evaluation": (loop, "_evaluate"),
         "save": (atomic, "write_atomically"),
         "disk": (atomic, "_write"),
         "analysis": (finish, "explain_run"),

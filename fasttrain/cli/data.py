@@ -40,7 +40,5 @@ def examine(recipe: Recipe, *, display: Display | None = None) -> None:
     for text in found.lines:
         display.log(text)
     if found.fatal:
-        raise DataError(
-            f"--dataset ({dataset}): cannot be trained on as it is, for {len(found.fatal)} reasons "
-            "given above. Mend the data set."
-        )
+        why = "; ".join(reason.rstrip(".") for reason in found.fatal)
+        raise DataError(f"--dataset ({dataset}): cannot be trained on as it is: {why}.")

@@ -5,11 +5,13 @@ One order of these steps for training, `fasttrain data` and Python, so that they
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DataError
 from . import cifar10, layouts, scan, splits
+from .listing import Listing, listed
 from .making import Log
 from .prepare import Prepared, prepare
 from .problems import Report, problems
@@ -48,18 +50,13 @@ def load(
     log(found.line)
     for note in found.notes:
         log(f"  {note}")
-    listing = scan.scan(found, folder=folder, progress=scanning)
     what = f"--dataset ({path})"
-    listing.check(what)
-    listing, judges = splits.judged(listing, fraction=holdout)
-    log(f"  {judges.line}")
-    for split in listing.splits:
-        count = train_limit if split == "train" else test_limit
-        if count is not None:
-            listing = splits.limit(listing, split, count)
-    prepared = prepare(
-        listing,
-        found.source,
+    choose = partial(
+        _chosen, what=what, holdout=holdout, train_limit=train_limit, test_limit=test_limit
+    )
+    ready = partial(
+        prepare,
+        source=found.source,
         side=side,
         fit=fit,
         folder=folder,
@@ -67,9 +64,39 @@ def load(
         log=log,
         progress=preparing,
     )
+    scanned = scan.scan(found, folder=folder, progress=scanning)
+    listing, judges = choose(scanned)
+    log(f"  {judges.line}")
+    prepared = ready(listing)
+    # Which files cannot be decoded is known only now: choose anew, as every later start does, until
+    # all that are chosen can be.
+    while prepared.listing.rows != listing.rows:
+        listing, judges = choose(scanned.without(scan.read_undecodable(folder)))
+        log(f"  without files that cannot be used: {judges.line}")
+        prepared = ready(listing)
+    if bad := prepared.listing.bad:
+        log(f"  {len(bad):,} files cannot be used and are left out: {listed(bad)}")
     for note in prepared.listing.check(what):  # again: more may have been left out
         log(f"  {note}")
     return Own(prepared, judges)
+
+
+def _chosen(
+    listing: Listing,
+    *,
+    what: str,
+    holdout: float,
+    train_limit: int | None,
+    test_limit: int | None,
+) -> tuple[Listing, Judges]:
+    """The images that are used, with something held out and within the limits."""
+    listing.check(what)
+    listing, judges = splits.judged(listing, fraction=holdout)
+    for split in listing.splits:
+        count = train_limit if split == "train" else test_limit
+        if count is not None:
+            listing = splits.limit(listing, split, count)
+    return listing, judges
 
 
 def examine(

@@ -60,6 +60,9 @@ def _best_in_words(run: Run) -> str:
     so_far, held = "" if run.summary else " so far", run.held_out
     if "test_accuracy" in run.summary:
         return f"test accuracy, once, by epoch {run.best.epoch} of {planned}, chosen by {held}"
+    by = str(run.recipe.get("monitor", "accuracy")).replace("_", " ")
+    if by != "accuracy":
+        return f"{held} accuracy{so_far}, in epoch {run.best.epoch} of {planned}, the best by {by}"
     return f"best {held} accuracy{so_far}, in epoch {run.best.epoch} of {planned}"
 
 

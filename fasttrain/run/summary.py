@@ -153,6 +153,8 @@ def headline(summary: dict[str, Any], path: Path) -> str:
     """The last line of a run: how good, how long, where."""
     held_out = summary.get("chosen_by", "test")
     best, once = f"best_{held_out}_accuracy", ""
+    by = summary.get("monitor", "accuracy").replace("_", " ")
+    kind, chosen = ("best ", "") if by == "accuracy" else ("", f", the best by its {by}")
     if "test_accuracy" in summary:
         once = f"test accuracy {summary['test_accuracy']:.2%}, once, by that epoch, "
     if "seconds_to_target" in summary:
@@ -164,6 +166,7 @@ def headline(summary: dict[str, Any], path: Path) -> str:
             f"{compiling} with the data in memory: {path}"
         )
     return (
-        f"best {held_out} accuracy {summary[best]:.2%} in epoch {summary['best_epoch']}, {once}"
+        f"{kind}{held_out} accuracy {summary[best]:.2%} in epoch {summary['best_epoch']}{chosen}, "
+        f"{once}"
         f"{duration(summary['total_seconds'])} in all: {path}"
     )

@@ -131,7 +131,7 @@ def test_the_test_images_choose_nothing_and_are_evaluated_once(tmp_path):
 
 
 @pytest.mark.parametrize("monitor", ["balanced_accuracy", "macro_f1", "loss", "accuracy"])
-def test_what_is_monitored_chooses_the_best_epoch(monitor, tmp_path):
+def test_what_is_monitored_chooses_the_best_epoch(monitor, tmp_path, capsys):
     data = tmp_path / "d"
     for split, start in (("train", 0), ("test", 500)):
         for place, (name, count) in enumerate((("a", 20), ("b", 6), ("c", 2))):
@@ -144,6 +144,8 @@ def test_what_is_monitored_chooses_the_best_epoch(monitor, tmp_path):
     best = max(rows, key=lambda row: sign * row[name])
     assert summary_of(tmp_path / "run")["best_epoch"] == best["epoch"]
     assert summary_of(tmp_path / "run")["chosen_by"] == "test"
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert (f"the best by its {monitor.replace('_', ' ')}" in said) == (monitor != "accuracy")
     assert ("macro_f1" in rows[0]) == (monitor in ("balanced_accuracy", "macro_f1"))
     state = checkpoint.load(tmp_path / "run" / "checkpoints" / "best.pt")
     assert state["progress"][0] == best["epoch"]
@@ -172,6 +174,7 @@ def test_all_faults_are_said_at_once_and_exit_4(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
     assert cli.main(["data", "--dataset", str(data), "--side", "32", "--skip-bad-files"]) == 0
     assert train(data, tmp_path / "run", "--skip-bad-files") == 0
+    assert "4 files cannot be used and are left out: " in capsys.readouterr().out
     with open(tmp_path / "run" / "listing.csv", newline="") as file:
         bad = {row["path"] for row in csv.DictReader(file) if row["problem"]}
     assert bad == set(expected)

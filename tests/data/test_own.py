@@ -93,3 +93,21 @@ def test_the_cache_is_the_users_unless_another_is_given(tmp_path, monkeypatch):
     made, _ = own.load(tmp_path / "d", side=8)
     assert made.folder.parent == own.where()
     shutil.rmtree(tmp_path / "home")
+
+
+@pytest.mark.parametrize("limit", [None, 9])
+def test_the_first_start_chooses_as_every_later_one(limit, tmp_path):
+    """Which files are damaged is known only once they are decoded, after train was parted."""
+    data = folder(tmp_path / "d", ["a", "b", "c"], count=6, height=60, width=60)
+    for name in ("a/0", "a/1", "b/2", "c/3", "c/4", "c/5"):
+        path = data / f"{name}.png"
+        path.write_bytes(path.read_bytes()[:-3000])
+    options = {"side": 8, "skip_bad_files": True, "folder": tmp_path / "cache"}
+    options["train_limit"] = limit
+    first, judges = own.load(data, **options)
+    again, later = own.load(data, **options)
+    assert first.listing.digest == again.listing.digest
+    assert judges == later
+    assert (first.images == again.images).all()
+    for split in ("train", "val"):
+        assert set(first.split(split).labels.tolist()) == {0, 1, 2}

@@ -13,7 +13,7 @@ from tiny_runs import small
 
 import fasttrain
 from fasttrain.cli import main as cli
-from fasttrain.engine import loop
+from fasttrain.engine import loop, metrics
 from fasttrain.errors import Stopped
 from fasttrain.report import curves, html
 from fasttrain.report.read import read
@@ -31,10 +31,10 @@ def scores(monkeypatch):
 
     def scored(*args, **options):
         real(*args, **options)
-        return 1.0, coming.pop(0)
+        return metrics.Evaluation(1.0, coming.pop(0))
 
-    real = loop.evaluate
-    monkeypatch.setattr(loop, "evaluate", scored)
+    real = loop._evaluate
+    monkeypatch.setattr(loop, "_evaluate", scored)
     return coming
 
 
