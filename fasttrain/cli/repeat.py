@@ -1,6 +1,6 @@
 """`--runs N`: the same recipe with N seeds, and how far they agree.
 
-One run's accuracy is a draw from a distribution; a claim about a recipe needs its mean and spread.
+The accuracy of one run is a sample; to judge a recipe takes the mean and spread of several.
 """
 
 from __future__ import annotations

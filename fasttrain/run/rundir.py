@@ -1,6 +1,6 @@
 """The run directory: what lies where, and what --overwrite may remove.
 
-Whoever opens one has it alone; claim.py says who may.
+An open run directory belongs to one process alone: see lock.py.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def test_the_nearest_epoch_without_the_profiler_is_the_next_or_else_the_last_bef
 def test_a_run_without_a_recorded_step_says_so(tmp_path):
     said = io.StringIO()
     with RunDir.create(tmp_path / "run") as folder:
-        Profiling(folder, Display(Console(file=said))).tell(None, Run())
+        Profiling(folder, Display(Console(file=said))).report(None, Run())
     assert "ended before a whole step was recorded" in said.getvalue()
     assert not (tmp_path / "run" / "profile.json").exists()
 
