@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import tiny_runs
 import torch
+from PIL import Image
 
 import fasttrain
 from fasttrain.cli import main as cli
 from fasttrain.cli.flags import COMMANDS, read
-from fasttrain.data import cifar10, synthetic
+from fasttrain.data import cifar10, own, synthetic
 from fasttrain.run import finish
 from tests.conftest import tiny_loader, tiny_step
 
@@ -80,7 +81,7 @@ def check(words):
     elif words[:2] == ["pip", "install"]:
         wanted = re.findall(r"\[(.*)\]", words[-1])
         assert set(",".join(wanted).split(",")) - {""} <= EXTRAS
-        assert words[-1].split("[")[0] in (".", "pre-commit", "airbench")
+        assert words[-1].split("[")[0] in (".", "fasttrain", "pre-commit", "airbench")
     else:
         assert words[0] == ".venv/bin/tensorboard", f"no test checks {words}"
 
@@ -137,6 +138,11 @@ def world(tmp_path_factory):
     where = tmp_path_factory.mktemp("reader")
     with tiny_runs.shrunk(), pytest.MonkeyPatch.context() as patches:
         patches.chdir(where)
+        for number in range(256):
+            folder = where / "photos" / ["cat", "dog"][number % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(few[0].images[number]).save(folder / f"{number}.png")
+        patches.setattr(own, "where", lambda: where / "cache")
         patches.setattr(cifar10, "load", lambda *_, **__: few)
         patches.setattr(synthetic, "load", lambda *_, **__: few)
         patches.setattr(cifar10, "describe", lambda *_, **__: {"images": 256})

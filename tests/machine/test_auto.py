@@ -131,7 +131,7 @@ def test_the_gpu_that_is_asked_for_becomes_the_current_one(
     network = torch.nn.Linear(1, 1)
     saved = {"recipe": recipe.as_dict(), "model": network.state_dict()}
     monkeypatch.setattr(explain.checkpoint, "load", lambda path: saved)
-    monkeypatch.setattr(explain, "network", lambda recipe: network)
+    monkeypatch.setattr(explain, "network", lambda recipe, **options: network)
     with pytest.raises(Reached, match=f"cuda:{number}"):
         explain.open_run(tmp_path, device=asked)
 

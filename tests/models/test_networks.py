@@ -154,7 +154,8 @@ def test_balance_reaches_the_step_or_the_draw(balance):
     )
     images = synthetic.load(50, 10)[0].images
     train = Split(images, np.array([0] * 40 + [1] * 10))
-    built = engine_build.build(recipe, train, Split(images[:10], train.labels[:10]))
+    data = cifar10.data(train, Split(images[:10], train.labels[:10]))
+    built = engine_build.build(recipe, data)
     weights = built.step.class_weights
     shown = np.bincount(torch.cat([labels for _, labels in built.train]).numpy(), minlength=2)
     if balance == "loss":

@@ -6,6 +6,7 @@ import shutil
 import signal
 
 import pytest
+import tiny_runs
 import torch
 
 import fasttrain
@@ -87,6 +88,15 @@ def whole(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """An uninterrupted run of a tiny network."""
+    path = tmp_path_factory.mktemp("runs") / "short"
+    with tiny_runs.shrunk():
+        fasttrain.train(small(), out=path)
+    return path
+
+
 def test_a_run_leaves_the_files_of_the_contract(whole):
     recipe = json.loads((whole / "recipe.json").read_text())
     assert Recipe(**recipe) == small()
@@ -137,18 +147,18 @@ def test_tensorboard_reads_the_scalars_back(whole):
 
 # Steps and test batches of the run, counted over all: 3 steps and 1 test batch an epoch.
 @pytest.mark.parametrize(("at", "progress"), [(2, [0, 2]), (4, [0, 3]), (7, [1, 3])])
-def test_a_stopped_run_goes_on_bitwise_from_where_it_stood(whole, tmp_path, at, progress):
+def test_a_stopped_run_goes_on_bitwise_from_where_it_stood(tiny, short, tmp_path, at, progress):
     with pytest.raises(Stopped, match=r"SIGTERM: saved\. Resume with: .* --resume") as caught:
         fasttrain.train(small(), out=tmp_path / "a", display=Interrupting(at))
     assert caught.value.code == 143
     assert last(tmp_path / "a")["progress"] == progress
     fasttrain.train(small(), continued=tmp_path / "a")
-    assert same(last(tmp_path / "a"), last(whole))
+    assert same(last(tmp_path / "a"), last(short))
     lines = (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
 
 
-def test_without_its_momentum_a_resumed_run_ends_elsewhere(whole, tmp_path):
+def test_without_its_momentum_a_resumed_run_ends_elsewhere(tiny, short, tmp_path):
     """The control of the test above: it would see a forgotten momentum."""
     with pytest.raises(Stopped):
         fasttrain.train(small(), out=tmp_path / "a", display=Interrupting(4, signal.SIGINT))
@@ -158,27 +168,27 @@ def test_without_its_momentum_a_resumed_run_ends_elsewhere(whole, tmp_path):
         values["momentum_buffer"].zero_()
     checkpoint.save(path, state)
     fasttrain.train(small(), continued=tmp_path / "a")
-    assert not same(last(tmp_path / "a"), last(whole))
+    assert not same(last(tmp_path / "a"), last(short))
 
 
-def test_a_finished_run_says_so_and_is_left_alone(whole):
-    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*.pt")}
-    assert len(fasttrain.train(small(), continued=whole)) == 2
-    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*.pt")} == before
+def test_a_finished_run_says_so_and_is_left_alone(tiny, short):
+    before = {path: path.stat().st_mtime_ns for path in short.rglob("*.pt")}
+    assert len(fasttrain.train(small(), continued=short)) == 2
+    assert {path: path.stat().st_mtime_ns for path in short.rglob("*.pt")} == before
 
 
-def test_a_resumed_run_may_not_change_what_it_trains(whole):
+def test_a_resumed_run_may_not_change_what_it_trains(tiny, short):
     with pytest.raises(UsageError, match=r"--lr \(0.1\): the run to be resumed has 0.05"):
-        fasttrain.train(small(lr=0.1), continued=whole)
+        fasttrain.train(small(lr=0.1), continued=short)
 
 
-def test_with_override_it_may(whole, tmp_path):
-    shutil.copytree(whole, tmp_path / "a")
+def test_with_override_it_may(tiny, short, tmp_path):
+    shutil.copytree(short, tmp_path / "a")
     rows = fasttrain.train(small(epochs=3), continued=tmp_path / "a", override=True)
     assert [row.epoch for row in rows] == [1, 2, 3]
 
 
-def test_one_command_line_serves_launch_and_relaunch(tmp_path, monkeypatch, capsys):
+def test_one_command_line_serves_launch_and_relaunch(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert lock.run_to_resume(None, None) is None
     words = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
@@ -189,15 +199,19 @@ def test_one_command_line_serves_launch_and_relaunch(tmp_path, monkeypatch, caps
     assert "a is finished: nothing to do" in capsys.readouterr().out
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_starts_again(whole, tmp_path, capsys):
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_again(
+    tiny, short, tmp_path, capsys
+):
     (tmp_path / "a").mkdir()
-    shutil.copy(whole / "recipe.json", tmp_path / "a")
+    shutil.copy(short / "recipe.json", tmp_path / "a")
     assert cli.main(["--resume", str(tmp_path / "a"), "--epochs", "2"]) == 0
     assert "has no checkpoint yet: starting at its beginning" in capsys.readouterr().out
-    assert same(last(tmp_path / "a"), last(whole))
+    assert same(last(tmp_path / "a"), last(short))
 
 
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_goes_on(whole, tmp_path, capsys):
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_goes_on(
+    tiny, short, tmp_path, capsys
+):
     fasttrain.train(small(), out=tmp_path / "a")
     path = tmp_path / "a" / "checkpoints" / "last.pt"
     data = bytearray(path.read_bytes())
@@ -205,7 +219,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_goes_on(whole, tmp
     path.write_bytes(data)
     assert cli.main(["--resume", str(tmp_path / "a")]) == 0
     assert "last.pt" in capsys.readouterr().out
-    assert same(last(tmp_path / "a"), last(whole))
+    assert same(last(tmp_path / "a"), last(short))
     assert (path.parent / "last.pt.damaged").exists()
 
 
@@ -217,7 +231,7 @@ def test_lr_auto_runs_the_range_test_and_trains_with_what_it_finds(tmp_path):
     assert 1e-5 < sweep["suggestion"] < 10
 
 
-def test_training_stops_at_its_target(tmp_path):
+def test_training_stops_at_its_target(tiny, tmp_path):
     rows = fasttrain.train(small(target_accuracy=0.01, epochs=5), out=tmp_path / "a")
     summary = json.loads((tmp_path / "a" / "summary.json").read_text())
     assert len(rows) < 5
@@ -225,12 +239,12 @@ def test_training_stops_at_its_target(tmp_path):
 
 
 @pytest.mark.parametrize("scheduler", ["onecycle", "cosine"])
-def test_the_other_schedules_end_near_zero(tmp_path, scheduler):
+def test_the_other_schedules_end_near_zero(tiny, tmp_path, scheduler):
     rows = fasttrain.train(small(scheduler=scheduler, epochs=3), out=tmp_path / "a")
     assert rows[-1].lr < 0.01 < max(row.lr for row in rows) <= 0.05 + 1e-9
 
 
-def test_lines_are_plain_where_there_is_no_terminal(tmp_path):
+def test_lines_are_plain_where_there_is_no_terminal(tiny, tmp_path):
     import io
 
     from rich.console import Console
