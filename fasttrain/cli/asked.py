@@ -1,6 +1,6 @@
-"""What a training is asked for: a new run, a run to resume, or a series of runs.
+"""Decides what the command line asks for: a new run, a run to resume, or a series of runs.
 
-Decided before torch is imported, so that a folder that cannot be had is refused at once.
+This happens before torch is imported, so that an unusable folder is refused at once.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from ..run import folders, lock
 
 
 class Asked(NamedTuple):
-    """`resumed` is the run, checkpoint or series to resume, None for a new run; `given` the fields
-    of the recipe, and `runs` how many runs a series has, 0 for a single run."""
+    """What to train: `resumed` is the run, checkpoint or series to resume, None for a new run.
+
+    `given` are the recipe's fields. `runs` is the number of runs of a series, 0 for a single run.
+    """
 
     resumed: str | None
     given: dict[str, Scalar]
@@ -26,7 +28,7 @@ class Asked(NamedTuple):
 
 
 def asked(options: argparse.Namespace, given: dict[str, Scalar], place: launch.Place) -> Asked:
-    """Find what the options ask for; OutputError if its folder cannot be had."""
+    """Return what the options ask for; OutputError if its folder cannot be used."""
     continued, count = None, options.runs or 0
     if options.resume is not None:
         named = None if options.resume is True else options.resume

@@ -1,6 +1,6 @@
-"""The command `data`: what a data set holds, and all that is wrong with own images at once.
+"""The command `data`: describes a data set and reports all problems of own images at once.
 
-Nobody should have to mend one file, start again, and find the next.
+One complete report saves fixing one file, starting again, and finding the next.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from ..recipe.recipe import Recipe
 
 
 def examine(recipe: Recipe, *, display: Display | None = None) -> None:
-    """Fetch and verify a published data set, or say all that is wrong or odd with own images.
+    """Fetch and verify a published data set, or report every problem of own images.
 
-    Raises DataError at the end where training would refuse them.
+    Raises DataError at the end if training would refuse the images.
     """
     display = display or Display()
     dataset = str(recipe.dataset)

@@ -1,6 +1,6 @@
-"""`--runs N`: the same recipe with N seeds, and how far they agree.
+"""`--runs N`: trains the same recipe with N seeds and reports mean and spread.
 
-The accuracy of one run is a sample; to judge a recipe takes the mean and spread of several.
+The accuracy of one run is a single sample; judging a recipe needs several.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def train_runs(
     display: Display | None = None,
     command: str = "fasttrain.train_runs",
 ) -> dict[str, Any]:
-    """Train `runs` runs with the seeds from `recipe.seed` on into `out`/seed-N, one after the
-    other; write and return series.json: what was asked, every run done, their mean and spread.
+    """Train `runs` runs one after the other, with seeds from `recipe.seed` on, into `out`/seed-N.
 
-    `continued` is the folder of a series to go on with: its runs are resumed, finished ones left
-    alone. The other arguments are those of `train`, which raises what is raised here.
+    Writes and returns series.json: the request, every finished run, their mean and spread.
+    `continued` is the folder of a series to resume; finished runs in it are not repeated. The other
+    arguments and the errors raised are those of `train`.
     """
     display = display or Display()
     out, continued = some_path(out), some_path(continued)
@@ -102,7 +102,7 @@ def train_runs(
 
 
 def _to_go_on_with(continued: Path, recipe: Recipe, runs: int, *, override: bool) -> dict[str, Any]:
-    """The series to be resumed; raises what is raised where it cannot be, before any training."""
+    """Return the series to resume; raise before any training if it cannot be resumed."""
     found = series_of(continued)
     if not found:
         raise CheckpointError(f"series ({continued}): there is none. Name the folder of one.")
@@ -117,14 +117,14 @@ def _to_go_on_with(continued: Path, recipe: Recipe, runs: int, *, override: bool
 
 
 def _is_done(found: dict[str, Any], recipe: Recipe, runs: int) -> bool:
-    """Whether this is what has been done before, all of it."""
+    """Return whether the series found already has all runs of this same request."""
     complete = len(found["runs"]) == found["asked"] == runs
     return complete and Recipe.saved(found["recipe"]) == recipe
 
 
 @contextmanager
 def _alone(folder: Path, *, new: bool, overwrite: bool, made: Sequence[Path]) -> Iterator[None]:
-    """Hold a series' folder; one that fails before anything was trained leaves nothing in it."""
+    """Lock a series' folder; a new series that fails before any training leaves no files."""
     made = [*made, *lock.missing(folder)]
     atomic.make_folder(folder)
     held = lock.acquire(folder)
@@ -134,7 +134,7 @@ def _alone(folder: Path, *, new: bool, overwrite: bool, made: Sequence[Path]) ->
         atomic.check_writable(folder)
         atomic.remove_leftovers(folder)
         for file in [] if is_trained(folder) or not new else own_files(folder):
-            atomic.remove(file)  # of a start that was killed before it trained
+            atomic.remove(file)  # from a series killed before it trained
         yield
     except Exception:
         if new and not is_trained(folder):
@@ -145,17 +145,18 @@ def _alone(folder: Path, *, new: bool, overwrite: bool, made: Sequence[Path]) ->
 
 
 def _clear(folder: Path, paths: Sequence[Path]) -> None:
-    """Remove the runs of a series that is replaced, but for the first, which its successor has."""
+    """Remove the runs of a replaced series, except the first, which the new series now uses."""
     old = [file for run in seeds(folder) if run != paths[0] for file in own_files(run)]
     for file in [folder / SERIES, *old]:
-        # A run whose folder holds other files, too, can be replaced for as long as it is one.
+        # Keep recipe.json: a folder with other files can be replaced only while it is a run.
         if file.exists() and not (file.name == "recipe.json" and file.parent in paths):
             atomic.remove(file)
 
 
 def sum_up(rows: Sequence[dict[str, Any]], *, target: float | None) -> dict[str, Any]:
-    """Mean and standard deviation of the final accuracy, and of the time of those that reached
-    `target`; `reached` counts them."""
+    """Return mean and standard deviation of the final accuracy, and of the time to `target`.
+
+    The time is over the runs that reached the target; `reached` is their number."""
     judged = ("test_accuracy", "final_test_accuracy", "final_val_accuracy")
     accuracies = [next(row[name] for name in judged if name in row) for row in rows]
     found: dict[str, Any] = {
@@ -170,7 +171,7 @@ def sum_up(rows: Sequence[dict[str, Any]], *, target: float | None) -> dict[str,
 
 
 def describe(found: dict[str, Any]) -> str:
-    """A line on a series."""
+    """Describe a series in one line."""
     line = (
         f"{found['count']} runs: final test accuracy {found['accuracy_mean']:.2%} "
         f"(standard deviation {found['accuracy_deviation']:.2%})"

@@ -1,7 +1,7 @@
-"""Checks a user's arrays, draws and batches once, where they enter.
+"""Checks a user's arrays, draws and batches once, when they enter fasttrain.
 
-Otherwise a wrong shape or dtype would silently train on wrong pixels, or raise an unclear error far
-from its cause.
+Without these checks a wrong shape or dtype would silently train on wrong pixels, or raise an
+unclear error far from its cause.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def device(given: torch.device | str) -> torch.device:
-    """The device that `given` names; EnvironmentProblem unless fasttrain can use it."""
+    """Return the device `given`; EnvironmentProblem unless fasttrain can use it."""
     try:
         found = torch.device(given)
     except (RuntimeError, TypeError):
@@ -32,7 +32,7 @@ def device(given: torch.device | str) -> torch.device:
 
 
 def split(given: Split) -> Split:
-    """`given` as numpy arrays, without a copy of the images; UsageError unless it is a Split."""
+    """Return `given` as numpy arrays, images not copied; UsageError unless it is a Split."""
     try:
         images, labels = (np.asarray(half) for half in given)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -51,7 +51,7 @@ def split(given: Split) -> Split:
 
 
 def channels(mean: Any, std: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation as floats; UsageError unless each is three numbers in 0..1."""
+    """Return mean and deviation as floats; UsageError unless each is three numbers in 0..1."""
     found = []
     for name, given, low in (("mean", mean, 0.0), ("std", std, np.nextafter(0.0, 1.0))):
         try:
@@ -69,7 +69,7 @@ def channels(mean: Any, std: Any) -> tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def count(name: str, given: Any, *, low: int, high: int) -> int:
-    """`given` as an int; UsageError unless it is a whole number from `low` to `high`."""
+    """Return `given` as an int; UsageError unless it is a whole number from `low` to `high`."""
     try:
         value = given.__index__()
     except (AttributeError, TypeError):
@@ -82,7 +82,7 @@ def count(name: str, given: Any, *, low: int, high: int) -> int:
 
 
 def floats(given: Any) -> torch.dtype:
-    """`given`, the dtype of images; UsageError unless it is one of FLOATS."""
+    """Return `given`, the dtype of images; UsageError unless it is one of FLOATS."""
     if given not in FLOATS:
         known = ", ".join(str(kind) for kind in FLOATS)
         raise UsageError(f"dtype ({shown(given)}): must be one of {known}. Choose one of them.")
@@ -90,7 +90,7 @@ def floats(given: Any) -> torch.dtype:
 
 
 def drawn(draws: Draws, images: np.ndarray, reflect: bool, epoch: int) -> Draw:
-    """`draws(epoch)`; UsageError unless it is a Draw for `images` (N, S, S, 3)."""
+    """Return `draws(epoch)`; UsageError unless it is a Draw for `images` (N, S, S, 3)."""
     draw, count, side = draws(epoch), *images.shape[:2]
     if not isinstance(draw, Draw):
         raise UsageError(f"draws ({type(draw).__name__}): must give a draws.Draw. See draws.draw.")
@@ -100,7 +100,7 @@ def drawn(draws: Draws, images: np.ndarray, reflect: bool, epoch: int) -> Draw:
     for (name, (kinds, shape)), given in zip(expected.items(), draw, strict=True):
         array = np.asarray(given)
         enough = rows and len(array.shape) == len(shape) and array.shape[0] >= rows[0]
-        fits = enough and array.shape[1:] == shape[1:]  # the order sets the epoch's length
+        fits = enough and array.shape[1:] == shape[1:]  # the order's length is the epoch's
         if array is not given or array.dtype.kind not in kinds or not fits:
             why = f"must be {'bool' if kinds == 'b' else 'whole numbers'} {shape}"
             raise _refused(f"draws, {name} of epoch {epoch}", array, f"{why}. See draws.Draw")
@@ -116,9 +116,9 @@ def drawn(draws: Draws, images: np.ndarray, reflect: bool, epoch: int) -> Draw:
 def batches(
     loader: Iterable[Any], step: Any, where: str, *, begun: bool = False
 ) -> Iterator[Batch]:
-    """The batches of an epoch of `loader`; the first is checked against the model of `step`: its
-    shape, dtype, device, and values on the host. UsageError for a wrong batch; DataError, naming
-    `where`, for an epoch without images, unless it has `begun` earlier."""
+    """Yield the batches of an epoch; check the first against the model of `step`: shape, dtype,
+    device, and values on the host. UsageError for a wrong batch; DataError, naming `where`, for
+    an epoch without images, unless the epoch has already `begun`."""
     try:
         given = iter(loader)
     except TypeError:
@@ -190,7 +190,7 @@ def _empty(where: str, what: str, *, once: bool) -> DataError:
 
 
 def _refused(name: str, array: Any, why: str) -> UsageError:
-    """The UsageError for an array or tensor, with its dtype, shape and range."""
+    """Return the UsageError for an array or tensor, with its dtype, shape and range."""
     kind = str(array.dtype).removeprefix("torch.")
     text = f"{kind} {tuple(array.shape)}"
     plain = not array.is_complex() if isinstance(array, Tensor) else array.dtype.kind in "biuf"

@@ -1,1 +1,1 @@
-"""One run from start to report: its directory, checkpoints, signals and summary."""
+"""One training run from start to report: its directory, checkpoints, signals and summary."""

@@ -1,4 +1,7 @@
-"""Hooks of the loop with which the processes of a group agree, and the words for where it is."""
+"""Training-loop hooks that communicate between processes, and a description of the position.
+
+Processes communicate rarely on GPUs, because each exchange makes the hosts wait for each other.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,14 @@ from ..engine.loop import Hook, Run
 from ..parallel.group import Group
 from ..parallel.signals import Signals
 
-STEPS_PER_TALK = 16  # on GPUs: hosts that ask each other at every step would wait for each other
+STEPS_PER_TALK = 16  # on GPUs: an exchange at every step would make hosts wait for each other
 
 
 def every_few_steps(group: Group, device: torch.device, *hooks: Hook) -> Hook:
-    """`hooks`, which ask the other processes, at every step or, on GPUs, at some."""
+    """Return a hook that calls `hooks` at every step, or every STEPS_PER_TALK steps on GPUs.
+
+    The hooks communicate with the other processes of `group`.
+    """
     often = group.world == 1 or device.type == "cpu"
     calls = count(1)
 
@@ -27,14 +33,14 @@ def every_few_steps(group: Group, device: torch.device, *hooks: Hook) -> Hook:
 
 
 def describe_position(run: Run) -> str:
-    """Return where a run is: its epoch and step."""
+    """Return the current epoch and step of a run as text."""
     if run.phase == "test":
         return f"epoch {run.epoch + 1}, evaluation"
     return f"epoch {run.epoch + 1}, step {run.step + 1}"
 
 
 def stop_on_signal(group: Group, signals: Signals) -> Hook:
-    """The hook that raises Stopped, in all processes at once, if a signal has come to any."""
+    """Return a hook that raises Stopped in all processes at once if any received a signal."""
 
     def hook(run: Run) -> None:
         signals.pending = group.signal(signals.pending or 0) or None

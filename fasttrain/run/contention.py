@@ -1,7 +1,7 @@
-"""Finds out whether fewer threads would be faster, as on cores that other programs use too.
+"""Detects when fewer threads would be faster because other programs use the same cores.
 
-A run that is three times too slow for such a reason looks like any other; two clocks that are read
-once an epoch show whether it may be.
+Such a run can be three times too slow and looks like any other. Two clocks, read once an epoch,
+show whether contention is possible.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from ..engine.loop import Run
 from ..engine.step import Step
 from .ledger import Ledger
 
-# CPU seconds a second and thread. Threads that wait for each other compute all the time, so on
-# cores of their own it is near 1; where other programs kept both cores busy it was 0.33.
+# CPU seconds per second and thread. Threads spin while they wait for each other, so the value is
+# near 1 on free cores. It was 0.33 where other programs kept both cores busy.
 KEPT_AWAY = 0.75
-SLOWER = 1.5  # times as slow as half the threads: less may be chance
-SECONDS = 1.0  # that finding out may take
+SLOWER = 1.5  # times as slow as with half the threads: a smaller factor may be noise
+SECONDS = 1.0  # time limit of one check
 ROUNDS, MOST_ROUNDS, FEWEST_IMAGES = 3, 50, 16
 CLOCKS = (perf_counter, process_time)
-CHECKS = 3  # in a run: what was not found by then does not hold it up for long
+CHECKS = 3  # per run: limits the time spent if no contention is found
 
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Until the block ends torch computes with so many threads."""
+    """Set the number of torch threads to `count` inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -42,8 +42,11 @@ def threads(count: int) -> Iterator[None]:
 def halved(
     rate: Callable[[int], float], used: int, now: float, *, worth: float
 ) -> dict[int, float]:
-    """The rates with half as many threads and again half, until one is not `worth` times the one
-    before; `now` is the rate with `used`."""
+    """Return the rates for repeatedly halved numbers of threads.
+
+    Halving stops when a rate is below `worth` times the one before. `now` is the rate with `used`
+    threads.
+    """
     found: dict[int, float] = {}
     count, best = used, now
     while count > 1:
@@ -56,27 +59,27 @@ def halved(
 
 
 class Contention:
-    """The `on_epoch` hook that says once when fewer threads would train faster.
+    """The `on_epoch` hook that reports once if fewer threads would train faster.
 
-    Where the process got less of its cores than it has threads, the forward pass is timed with
-    fewer, in turns. Nothing of the training changes: neither weights nor random numbers.
+    If the process got less CPU time than its threads could use, the hook times the forward pass
+    with fewer threads, in turns. Training is unaffected: weights and random numbers stay the same.
     """
 
     def __init__(
         self, step: Step, images: np.ndarray, *, ledger: Ledger, log: Callable[[str], None]
     ) -> None:
-        """`images` are a batch as a Split has them, (B, H, W, C); `ledger` takes the time."""
+        """Take a batch of a Split, `images` (B, H, W, C); `ledger` records the time spent."""
         count, height, width, channels = images.shape
         self.step, self.ledger, self.log = step, ledger, log
         self.shape = (count, channels, height, width)
         self.checks = CHECKS if step.device.type == "cpu" and torch.get_num_threads() > 1 else 0
         if self.checks:
-            # The call itself ends what MKL decides by itself: then it must not come in mid-run.
+            # This call turns off MKL's own choice of threads. It must not first happen mid-run.
             torch.set_num_threads(torch.get_num_threads())
         self.began = [clock() for clock in CLOCKS]
 
     def epoch(self, run: Run) -> None:
-        """Look at the epoch that has just ended."""
+        """Check the epoch that has just ended."""
         if not self.checks:
             return
         wall, cpu = (clock() - then for clock, then in zip(CLOCKS, self.began, strict=True))
@@ -89,12 +92,14 @@ class Contention:
         self.began = [clock() for clock in CLOCKS]
 
     def fewer(self) -> tuple[int, float] | None:
-        """How many threads compute the forward pass at least SLOWER times as fast, and how many
-        times; None if none of those tried does."""
+        """Return the best smaller number of threads and its speedup of the forward pass.
+
+        Return None if no number tried is at least SLOWER times as fast.
+        """
         used = torch.get_num_threads()
         images = torch.zeros(self.shape).contiguous(memory_format=torch.channels_last)
         once = self._seconds(images[:FEWEST_IMAGES])  # also the warm-up
-        passes = 4 * ROUNDS  # two numbers of threads, each timing after a pass that is not timed
+        passes = 4 * ROUNDS  # two thread counts; each timed pass follows an untimed one
         fits = int(FEWEST_IMAGES * SECONDS / (passes * once))
         images = images[: max(fits, FEWEST_IMAGES)]
         best, gain = used, 1.0
@@ -106,7 +111,7 @@ class Contention:
         return (best, gain) if best < used else None
 
     def _compared(self, images: Tensor, many: int, few: int) -> float:
-        """How many times as long a forward pass takes with `many` threads as with `few`."""
+        """Return the time of a forward pass with `many` threads divided by that with `few`."""
         taken: dict[int, list[float]] = {many: [], few: []}
         end = perf_counter() + SECONDS / 2
         for done in range(MOST_ROUNDS):
@@ -116,11 +121,11 @@ class Contention:
                 with threads(count):
                     self._seconds(images)
                     seconds.append(self._seconds(images))
-        slow, fast = (sum(sorted(seconds)[:-1]) for seconds in taken.values())  # but the slowest
+        slow, fast = (sum(sorted(seconds)[:-1]) for seconds in taken.values())  # drop the slowest
         return slow / fast
 
     def _seconds(self, images: Tensor) -> float:
-        """Of a forward pass of the eager model in eval mode, as an epoch leaves it."""
+        """Time a forward pass of the eager model, which an epoch leaves in eval mode."""
         step, began = self.step, perf_counter()
         amp = torch.autocast(step.device.type, dtype=step.amp, enabled=step.amp is not None)
         with torch.no_grad(), amp:

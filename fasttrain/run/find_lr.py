@@ -1,4 +1,7 @@
-"""The learning-rate range test of a Recipe: how many steps, and what is said of it."""
+"""Runs the learning-rate range test of a recipe and describes its result.
+
+The number of steps depends on the device, so that the test stays a small part of a run on a CPU.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,13 @@ from ..engine.lr_finder import Sweep, find_lr
 from ..parallel.group import Group
 from ..recipe.recipe import Recipe
 
-# Below it SGD with momentum learns nothing here. In 25 steps from it up to 1 the rule gave 0.015,
-# 0.015 and 0.022 for three seeds, on 5,000 images of CIFAR-10 at batch 128.
+# SGD with momentum learns nothing here below this rate. With 25 steps from this rate up to 1, the
+# rule gave 0.015, 0.015 and 0.022 for three seeds, on 5,000 images of CIFAR-10 at batch 128.
 LOWEST_LR = 1e-4
 
 
 def range_test(recipe: Recipe, built: Built, display: Display, group: Group) -> Sweep:
-    """Run it on the Step and Loader that will train; all processes of `group` get one answer."""
+    """Run it on the Step and Loader used for training; all processes get the same result."""
     steps = range_test_steps(recipe, built)
     watched = group.watched(recipe.hang_timeout, lambda: "the range test")
     with display.steps("range test", steps) as show, watched as progressed:
@@ -31,14 +34,14 @@ def range_test(recipe: Recipe, built: Built, display: Display, group: Group) -> 
 
 
 def range_test_steps(recipe: Recipe, built: Built) -> int:
-    """100 steps; on a CPU so few that they stay under 3 % of the run, but never under 25."""
+    """Return 100 steps, or on a CPU fewer: under 3 % of the run, but at least 25."""
     if built.device.type != "cpu":
         return 100
     return max(25, min(100, int(0.03 * recipe.epochs * len(built.train))))
 
 
 def describe_sweep(sweep: Sweep) -> str:
-    """A line on what the range test found."""
+    """Describe the result of the range test in one line, plus its notes."""
     return (
         f"lr {sweep.suggestion:.3g} ({sweep.rule}; range test of {len(sweep.lrs)} steps, "
         f"{sweep.stopped})" + "".join(f"\n  note: {note}" for note in sweep.notes)

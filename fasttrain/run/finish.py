@@ -1,7 +1,7 @@
-"""What follows a training: its summary, its profile, its mistakes, its figures and its page.
+"""Writes everything after training: summary, profile, misclassified images, figures and page.
 
-No fault here makes a failed run of a finished training: it is printed with the command that draws
-the report anew.
+An error in the profile or the report does not fail a finished training. It is printed with the
+command that repeats the work.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def report_run(
         done = _attempt(
             partial(explained, run, display=display), _again_by("explain", run), display
         )
-    session.signals.check()  # in case something swallowed what a signal raised
+    session.signals.check()  # in case other code swallowed the exception of a signal
     summary = summarise(finished=True)
     drawn = partial(draw_end, run, whole=not done, display=display)
     _attempt(drawn, _again_by("report", run), display)
@@ -67,11 +67,11 @@ def explain_run(
 ) -> None:
     """Explain a trained run: its mistakes, Grad-CAM, accuracy by class, figures, report.html.
 
-    With `image`, the index of a test image, only that one is drawn, through all stages. Without
-    `page` report.html is left out: a training draws it from its last summary.
+    With `image`, the index of a test image, only that image is drawn, through all stages. Without
+    `page`, report.html is not written: a training run writes it later from its last summary.
     """
     run, display = path(run), display or Display()
-    read(run)  # a wrong path is refused before a checkpoint is looked for
+    read(run)  # refuses a wrong path before searching for a checkpoint
     html.refuse(run)
     subject = explain.open_run(run, device=device, data=data, log=display.log)
     if image is not None:
@@ -90,7 +90,7 @@ def draw_report(
     names: Collection[str] = tuple(figures.FIGURES),
     display: Display | None = None,
 ) -> Path:
-    """Draw a run's figures and its report.html anew, from the run directory alone."""
+    """Redraw a run's figures and its report.html from the run directory alone."""
     run = path(run)
     html.refuse(run)
     figures.draw_all(run, names=names)
@@ -100,7 +100,7 @@ def draw_report(
 
 
 def draw_end(run: Path, *, whole: bool, display: Display) -> None:
-    """Draw what shows a run's last summary, or the `whole` of its figures and its page."""
+    """Draw report.html and the figure of the last summary; with `whole`, all figures."""
     draw_report(run, names=tuple(figures.FIGURES) if whole else ("ledger",), display=display)
 
 
@@ -116,7 +116,7 @@ def _one_image(run: Path, subject: explain.Subject, index: int) -> Path:
 
 
 def _attempt(task: Callable[[], object], advice: str, display: Display) -> bool:
-    """Whether `task` succeeds; a failure is printed with `advice`, since the training is saved."""
+    """Run `task` and return whether it succeeded; print a failure together with `advice`."""
     try:
         task()
     except Exception as problem:

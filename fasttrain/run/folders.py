@@ -1,8 +1,7 @@
-"""What a folder holds, read without torch: a run, a series of runs or neither, and how far it is.
+"""Reads without torch whether a folder holds a run or a series of runs, and its progress.
 
-A start must know at once whether there is something to lose in its folder, and --resume what there
-is to go on with: a start that never trained is no reason for the first and the last choice for the
-second.
+A new run must know at once whether its folder holds results that could be lost, and --resume must
+find a run to continue. A run that never trained has nothing to lose, and --resume picks it last.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ SERIES = "series.json"
 JSON_FILES = ["misclassified.json", "class_accuracy.json", "lr_finder.json", "summary.json"]
 JSON_FILES += ["profile.json", "environment.json", "classes.json", "recipe.json"]
 FOLDERS = ("figures", "tensorboard", "checkpoints")
-# What fasttrain writes: --overwrite removes these and no others, recipe.json last, because until
-# then the folder is a run that can be overwritten again.
+# The files that fasttrain writes. --overwrite removes only these. It removes recipe.json last:
+# until then the folder counts as a run, so an interrupted removal can be repeated.
 OURS = (
     "figures/*.png",
     "tensorboard/**/events.out.tfevents.*",
@@ -36,15 +35,15 @@ OURS = (
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """The recipe of the run in `path`; empty if there is no run."""
+    """Return the recipe of the run in `path`; empty if there is no run."""
     found = _object(path / "recipe.json")
     return found if {"recipe", "epochs"} <= found.keys() else {}
 
 
 def series_of(path: Path) -> dict[str, Any]:
-    """The series in `path`: `recipe`, `asked` (how many runs) and the `runs` done; empty if none.
+    """Return the series in `path`: `recipe`, `asked` (how many runs) and the `runs` done.
 
-    Of seeds that lie there without a series.json `asked` is 0: nobody wrote down how many.
+    Empty if there is none. If runs exist without a series.json, `asked` is 0: it is not known.
     """
     found = _object(path / SERIES)
     if isinstance(found.get("recipe"), dict) and isinstance(found.get("runs"), list):
@@ -54,13 +53,13 @@ def series_of(path: Path) -> dict[str, Any]:
 
 
 def seeds(path: Path) -> list[Path]:
-    """The folders of a series' runs, by their seeds."""
+    """Return the run folders of a series, sorted by seed."""
     found = (run for run in path.glob("seed-*") if re.fullmatch(r"seed-\d+", run.name))
     return sorted(found, key=lambda run: int(run.name[5:]))
 
 
 def seed_folders(path: Path, seed: int, count: int) -> list[Path]:
-    """Where `count` runs with the seeds from `seed` on go; UsageError beyond the last seed."""
+    """Return the folders of `count` runs from `seed` on; UsageError beyond the last seed."""
     last = 2**32 - 1
     if seed + count - 1 > last:
         raise UsageError(
@@ -71,7 +70,7 @@ def seed_folders(path: Path, seed: int, count: int) -> list[Path]:
 
 
 def is_trained(path: Path) -> bool:
-    """Whether the run in `path`, or one of the series, has come to something that can be lost."""
+    """Return whether the run in `path`, or one run of its series, has results to lose."""
     there = any(next((path / "checkpoints").glob(name), None) for name in ("*.pt", "*.damaged*"))
     there = there or any((path / name).exists() for name in ("summary.json", "report.html"))
     with suppress(OSError):
@@ -80,7 +79,7 @@ def is_trained(path: Path) -> bool:
 
 
 def is_complete(path: Path) -> bool:
-    """Whether the run or the series in `path` wrote all that it was to write, its report too."""
+    """Return whether the run or series in `path` has written everything, including its report."""
     if series := {} if read_recipe(path) else series_of(path):
         return len(series["runs"]) >= series["asked"]
     summary = _object(path / "summary.json")
@@ -88,10 +87,10 @@ def is_complete(path: Path) -> bool:
 
 
 def newest(root: Path, *, runs: bool = True, series: bool = True) -> Path | None:
-    """The unfinished run or series in `root` that was started or resumed last, if any.
+    """Return the unfinished run or series in `root` that was started or resumed last, if any.
 
-    Those that have trained go before those that never did. A start and a resumption write
-    recipe.json; of equal times the later name wins.
+    Runs that have trained come before runs that never did. Starting and resuming both write
+    recipe.json, whose time is compared; at equal times the later name wins.
     """
     found = [
         path
@@ -103,9 +102,9 @@ def newest(root: Path, *, runs: bool = True, series: bool = True) -> Path | None
 
 
 def read_epochs(path: Path) -> tuple[list[dict[str, Any]], str | None]:
-    """The rows of a run's metrics.jsonl up to the first damaged line, and a note if there is one.
+    """Return the rows of metrics.jsonl up to the first damaged line, and a note if there is one.
 
-    `path` is the run directory; no file is no rows. Changes nothing.
+    `path` is the run directory. A missing file gives no rows. Nothing is changed.
     """
     rows: list[dict[str, Any]] = []
     file = path / "metrics.jsonl"
@@ -120,9 +119,9 @@ def read_epochs(path: Path) -> tuple[list[dict[str, Any]], str | None]:
 
 
 def own_files(path: Path) -> list[Path]:
-    """The files that fasttrain made in the run or series in `path`, what makes it one last.
+    """Return the files that fasttrain wrote for the run or series in `path`.
 
-    Never through a link out of the folder.
+    The file that marks the folder as a run or series comes last. Linked folders are not searched.
     """
     found = []
     if not read_recipe(path) and series_of(path):
@@ -136,7 +135,7 @@ def own_files(path: Path) -> list[Path]:
 
 
 def foreign_file(path: Path) -> Path | None:
-    """A file in `path` that no run or series there made, if there is one."""
+    """Return a file in `path` that does not belong to its run or series, if there is one."""
     own = set(own_files(path))
     for file in path.rglob("*"):
         known = file.is_dir() or file.name == LOCK or atomic.LEFTOVER.fullmatch(file.name)
@@ -146,7 +145,7 @@ def foreign_file(path: Path) -> Path | None:
 
 
 def _started(path: Path) -> int:
-    """When a run or series was started or resumed last, in nanoseconds."""
+    """Return when a run or series was last started or resumed, in nanoseconds."""
     places = [path / SERIES, *(run / "recipe.json" for run in (path, *seeds(path)))]
     return max(file.stat().st_mtime_ns for file in places if file.exists())
 

@@ -1,4 +1,7 @@
-"""Where the time of a run went, and how much of the hardware it used."""
+"""Records how a run spends its time, and computes its headline numbers such as MFU.
+
+Speeds alone do not compare across machines, so the machine's own GEMM rate is measured too.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +17,22 @@ from torch.utils.flop_counter import FlopCounterMode
 
 GEMM_SIDES = (256, 512, 1024, 2048)
 GEMM_TRIES = 15
-GEMM_SECONDS = 1.0  # that a measurement of the rate may take, however slow the machine
-DIFFERS = 0.25  # of the higher rate: quiet machines stay within a tenth
+GEMM_SECONDS = 1.0  # time limit of one rate measurement, on slow machines too
+DIFFERS = 0.25  # relative to the higher rate: idle machines stay within a tenth
 PARTS = ("import", "data", "lr_finder", "compile", "train", "data_wait", "eval", "checkpoint")
 
 
 class Ledger:
-    """Seconds of each part of a run since `began` (of perf_counter), over all its sessions."""
+    """Seconds of each part of a run since `began` (perf_counter), summed over all sessions."""
 
     def __init__(self, began: float) -> None:
         self.began = began
         self.parts = dict.fromkeys((*PARTS, "analysis"), 0.0)
-        self.rates: dict[torch.dtype, list[float]] = {}  # of matrix products, as measured
+        self.rates: dict[torch.dtype, list[float]] = {}  # measured GEMM rates
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Charge a block's time to a part."""
+        """Add the time of the block to the part `name`."""
         entered = perf_counter()
         try:
             yield
@@ -38,25 +41,25 @@ class Ledger:
 
     @property
     def total(self) -> float:
-        """Seconds of all sessions so far."""
+        """Return the seconds of all sessions so far."""
         return perf_counter() - self.began
 
     def split(self) -> dict[str, float]:
-        """The parts with what none of them explains as `other`: they add up to the total."""
+        """Return all parts, plus the remaining time as `other`: they add up to the total."""
         return {**self.parts, "other": self.total - sum(self.parts.values())}
 
     def measure_rates(self, device: torch.device, dtypes: set[torch.dtype]) -> None:
-        """Measure the rates of matrix products in each of `dtypes`, as part of the analysis."""
+        """Measure the GEMM rate in each of `dtypes`; the time counts as analysis."""
         with self.part("analysis"):
             for dtype in dtypes:
                 self.rates.setdefault(dtype, []).append(gemm_rate(device, dtype))
 
     def rate(self, dtype: torch.dtype) -> float:
-        """FLOP/s in `dtype`: the highest measured, which other programs slowed down least."""
+        """Return the highest measured FLOP/s in `dtype`: the one least slowed by other programs."""
         return max(self.rates[dtype])
 
     def notes(self) -> list[str]:
-        """A line for each rate that was not the same before and after training."""
+        """Return one line for each rate that differs before and after training."""
         return [
             f"the rate of matrix products in {str(dtype).removeprefix('torch.')} differs: "
             f"{rates[0] / 1e9:,.0f} GFLOP/s before training, {rates[-1] / 1e9:,.0f} after it. "
@@ -69,32 +72,35 @@ class Ledger:
         return {**self.parts, "total": self.total}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Go on from an earlier session's sums."""
+        """Continue from the sums of an earlier session."""
         self.began -= state["total"]
         for name in self.parts:
             self.parts[name] += state[name]
 
 
 def training_flops(model: nn.Module, shape: tuple[int, int, int] = (3, 32, 32)) -> int:
-    """Floating-point operations of one training image: convolutions and linear layers, forward and
-    backward, a multiply-add counted as two; from torch's counter on a model without storage."""
+    """Return the floating-point operations to train on one image, forward and backward.
+
+    Counts convolutions and linear layers, a multiply-add as two. Uses torch's counter on a copy of
+    the model on the meta device.
+    """
     twin = copy.deepcopy(model).to("meta").train()
-    images = torch.empty(2, *shape, device="meta")  # BatchNorm refuses a batch of one
+    images = torch.empty(2, *shape, device="meta")  # BatchNorm rejects a batch of one
     with FlopCounterMode(display=False) as counter:
         twin(images).sum().backward()
     return counter.get_total_flops() // 2
 
 
 def gemm_rate(device: torch.device, dtype: torch.dtype, *, seconds: float = GEMM_SECONDS) -> float:
-    """Measured FLOP/s of a square matrix product on `device` within about `seconds`: MFU's
-    denominator.
+    """Measure the FLOP/s of a square matrix product on `device` within about `seconds`.
 
-    It is the best of 15 of side 2048, or of fewer and smaller ones where these take too long.
+    This is the denominator of MFU: the best of 15 products of side 2048, or of fewer and smaller
+    ones if these take too long.
     """
-    calls = 20 if device.type == "cuda" else 1  # a GPU's clock would see the wait for one
+    calls = 20 if device.type == "cuda" else 1  # timing one call on a GPU would include the wait
 
-    # Not torch's own generator: how many products are timed depends on the clock, and a run's
-    # dropout would depend on it, too.
+    # torch's global generator is not used: the number of products timed depends on the clock, so
+    # a run's dropout would depend on it too.
     numbers = torch.Generator(device).manual_seed(0)
 
     def product(side: int) -> float:
@@ -110,14 +116,15 @@ def gemm_rate(device: torch.device, dtype: torch.dtype, *, seconds: float = GEMM
 
 
 def _best_rate(product: Callable[[int], float], seconds: float) -> float:
-    """FLOP/s of `product`, which returns the seconds of one of the given side.
+    """Return the FLOP/s of `product`, which returns the seconds of one product of a given side.
 
-    A signal is heard between two products, so none is begun that takes a third of `seconds`.
+    Signals are handled only between two products, so no product is started that would take over a
+    third of `seconds`.
     """
     spent, best = 0.0, float("inf")
     for side, larger in zip(GEMM_SIDES, (*GEMM_SIDES[1:], None), strict=True):
         best = float("inf")
-        for _ in range(GEMM_TRIES if larger is None else 2):  # the first is for warming up
+        for _ in range(GEMM_TRIES if larger is None else 2):  # the first is a warm-up
             took = product(side)
             spent, best = spent + took, min(best, took)
             if spent + best > seconds:
@@ -136,12 +143,12 @@ def summarise(
     held_out: str = "test",
     side: int = 32,
 ) -> dict[str, Any]:
-    """The headline numbers of a history (rows of metrics.jsonl), for summary.json.
+    """Return the headline numbers of a history (rows of metrics.jsonl), for summary.json.
 
-    The best epoch is the one whose weights were kept, else the first of the highest accuracy.
-    `gemm_rates` are this device's own, in the training's type, measured before and after it. `mfu`
-    is the share of the higher one that the training of all epochs used, evaluation apart.
-    `held_out` names the images that the rows' `test_` is of.
+    The best epoch is the one whose weights were kept, or else the first with the highest accuracy.
+    `gemm_rates` are this device's rates in the training dtype, measured before and after training.
+    `mfu` is the share of the higher rate that training used over all epochs, without evaluation.
+    `held_out` names the split that the rows' `test_` values refer to.
     """
     kept = [row for row in rows if row["epoch"] == best_epoch]
     best = max(kept or rows, key=lambda row: row["test_accuracy"])

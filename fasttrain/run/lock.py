@@ -1,7 +1,7 @@
-"""Who may have a run directory: asked at once, before torch is imported, and again under its lock.
+"""Checks and locks run directories: first before torch is imported, and again under the lock.
 
-One careless start in its folder can cost a run of many hours; so a folder is taken only if nothing
-in it can be lost or it is named as the run to continue or to replace, and by one process at a time.
+A careless start can destroy a run of many hours. So one process at a time uses a folder, and only
+if the folder has nothing to lose or the user asks to continue or replace its run.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ RUNS = Path("runs")
 def run_to_resume(
     asked: Path | None, out: Path | None, *, runs: bool = True, series: bool = True
 ) -> Path | None:
-    """The run directory, checkpoint or series that --resume means; None at a first launch.
+    """Return the run directory, checkpoint or series for --resume; None at a first launch.
 
-    Without a path it is the newest in RUNS, of those that are asked for: `runs`, `series` or both.
+    Without a path it is the newest in RUNS. `runs` and `series` select which kinds count.
     """
     if asked is None:
         if out is None:
@@ -55,19 +55,19 @@ def run_to_resume(
 
 
 def folder_of(asked: Path) -> Path:
-    """The run directory of a checkpoint, or the one that was named itself."""
+    """Return the run directory of a checkpoint, or `asked` itself if it is a folder."""
     return asked if asked.is_dir() else asked.parent.parent
 
 
 def check_free(path: Path, *, new: bool, overwrite: bool = False, series: bool = False) -> None:
-    """Raise OutputError if `path` cannot be had now; changes nothing."""
+    """Raise OutputError if `path` cannot be used now; change nothing."""
     try:
         handle = os.open(path / LOCK, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
     except NotADirectoryError:
         with atomic.reported(path):
             raise
     except OSError:
-        pass  # nobody has it, or taking it will say why
+        pass  # no process holds it, or acquire will report the error
     else:
         with os.fdopen(handle, "rb", buffering=0) as file:
             if not _lock(file, shared=True):
@@ -77,7 +77,7 @@ def check_free(path: Path, *, new: bool, overwrite: bool = False, series: bool =
 
 
 def look_series(folder: Path, seed: int, count: int, *, new: bool, overwrite: bool = False) -> None:
-    """Raise OutputError if a series' folder or that of one of its runs cannot be had now."""
+    """Raise OutputError if the folder of a series or of one of its runs cannot be used now."""
     paths = seed_folders(folder, seed, count)
     check_free(folder, new=new, overwrite=overwrite, series=True)
     for path in paths:
@@ -85,7 +85,7 @@ def look_series(folder: Path, seed: int, count: int, *, new: bool, overwrite: bo
 
 
 def check_new(path: Path, overwrite: bool, *, series: bool = False) -> None:
-    """Raise OutputError unless a new run, or a new `series` of them, may have `path`."""
+    """Raise OutputError unless a new run, or a new `series` of runs, may use `path`."""
     for parent in Path(os.path.realpath(path)).parents:
         if read_recipe(parent):
             raise OutputError(f"{path} is inside the run {parent}. Choose another --out.")
@@ -107,8 +107,8 @@ def check_new(path: Path, overwrite: bool, *, series: bool = False) -> None:
 
 
 def new_folder(runs: Path, recipe_name: str, now: datetime) -> Path:
-    """A new folder in `runs` for a run that was given none: resnet18-20261123-210500, or with -2
-    and so on where another start took that name in the same second."""
+    """Make a new folder in `runs`, such as resnet18-20261123-210500, for a run without --out;
+    add -2 and so on if another start took that name in the same second."""
     name = f"{recipe_name}-{now:%Y%m%d-%H%M%S}"
     atomic.make_folder(runs)
     for number in count(1):
@@ -120,14 +120,14 @@ def new_folder(runs: Path, recipe_name: str, now: datetime) -> Path:
 
 
 def missing(path: Path) -> list[Path]:
-    """Those of `path` and its parents that are not there yet, `path` first."""
+    """Return `path` and those of its parents that do not exist yet, `path` first."""
     return [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
 
 
 def withdraw(path: Path, made: Sequence[Path]) -> None:
-    """Take away what a start that never trained has made, as far as that can be done.
+    """Remove, as far as possible, the files and folders of a run that never trained.
 
-    `made` are the folders that it made, inner ones first. Only who holds the lock may call it.
+    `made` are the folders that the run created, inner ones first. The caller must hold the lock.
     """
     inside = [run / name for run in (path, *seeds(path)) for name in FOLDERS]
     with suppress(OutputError):
@@ -138,11 +138,11 @@ def withdraw(path: Path, made: Sequence[Path]) -> None:
             file.unlink()
     for folder in (*inside, *seeds(path), *made):
         with suppress(OSError):
-            folder.rmdir()  # an empty one only
+            folder.rmdir()  # removes only empty folders
 
 
 def acquire(folder: Path) -> IO[bytes]:
-    """The lock file, open; the lock ends when it is closed or the process dies, however it dies."""
+    """Lock `folder` and return the open lock file; closing it or any process exit unlocks."""
     path, flags = folder / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     with atomic.reported(path):
         while True:
@@ -151,7 +151,7 @@ def acquire(folder: Path) -> IO[bytes]:
                 raise _in_use(folder, file)
             if _is_at(file, path):
                 break
-            file.close()  # a start that failed took it away meanwhile
+            file.close()  # another start failed and removed it meanwhile
         file.truncate(0)
         since = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
         file.write(f"pid {os.getpid()} on {socket.gethostname()} since {since}\n".encode())
@@ -159,8 +159,8 @@ def acquire(folder: Path) -> IO[bytes]:
 
 
 def release(lock: IO[bytes]) -> None:
-    """Let others in. The lock file stays, empty: removing it would race with them."""
-    with suppress(OSError, ValueError):  # ValueError: closed before
+    """Unlock. The empty lock file stays: removing it would race with other processes."""
+    with suppress(OSError, ValueError):  # ValueError: already closed
         lock.truncate(0)
     lock.close()
 
@@ -175,8 +175,8 @@ def _is_at(file: IO[bytes], path: Path) -> bool:
 def _lock(file: IO[bytes], *, shared: bool = False) -> bool:
     """Lock an open file until it is closed; return False if another process holds the lock.
 
-    A `shared` lock lets several processes check a folder at once. filelock has no shared lock of
-    a descriptor, and Windows gets an exclusive one.
+    A `shared` lock lets several processes check a folder at once. filelock cannot take a shared
+    lock on a descriptor, so fcntl does; on Windows the lock is exclusive.
     """
     try:
         if not shared or sys.platform == "win32":
@@ -186,14 +186,14 @@ def _lock(file: IO[bytes], *, shared: bool = False) -> bool:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # some network file systems have no locks
+    except OSError:  # some network file systems do not support locks
         pass
     return True
 
 
 def _in_use(folder: Path, lock: IO[bytes]) -> OutputError:
     holder = ""
-    with lock, suppress(OSError):  # Windows lets no other process read what is locked
+    with lock, suppress(OSError):  # on Windows no other process can read a locked file
         holder = lock.read(200).decode(errors="replace").strip()
     who = f" by {holder}" if holder and holder.isprintable() else ""
     return OutputError(f"{folder} is in use{who}. Wait for it to end, or choose another --out.")

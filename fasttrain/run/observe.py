@@ -1,6 +1,7 @@
 """The hooks of a run: progress, checkpoints, TensorBoard, signals, contention and the profiler.
 
-They watch the loop and never steer it, but for the one that raises Stopped.
+Hooks keep these concerns out of the training loop. None changes the loop, except the one that
+raises Stopped.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from .tensorboard import scalars
 
 
 class Observers(NamedTuple):
-    """The open hooks of a run, and what is asked of them when it ends."""
+    """The open hooks of a run, with the saver and profiler that are needed when it ends."""
 
     on_step: list[Hook]
     on_epoch: list[Hook]
@@ -48,10 +49,11 @@ def observed(
     changed: bool,
     profile: bool,
 ) -> Iterator[Observers]:
-    """Open the hooks for the length of a training; after a signal, save and raise Stopped.
+    """Open the hooks for the duration of training; after a signal, save and raise Stopped.
 
-    `best` is the epoch in best.pt. With `changed` the resumed checkpoint is of another recipe: it
-    is saved anew at once, or a run killed now would hold a checkpoint that its recipe contradicts.
+    `best` is the epoch in best.pt. `changed` means that the resumed checkpoint has another recipe.
+    It is then saved again at once: a run killed now would otherwise hold a checkpoint that
+    contradicts its recipe.
     """
     recipe, folder, display, ledger, group, signals = session
 
@@ -59,7 +61,7 @@ def observed(
 
     def capture(run: Run) -> dict[str, Any]:
         if run.epoch or run.step:
-            verified()  # before a checkpoint counts
+            verified()  # before a checkpoint of trained weights
         return resume.capture(run, built.step, schedule, recipe, group, data=data)
 
     with ExitStack() as stack:
@@ -109,7 +111,7 @@ def observed(
         except Stopped:
             progressed()
             saver.now(position)
-            group.max(0)  # no process leaves before rank 0 has saved
+            group.max(0)  # every process waits until rank 0 has saved
             raise
 
 

@@ -1,6 +1,6 @@
-"""`--profile`: records a few steps of a run, and afterwards says where their time went.
+"""`--profile`: records a few steps of a run and summarises where their time went.
 
-A trace answers anything, to whoever opens it; most of what is asked fits on ten lines.
+A trace holds every detail but must be opened in a viewer; ten lines answer most questions.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Profiling:
         self.written: list[Path] = []
 
     def record(self, built: Built, run: Run) -> AbstractContextManager[Callable[[object], None]]:
-        """Open the `on_step` hook that records the end of the epoch in which `run` stands."""
+        """Open the `on_step` hook that records the end of the current epoch of `run`."""
         self.epoch = run.epoch + 1
         skip, active = window(len(built.train) - run.step, len(built.test))
         return trace(self.folder.tensorboard, skip=skip, active=active, written=self.written.append)
 
     def report(self, built: Built, run: Run) -> None:
-        """Say where the time of the recorded steps went; keep it as profile.txt, profile.json."""
+        """Print where the recorded steps spent time; write profile.txt and profile.json."""
         found = summarise(read(self.written[-1])) if self.written else None
         if found is None:
             self.display.log("profile: the run ended before a whole step was recorded")
@@ -54,9 +54,9 @@ class Profiling:
 
 
 def nearest(history: Sequence[Epoch], epoch: int) -> Epoch | None:
-    """The row of the epoch that lies next to `epoch`, the later of two; None if it is alone.
+    """Return the row of the epoch nearest to `epoch`, the later of two; None if there is none.
 
-    Machines get slower and faster while they train: an epoch that is far away shows that, too.
+    The speed of a machine drifts during training, so a distant epoch would be a poor comparison.
     """
     others = [row for row in history if row.epoch != epoch]
     return min(others, key=lambda row: (abs(row.epoch - epoch), -row.epoch), default=None)

@@ -1,7 +1,7 @@
-"""What a checkpoint holds, and the rules for going on from one.
+"""Captures and restores the state in a checkpoint, and checks whether a run may resume from it.
 
-The draws are a function of (seed, epoch), so a position is two numbers and a resumed run gives the
-numbers of an uninterrupted one, also from the middle of an epoch.
+The draws are a function of (seed, epoch), so a position is two numbers. A resumed run gives the
+same numbers as an uninterrupted one, also from the middle of an epoch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..parallel.group import Group
 from ..recipe.datasets import is_path
 from ..recipe.recipe import FIELDS, Recipe, flag
 
-# Fields that may differ between a run and its continuation: they change how fast, not what.
+# Fields that may differ when a run is resumed: they change its speed, not its result.
 MACHINE = frozenset(name for name, field in FIELDS.items() if field.metadata["group"] == "machine")
 MAY_CHANGE = (MACHINE - {"seed"}) | {"data_dir", "loader", "target_accuracy", "max_time"}
 
@@ -38,10 +38,10 @@ def capture(
     *,
     data: Data | None = None,
 ) -> dict[str, Any]:
-    """Everything that the rest of the run depends on; its tensors are the run's own, no copies.
+    """Return everything that the rest of the run depends on; tensors are not copied.
 
-    Of a group all processes call it, and the running sums are a row of each. Raises Diverged in the
-    middle of an epoch whose numbers are no good: nobody has looked yet.
+    All processes of a group call it; the running sums have one row per process. Raises Diverged in
+    the middle of an epoch if they are not finite, since they were not checked before.
     """
     group = group or Group()
     if run.sums is not None:
@@ -63,7 +63,7 @@ def capture(
 
 
 def best_of(state: dict[str, Any]) -> dict[str, Any]:
-    """The weights alone of a captured state, with what they scored: what best.pt holds."""
+    """Return the contents of best.pt: the weights of a captured state and their accuracy."""
     return {
         "progress": state["progress"],
         "model": state["step"]["model"],
@@ -74,7 +74,7 @@ def best_of(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def history_of(state: dict[str, Any]) -> list[Epoch]:
-    """The epochs that a captured state has behind it."""
+    """Return the finished epochs of a captured state."""
     return [Epoch(*row) for row in state["run"]["history"]]
 
 
@@ -84,7 +84,7 @@ def restore(
     schedule: Plateau | EveryStep,
     group: Group | None = None,
 ) -> Run:
-    """Put a captured state back and return its Run; CheckpointError if it is of another network."""
+    """Restore a captured state and return its Run; CheckpointError if the network differs."""
     try:
         step.load_state_dict(state["step"])
         _refuse_odd(step.optimizer)
@@ -103,7 +103,7 @@ def restore(
 
 
 def check_form(state: dict[str, Any]) -> None:
-    """Raise CheckpointError if a loaded checkpoint is not of a run, or its recipe is not ours."""
+    """Raise CheckpointError if a loaded checkpoint is not one of a run or its recipe is invalid."""
     try:
         parts = [state[name] for name in ("run", "step", "schedule", "recipe", "ledger")]
         run, rows = state["run"], history_of(state)
@@ -126,17 +126,17 @@ def _is_number(value: object) -> bool:
 
 
 def _sums(run: Run, group: Group) -> Tensor:
-    """This process's running sums; ValueError if what was saved is none."""
+    """Return this process's running sums; ValueError if the saved sums are invalid."""
     rows = metrics.current(torch.atleast_2d(run.sums), run.step)
     if rows.shape[1:] != (metrics.PLACES,):
         raise ValueError(f"the running sums have the shape {tuple(rows.shape)}")
     sums = group.own_row(rows).clone()
-    sums[metrics.PER_PROCESS] *= group.world / len(rows)  # its rows may be of another world
+    sums[metrics.PER_PROCESS] *= group.world / len(rows)  # the saved world size may differ
     return sums
 
 
 def _refuse_odd(optimizer: torch.optim.Optimizer) -> None:
-    """Raise ValueError for a state that a fused update would read or write past the end of."""
+    """Raise ValueError if a fused update would read or write past the end of the state."""
     groups = optimizer.param_groups
     weights = {weight for group in groups for weight in group["params"]}
     for weight, values in optimizer.state.items():
@@ -150,7 +150,7 @@ def _refuse_odd(optimizer: torch.optim.Optimizer) -> None:
 
 
 def enough(recipe: Recipe, history: Sequence[Epoch], seconds: float) -> bool:
-    """Whether a run that has just ended an epoch has reached its target or its time limit."""
+    """Return whether a run, at the end of an epoch, has reached its target or time limit."""
     target, limit = recipe.target_accuracy, recipe.max_time
     if not history:
         return False
@@ -159,7 +159,7 @@ def enough(recipe: Recipe, history: Sequence[Epoch], seconds: float) -> bool:
 
 
 def is_over(state: dict[str, Any] | None, recipe: Recipe) -> bool:
-    """Whether nothing is left to train after a captured state; never at a run's beginning."""
+    """Return whether nothing is left to train after `state`; False at the start of a run."""
     if state is None:
         return False
     run = state["run"]
@@ -168,23 +168,23 @@ def is_over(state: dict[str, Any] | None, recipe: Recipe) -> bool:
 
 
 def is_changed(state: dict[str, Any] | None, recipe: Recipe) -> bool:
-    """Whether a captured state that has something left to train is of another recipe."""
+    """Return whether a captured state has training left and was made by another recipe."""
     if state is None or is_over(state, recipe):
         return False
     return Recipe.saved(state["recipe"]) != recipe
 
 
 def check_changes(saved: Recipe, asked: Recipe, *, override: bool = False) -> None:
-    """Raise UsageError, with old and new, if `asked` would train something else than `saved`.
+    """Raise UsageError, with old and new value, if `asked` would change the result of `saved`.
 
-    With `override` it may, but for another scheduler, since no rate of one is a place in another,
-    and another name, which would stand over what is not of that recipe.
+    `override` allows this, except for the scheduler, since a position in one schedule means nothing
+    in another, and for the recipe's name, which would label epochs of a different recipe.
     """
     for name in FIELDS:
         old, new = getattr(saved, name), getattr(asked, name)
         never = name in ("recipe", "scheduler")
         if name == "dataset" and is_path(old) and is_path(new):
-            continue  # own images may have moved: whether they are the same is seen once read
+            continue  # own images may have moved; they are compared once read
         if name not in MAY_CHANGE and old != new and (never or not override):
             ways = "or start a new run with --out"
             ways = ways if never else "start a new run with --out, or add --override"

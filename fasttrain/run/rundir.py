@@ -1,6 +1,6 @@
-"""The run directory: what lies where, and what --overwrite may remove.
+"""The run directory: where each file is, and which files --overwrite may remove.
 
-An open run directory belongs to one process alone: see lock.py.
+Only one process may have a run directory open, so that runs cannot mix their files: see lock.py.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from ..storage.encode import encode, to_json
 from . import lock
 from .folders import FOLDERS, JSON_FILES, is_trained, own_files, read_recipe
 
-# What is said of a network that a run that goes on may leave behind: of its end, and of its best.
+# Files that describe the final or best network: they are out of date once a run is resumed.
 OF_THE_END = ["summary.json", "report.html", "misclassified.json", "class_accuracy.json"]
 OF_THE_END += ["analysis.npz", "figures/*.png"]
 
 
 class RunDir(AbstractContextManager["RunDir"]):
-    """An open run directory, this process's alone until closed; recipe.json makes it a run.
+    """An open run directory, locked by this process until closed; recipe.json marks it as a run.
 
-    A start that fails before anything was trained leaves the folder as it found it.
+    A run that fails before any training leaves the folder as it was.
     """
 
     def __init__(
         self, path: Path, *, new: bool, overwrite: bool = False, made: Sequence[Path] = ()
     ) -> None:
-        """What `create` and `resume` share: lock, probe, clear, make the folders."""
+        """Lock, probe and clear the folder and make its subfolders, for `create` and `resume`."""
         self.path = path
         self.figures, self.tensorboard = path / "figures", path / "tensorboard"
         self.checkpoints = Checkpoints(path / "checkpoints")
@@ -42,7 +42,7 @@ class RunDir(AbstractContextManager["RunDir"]):
             if new:
                 lock.check_new(
                     path, overwrite
-                )  # again: a run may have come and gone before the lock
+                )  # again: another run may have come and gone before the lock
                 if overwrite or read_recipe(path):
                     _refuse_links(path)
             atomic.check_writable(path)
@@ -58,11 +58,11 @@ class RunDir(AbstractContextManager["RunDir"]):
 
     @classmethod
     def create(cls, path: Path, *, overwrite: bool = False, made: Sequence[Path] = ()) -> RunDir:
-        """Open a folder, made with its parents if missing, for a new run.
+        """Open a folder for a new run; make it and its parents if missing.
 
-        With `overwrite` the run that it holds is replaced when `begin` is called. `made` are the
-        folders that were made for this run before. Raises OutputError, with nothing changed, if it
-        is in use, holds files that are no run, or holds a run and not `overwrite`.
+        With `overwrite`, the run in it is replaced when `begin` is called. `made` are the folders
+        already made for this run. Raises OutputError, with nothing changed, if the folder is in
+        use, holds files that are no run, or holds a run and `overwrite` is false.
         """
         lock.check_free(path, new=True, overwrite=overwrite)
         made = [*made, *lock.missing(path)]
@@ -71,18 +71,18 @@ class RunDir(AbstractContextManager["RunDir"]):
 
     @classmethod
     def resume(cls, path: Path) -> RunDir:
-        """Open the folder of a run to add to it; CheckpointError if it holds none."""
+        """Open the folder of an existing run; CheckpointError if it holds none."""
         if not read_recipe(path):
             raise CheckpointError(f"run ({path}): there is none. Name a run directory.")
         return cls(path, new=False)
 
     def announce(self, recipe: dict[str, Any]) -> None:
-        """Say what a new run is to be, so that one killed before `begin` can be started anew."""
+        """Write the recipe of a new run, so that it can restart if killed before `begin`."""
         if self._new and not self.replaces:
             self.write_json("recipe.json", recipe)
 
     def begin(self, recipe: dict[str, Any], environment: dict[str, Any]) -> None:
-        """From here on the folder is this run's: what it replaces, or what never trained, goes."""
+        """Make the folder this run's: remove the run it replaces or one that never trained."""
         if self.replaces or not is_trained(self.path):
             self._clear()
         self._new, self.replaces = True, False
@@ -105,17 +105,17 @@ class RunDir(AbstractContextManager["RunDir"]):
         atomic.append_line(self.path / "metrics.jsonl", to_json(row))
 
     def rewrite_epochs(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Make metrics.jsonl these rows: a resumed run has what its checkpoint had, and no more."""
+        """Replace metrics.jsonl with `rows`, so that a resumed run matches its checkpoint."""
         text = "".join(to_json(row) + "\n" for row in rows)
         atomic.write_atomically(self.path / "metrics.jsonl", encode(text))
 
     def reopen(self) -> None:
-        """Take away what describes the end of a run that goes on."""
+        """Remove the files that describe the end of a run, because it continues."""
         for file in [file for pattern in OF_THE_END for file in self.path.glob(pattern)]:
             atomic.remove(file)
 
     def close(self) -> None:
-        """Let others in."""
+        """Release the lock."""
         lock.release(self._lock)
 
     def __exit__(self, kind: type[BaseException] | None = None, *rest: object) -> None:
@@ -125,7 +125,7 @@ class RunDir(AbstractContextManager["RunDir"]):
         self.close()
 
     def _clear(self) -> None:
-        """Remove the files of the run that was here before, and no others."""
+        """Remove only the files of the previous run."""
         for file in own_files(self.path):
             atomic.remove(file)
 
@@ -138,9 +138,9 @@ def _refuse_links(path: Path) -> None:
 
 
 class NullRunDir(AbstractContextManager["NullRunDir"]):
-    """The run directory in a process that writes none: of several processes only rank 0 does.
+    """The run directory in processes other than rank 0, which write nothing.
 
-    It has the methods of a RunDir and does nothing, so that a run need not ask for its rank.
+    Its methods are those of RunDir and do nothing, so that callers need not check their rank.
     """
 
     def __init__(self, path: Path) -> None:
@@ -171,14 +171,14 @@ class NullRunDir(AbstractContextManager["NullRunDir"]):
         """Rank 0 does."""
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: no lock is held."""
 
     def __exit__(self, *exc: object) -> None:
         self.close()
 
 
 class NullCheckpoints:
-    """The saving methods of Checkpoints, which do nothing."""
+    """The saving methods of Checkpoints, without effect."""
 
     def save_last(self, state: dict[str, Any]) -> int:
         """Rank 0 saves it; no bytes here."""

@@ -1,11 +1,13 @@
-"""Checkpoints of a run that goes on meanwhile: the loop pays for a copy, a thread for the rest.
+"""Saves checkpoints in a background thread while training continues.
 
-The copy is taken between two steps, so it is exact; serialising, the digest, the disk and what is
-removed for it come in the thread, one save at a time. Each save has a thread of its own: one that
-stays, and has once computed with OpenMP, keeps a team of libgomp's threads; those are then more
-than the cores, and libgomp lets none of them spin at the end of a parallel loop any more. Training
-between saves ran at 900 images/s with such a thread waiting, at 954 without (sprint, 96-320-320
-channels, 2 cores of a Xeon with AMX; means of epochs 2 to 4 of two runs each, in turns).
+The training loop waits only for a copy of the state, taken between two steps so that it is exact.
+The thread does the rest, one save at a time: serialising, the digest, writing, removing old files.
+
+Each save uses a new thread. A lasting thread that has used OpenMP keeps its own team of libgomp
+threads. There are then more threads than cores, and libgomp stops all of them from spinning at the
+end of a parallel loop. Training between saves ran at 900 images/s with such a thread waiting, at
+954 without (sprint, 96-320-320 channels, 2 cores of a Xeon with AMX; means of epochs 2 to 4 of two
+runs each, in turns).
 """
 
 from __future__ import annotations
@@ -31,11 +33,11 @@ State = dict[str, Any]
 
 
 class Saver(AbstractContextManager["Saver"]):
-    """Saves after each epoch, every `every` seconds within one, and when told to.
+    """Saves after each epoch, every `every` seconds within one, and on request.
 
-    What went wrong in the thread is raised by the next of these calls, within a step or an epoch;
-    leaving the context waits for the save under way. `best` is the epoch whose weights are in
-    best.pt: the first of the highest score. Of several processes `agree` makes their clocks one.
+    An error in the thread is raised by the next call, within a step or an epoch. Leaving the
+    context waits for the current save. `best` is the epoch whose weights are in best.pt: the first
+    with the highest score. `agree` makes all processes take the same decision to save.
     """
 
     def __init__(
@@ -58,11 +60,11 @@ class Saver(AbstractContextManager["Saver"]):
         self._saved: list[int] | None = None
 
     def check(self, run: Run) -> None:
-        """Raise now, before hours of training, what a save of such a state would raise."""
+        """Raise before training any error that saving such a state would raise."""
         checkpoint.check(self._state(run), self._folder.path / "checkpoints" / "last.pt")
 
     def step(self, run: Run) -> None:
-        """The `on_step` hook: save by the clock, unless a save is still under way."""
+        """The `on_step` hook: save when due, unless a save is still running."""
         if self._writing is not None and self._writing.done():
             self.wait()
         if self._agree(self._writing is None and perf_counter() - self._began > self._every):
@@ -70,21 +72,21 @@ class Saver(AbstractContextManager["Saver"]):
             self._start(run)
 
     def epoch(self, run: Run) -> None:
-        """The `on_epoch` hook: save what can be resumed, then its weights if they are the best.
+        """The `on_epoch` hook: save last.pt, then best.pt if the weights are the best so far.
 
-        In this order, since of a run killed in between `settle` makes the best again."""
+        If the run is killed between the two, `settle` makes best.pt again from last.pt."""
         self.wait()
         self._start(run, row=monitors.line(run.history[-1], self._held_out))
 
     def now(self, run: Run) -> None:
-        """Save, unless this very step has been saved, and wait until it is on the disk."""
+        """Save, unless this step is already saved, and wait until it is on disk."""
         self.wait()
         if self._saved != [run.epoch, run.step]:
             self._start(run)
             self.wait()
 
     def wait(self) -> None:
-        """Wait for the save under way; raise what it raised."""
+        """Wait for the current save; raise its error."""
         writing, self._writing = self._writing, None
         if writing is not None:
             with self._ledger.part("checkpoint"):
@@ -94,7 +96,7 @@ class Saver(AbstractContextManager["Saver"]):
         if self._thread is not None:
             with self._ledger.part("checkpoint"):
                 self._thread.shutdown()
-        if kind is None:  # else what ended the block is said, and not a second thing
+        if kind is None:  # otherwise report only the error that ended the block
             self.wait()
 
     def _start(self, run: Run, *, row: dict[str, Any] | None = None) -> None:
@@ -105,7 +107,7 @@ class Saver(AbstractContextManager["Saver"]):
         self.best = run.history[-1] if best else self.best
         self._thread = ThreadPoolExecutor(1, "checkpoints")
         self._writing = self._thread.submit(self._write, state, row, best)
-        self._thread.shutdown(wait=False)  # it ends with this save
+        self._thread.shutdown(wait=False)  # the thread ends after this save
 
     def _state(self, run: Run) -> State:
         return {**self._capture(run), "ledger": self._ledger.state_dict()}
@@ -125,15 +127,15 @@ def settle(
     *,
     monitor: str = "accuracy",
 ) -> Epoch | None:
-    """Before a run goes on from `state`: leave no checkpoint that is newer or of another branch,
+    """Set aside checkpoints newer than `state` or of another branch, before the run continues,
     and return the epoch whose weights are in best.pt, if there is one.
 
-    Those are set aside as NAME.abandoned. If the weights of the best epoch are gone, those of
-    `state` are the best there are, and it is said.
+    They are renamed to NAME.abandoned. If the weights of the best epoch are gone, those of
+    `state` take their place if they are the best left, and a message reports it.
     """
     if not isinstance(folder, RunDir):
         return None
-    if not folder.checkpoints.last_is_sound:  # else `state` was read from last.pt
+    if not folder.checkpoints.last_is_sound:  # otherwise `state` was read from last.pt
         _lead_to(state, folder, log)
     path, rows = folder.checkpoints.folder / "best.pt", resume.history_of(state)
     best = _row_of(path, rows)
@@ -150,18 +152,18 @@ def settle(
 
 
 def _lead_to(state: State, folder: RunDir, log: Callable[[str], None]) -> None:
-    """Make `state` what the run has last, and leave what came before it."""
+    """Make `state` the last checkpoint, and keep the previous one only if it leads to it."""
     last, previous = (folder.checkpoints.folder / f"{name}.pt" for name in ("last", "previous"))
     if not _leads_to(state, last):
         aside = last.with_name(f"{last.name}.abandoned")
-        checkpoint.save(last, state, keep=aside)  # at no instant is there no last.pt
+        checkpoint.save(last, state, keep=aside)  # last.pt exists at every moment
         log(f"  {last.name} is of what is left behind: kept as {aside.name}")
     if not _leads_to(state, previous):
         _set_aside(previous, log)
 
 
 def _leads_to(state: State, path: Path) -> bool:
-    """Whether the checkpoint at `path` is one on the way to `state`, or none or damaged."""
+    """Return whether the checkpoint at `path` leads to `state`, is missing or is damaged."""
     try:
         found = checkpoint.load(path)
         rows, ours = (resume.history_of(each) for each in (found, state))
@@ -171,7 +173,7 @@ def _leads_to(state: State, path: Path) -> bool:
 
 
 def _row_of(path: Path, rows: list[Epoch]) -> Epoch | None:
-    """The epoch among `rows` whose weights best.pt holds; None if it is of another branch."""
+    """Return the epoch in `rows` whose weights best.pt holds; None if it is of another branch."""
     try:
         best = checkpoint.load(path)
         epoch, score = best["progress"][0], best["test_accuracy"]
@@ -188,5 +190,5 @@ def _set_aside(path: Path, log: Callable[[str], None]) -> None:
 
 
 def _is_better(row: Epoch, best: Epoch | None, monitor: str) -> bool:
-    """Of equals the first stays: it took the least training."""
+    """Return whether `row` beats `best`; at equal scores the earlier epoch stays."""
     return best is None or monitors.score(row, monitor) > monitors.score(best, monitor)

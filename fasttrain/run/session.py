@@ -1,4 +1,7 @@
-"""What the functions of one run share: what was asked, where it goes, and who takes part."""
+"""The objects that the functions of one run share: recipe, folder, display, processes.
+
+One tuple keeps the functions' parameter lists short.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from .rundir import NullRunDir, RunDir
 
 
 class Session(NamedTuple):
-    """An open run directory and everything that lasts as long as it."""
+    """An open run directory and the objects with the same lifetime."""
 
     recipe: Recipe
     folder: RunDir | NullRunDir

@@ -1,6 +1,6 @@
 """Opens the run directory of a training and the checkpoint that it resumes.
 
-What is refused here is refused before any data or device is touched.
+Errors found here are raised before any data or device is used.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from .session import Session
 def open_run_dir(
     recipe: Recipe, out: Path | None, overwrite: bool, continued: Path | None, group: Group
 ) -> Iterator[RunDir | NullRunDir]:
-    """The folder of the run to go on with, or of a new one; open until the block ends.
+    """Open the folder of the run to resume, or of a new run, until the block ends.
 
-    Of a group only the first process has it, the others know where it is.
+    Only the first process of a group opens it; the others only know its path.
     """
     if not group.first:
         yield NullRunDir(Path(group.broadcast(None)))
@@ -52,7 +52,7 @@ def open_run_dir(
 
 @contextmanager
 def resume_advice(folder: RunDir | NullRunDir, series: Path | None) -> Iterator[None]:
-    """Add to Stopped what was saved, and how to resume the run or the `series` it belongs to."""
+    """Add to Stopped whether anything was saved, and how to resume the run or its `series`."""
     try:
         yield
     except Stopped as stop:
@@ -71,7 +71,7 @@ def resume_advice(folder: RunDir | NullRunDir, series: Path | None) -> Iterator[
 def restore_position(
     session: Session, built: Built, state: dict[str, Any] | None
 ) -> tuple[Run, Plateau | EveryStep, Epoch | None]:
-    """Where the run stands, its schedule, and the epoch in best.pt; a new Run without a `state`."""
+    """Return the Run, its schedule and the epoch in best.pt; a new Run without a `state`."""
     recipe, step = session.recipe, built.step
     steps = len(built.train)
     schedule = build.schedule(recipe, step, steps=recipe.epochs * steps)
@@ -96,7 +96,7 @@ def begin(
     sweep: dict[str, Any],
     data: Data,
 ) -> None:
-    """Make the folder this run's, once nothing can be refused any more: data, device and rate."""
+    """Make the folder this run's, once data, device and learning rate are known to be valid."""
     folder, recipe = session.folder, session.recipe
     if not resume.is_over(state, recipe):
         folder.reopen()
@@ -112,7 +112,7 @@ def begin(
 def finished(
     continued: Path | None, recipe: Recipe, display: Display, group: Group, *, override: bool
 ) -> list[Epoch] | None:
-    """The history of a run that has nothing left to do; changes nothing, not even its lock."""
+    """Return the history of a finished run, else None; change nothing, not even its lock."""
     mine = _finished(continued, recipe, display, override=override) if group.first else None
     rows = group.broadcast(mine)
     return None if rows is None else [Epoch(*row) for row in rows]
@@ -121,7 +121,7 @@ def finished(
 def load_state(
     session: Session, continued: Path | None, *, override: bool
 ) -> dict[str, Any] | None:
-    """The checkpoint to resume, read by rank 0 for all; None where the run starts anew."""
+    """Load the checkpoint to resume on rank 0 and broadcast it; None if the run starts anew."""
     mine = None
     if isinstance(session.folder, RunDir) and continued is not None:
         mine = _load_state(session, session.folder, continued, override=override)

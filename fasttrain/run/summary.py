@@ -1,7 +1,8 @@
-"""What a run with a target is judged by: the time until it was reached, all of it.
+"""Builds summary.json, including the full time a run needed to reach its target accuracy.
 
-The clock runs from the data in memory to the end of training: whitening, compiling, the range test,
-evaluations and checkpoints are in it, importing and fetching are not.
+Times compare only if they count the same work. The clock runs from the data in memory to the end of
+training. It includes whitening, compiling, the range test, evaluations and checkpoints; it excludes
+importing and fetching.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from .session import Session
 def measure_rates(
     recipe: Recipe, built: Built, ledger: Ledger, *, log: Callable[[str], None]
 ) -> None:
-    """Measure the matrix products that the summary compares with, before training and after it;
-    say when the two differ."""
+    """Measure the GEMM rates used in the summary; called before and after training.
+
+    Logs a note if the two measurements differ."""
     compared = {torch.float32} if recipe.target_accuracy is not None else set()
     ledger.measure_rates(built.device, {built.step.amp or torch.float32} | compared)
     for note in ledger.notes():
@@ -40,16 +42,16 @@ def measure_rates(
 def target_summary(
     session: Session, data: Data, built: Built, history: Sequence[Epoch]
 ) -> dict[str, float]:
-    """For summary.json, to be called when training ends: the time to the target, if it was reached,
-    and the final accuracy with test-time flips, if the recipe wants it."""
+    """Return, when training ends, the time to the target for summary.json, if it was reached,
+    and the final accuracy with test-time flips, if the recipe asks for it."""
     recipe, ledger, group = session.recipe, session.ledger, session.group
-    # Measuring the machine, all of the analysis so far, is no part of training.
+    # The analysis so far only measured the machine, so it does not count as training.
     seconds = ledger.total - sum(ledger.parts[name] for name in ("import", "data", "analysis"))
     found: dict[str, float] = {}
     with ledger.part("analysis"):
         target = recipe.target_accuracy
         if target is not None and max(row.test_accuracy for row in history) >= target:
-            # As float32 operations at this machine's own rate, machines can be compared.
+            # Float32 operations at this machine's own rate make machines comparable.
             rate = ledger.rate(torch.float32)
             found |= {
                 "seconds_to_target": seconds,
@@ -66,8 +68,9 @@ def target_summary(
 
 
 def final_summary(session: Session, built: Built) -> dict[str, float]:
-    """Loss and accuracy of the best checkpoint on a test set that chose nothing, evaluated once;
-    empty without one. The step has that checkpoint's weights afterwards."""
+    """Evaluate the best checkpoint once on a test set that was not used to choose it.
+
+    Returns loss and accuracy; empty without such a test set. Leaves those weights in the step."""
     if built.final is None:
         return {}
     folder, group, best = session.folder, session.group, None
@@ -80,15 +83,16 @@ def final_summary(session: Session, built: Built) -> dict[str, float]:
 
 
 def data_summary(data: Data, monitor: str) -> dict[str, Any]:
-    """For summary.json: what was trained on, and what chose the best epoch."""
+    """Return the data, and the split and metric that chose the best epoch, for summary.json."""
     found = {"data": about(data), "chosen_by": data.chooses, "monitor": monitor}
     found["images"] = {name: len(split.labels) for name, split in parts(data).items()}
     return found
 
 
 def class_summary(run: Path) -> dict[str, Any]:
-    """For summary.json, of class_accuracy.json: means in which every class counts the same, and
-    each class's recall; empty where that file is missing or of an older release."""
+    """Return class-averaged means and each class's recall, read from class_accuracy.json.
+
+    Empty if that file is missing or from an older release."""
     try:
         found = json.loads((run / "class_accuracy.json").read_text(encoding="utf-8"))
         means = {name: found[name] for name in monitors.UNEQUAL}
@@ -98,13 +102,13 @@ def class_summary(run: Path) -> dict[str, Any]:
 
 
 def parts(data: Data) -> dict[str, Split]:
-    """The splits by their names."""
+    """Return the splits by name."""
     held = {data.chooses: data.held_out}
     return {"train": data.train, **held, **({"test": data.test} if data.val is not None else {})}
 
 
 def counts(data: Data) -> str:
-    """Images by split, and what they are of."""
+    """Describe the images of each split, the data set, its classes and the image size."""
     images = (f"{len(split.labels):,} {name}" for name, split in parts(data).items())
     size = f"{data.side} x {data.side}"
     return f"{' and '.join(images)} images of {data.name}, {len(data.classes):,} classes, {size},"
@@ -120,9 +124,9 @@ def write_summary(
     *,
     finished: bool,
 ) -> dict[str, Any]:
-    """Write and return summary.json: once after training, and as `finished` after the report.
+    """Write and return summary.json: after training, and as `finished` before the page is drawn.
 
-    `best` is the epoch in best.pt and `target` what target_summary returned.
+    `best` is the epoch in best.pt; `target` is the result of target_summary.
     """
     ledger = session.ledger
     with ledger.part("analysis"):
@@ -142,7 +146,7 @@ def write_summary(
     summary |= class_summary(session.folder.path) if finished else {}
     for name in ("compile", "lr_finder", "eval", "checkpoint", "analysis"):
         summary[f"{name}_seconds"] = parts[name]
-    summary["mfu"] /= session.group.world  # of one device, as images/s are of all
+    summary["mfu"] /= session.group.world  # per device, since images/s counts all devices
     summary["ledger"] = ledger.split()
     summary["total_seconds"], summary["finished"] = ledger.total, finished
     session.folder.write_json("summary.json", summary)
@@ -150,7 +154,7 @@ def write_summary(
 
 
 def headline(summary: dict[str, Any], path: Path) -> str:
-    """The last line of a run: how good, how long, where."""
+    """Return the last line of a run: accuracy, time and folder."""
     held_out = summary.get("chosen_by", "test")
     best, once = f"best_{held_out}_accuracy", ""
     by = summary.get("monitor", "accuracy").replace("_", " ")

@@ -1,8 +1,8 @@
-"""The epochs' numbers as TensorBoard scalars.
+"""Writes the metrics of each epoch as TensorBoard scalars.
 
-Written as they come, in the loop's own thread: SummaryWriter's thread answers a full disk with a
-traceback, and an epoch has nine numbers. A run that goes on has the points of its history and no
-others: TensorBoard shows whatever lies in its folder.
+They are written at once, in the training loop's thread: SummaryWriter's own thread prints a
+traceback when the disk is full, and an epoch has only nine numbers. TensorBoard shows every file in
+its folder, so a resumed run keeps only the points of its history.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def scalars(
 ) -> Iterator[Callable[[Run], None]]:
     """Yield an `on_epoch` hook that writes the newest row of the history below `folder`.
 
-    Of a run that goes on after `history` the points of later epochs are removed and those that a
-    crash left out are written. Without a folder, in a process that writes none, the hook does
-    nothing. Raises OutputError, as the hook does, if they cannot be.
+    For a run resumed after `history`, points of later epochs are removed and points lost in a crash
+    are written. Without a folder, in a process that writes nothing, the hook does nothing. This
+    function and the hook raise OutputError if writing fails.
     """
     if folder is None:
         yield lambda run: None
@@ -71,9 +71,9 @@ TAGS = frozenset(
 
 
 def _cut(path: Path, epochs: int) -> int:
-    """Take the points of later epochs out of an event file; return the last that it then has.
+    """Remove the points after `epochs` from an event file; return the last epoch left in it.
 
-    A record is its length, eight bytes, a checksum of that, four, the event, and its checksum.
+    A record is its length (8 bytes), a checksum of that (4 bytes), the event, and its checksum.
     """
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorboard.compat.proto.event_pb2 import Event
@@ -86,7 +86,7 @@ def _cut(path: Path, epochs: int) -> int:
         try:
             event = Event.FromString(data[at + 12 : end - 4])
         except DecodeError:
-            break  # torn by a crash: what follows was never read by anybody
+            break  # cut off by a crash: no reader gets past this point
         ours = any(value.tag in TAGS for value in event.summary.value)
         if end <= len(data) and not (ours and event.step > epochs):
             kept.append(data[at:end])

@@ -1,7 +1,7 @@
-"""One training run from its folder to its report, on one screen.
+"""Runs one training from its folder to its report.
 
-Everything that a run does is called here, in order; how it is done stands in the module of each
-function. `engine.fit` is the loop.
+All steps of a run are called here in order, so that its course can be read in one place. Each
+function's own module has the details. `engine.fit` is the training loop.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ def train(
     series: Path | None = None,
     begun: Callable[[], None] = lambda: None,
 ) -> list[Epoch]:
-    """Train as `recipe` says into the run directory `out`, and return the history.
+    """Train `recipe` into the run directory `out`, and return the history.
 
-    `continued` is the run directory, or a checkpoint in one, to resume; with `override` also
-    under another recipe. With `profile` a few steps are recorded into its tensorboard folder.
-    `series` is the folder of the series that the run belongs to, which is then what is resumed.
-    `begun` is called when data, device and rate are there, before the first step. Under torchrun
-    the processes join one group, unless they have joined `group` before. Raises what
-    fasttrain.errors lists; Stopped after a signal, once the checkpoint is saved.
+    `continued` is the run directory, or a checkpoint in one, to resume; `override` allows another
+    recipe. With `profile`, a few steps are recorded into the run's tensorboard folder. `series` is
+    the folder of the series that the run belongs to; resuming then resumes the series. `begun` is
+    called once data, device and learning rate are ready, before the first step. Under torchrun the
+    processes join one group, unless they have already joined `group`. Raises the errors of
+    fasttrain.errors; Stopped after a signal, once the checkpoint is saved.
     """
     out, continued = some_path(out), some_path(continued)
     _check_arguments(continued, overwrite=overwrite, override=override)
@@ -75,7 +75,7 @@ def train(
     ledger = Ledger(perf_counter() if began is None else began)
     ledger.parts["import"] = ledger.total
     with Signals() as signals, nullcontext(group) if group else joined() as group:
-        local_batch(recipe.batch_size, group.world)  # refused before anything is touched
+        local_batch(recipe.batch_size, group.world)  # raises before anything is changed
         rows = finished(continued, recipe, display, group, override=override)
         if rows is not None:
             return rows
@@ -124,7 +124,7 @@ def train(
                 measure_rates(recipe, built, ledger, log=display.log)
                 target = target_summary(session, data, built, position.history)
                 target |= final_summary(session, built)
-            group.dissolve()  # the report may take minutes, and needs one process
+            group.dissolve()  # the report may take minutes and needs only one process
             if group.first:
                 finish.report_run(session, data, built, position, observers, target)
             return position.history
@@ -138,7 +138,7 @@ def _check_arguments(continued: Path | None, *, overwrite: bool, override: bool)
 
 
 def _load(session: Session, state: dict[str, Any] | None) -> Data:
-    """The data set; DataError if a resumed run was trained on other images."""
+    """Load the data set; DataError if a resumed run was trained on other images."""
     display, group = session.display, session.group
     with session.ledger.part("data"), group.first_on_node(), display.counted() as counted:
         data = splits(session.recipe, log=display.log, bar=display.bar, counted=counted)
@@ -152,10 +152,10 @@ def _introduce(session: Session, data: Data, built: Built) -> None:
 
 
 def _warm_up(session: Session, built: Built, state: dict[str, Any] | None) -> None:
-    """Compile before the clock of the first epoch starts, leaving no trace in the weights.
+    """Compile before the clock of the first epoch starts, without changing the weights.
 
-    DDP lays its buckets anew after its first backward and then sums in another order. That first
-    backward must not belong to a step of the run, or a resumed run would differ.
+    DDP rebuilds its buckets after its first backward and then sums in another order. The first
+    backward must not be part of a training step, or a resumed run would differ.
     """
     needed = built.choices["compile"].value == "on" or session.group.world > 1
     if not needed or resume.is_over(state, session.recipe):
@@ -171,7 +171,7 @@ def _warm_up(session: Session, built: Built, state: dict[str, Any] | None) -> No
 
 
 def _find_lr(session: Session, built: Built, state: dict[str, Any] | None) -> dict[str, Any]:
-    """Set the rate that the range test suggests and return its curve; empty where none is due."""
+    """Set the learning rate from the range test and return its curve; empty if not needed."""
     if session.recipe.lr != "auto" or state is not None:
         return {}
     with session.ledger.part("lr_finder"):
@@ -181,6 +181,6 @@ def _find_lr(session: Session, built: Built, state: dict[str, Any] | None) -> di
 
 
 def _is_enough(session: Session, run: Run) -> bool:
-    """Whether the target or the time limit has been reached, at the end of an epoch."""
+    """Return whether the target or the time limit is reached at the end of an epoch."""
     enough = resume.enough(session.recipe, run.history, session.ledger.total)
     return run.step == 0 and bool(session.group.max(enough))  # the processes' clocks differ
