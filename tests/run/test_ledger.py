@@ -104,10 +104,11 @@ def trained(path, monkeypatch, rates, *, pause=0.0, **changes):
         time.sleep(pause)
         return next(found)
 
-    monkeypatch.setattr(ledger_module, "gemm_rate", rate)
     text = io.StringIO()
     display = Display(Console(file=text, width=300))
-    fasttrain.train(tiny_runs.small(**changes), out=path, display=display)
+    with monkeypatch.context() as patches:  # undone before the patches of `tiny` below it are
+        patches.setattr(ledger_module, "gemm_rate", rate)
+        fasttrain.train(tiny_runs.small(**changes), out=path, display=display)
     return text.getvalue(), json.loads((path / "summary.json").read_text())
 
 
