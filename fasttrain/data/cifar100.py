@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import Split, cifar10, kept
+from . import Split, cache, kept
 from .archive import Remote
 from .fetch import Bar, Log, no_bar
 
@@ -64,7 +64,7 @@ def load(
         DIGESTS,
         inside=INSIDE,
         data_dir=data_dir,
-        folder=cifar10.where().with_name("cifar100") if folder is None else folder,
+        folder=cache.default_folder("cifar100") if folder is None else folder,
         log=log,
         bar=bar,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DataError
-from . import cifar10, layouts, scan, splits
+from . import cache, layouts, scan, splits
 from .listing import Listing, listed
 from .making import Log
 from .prepare import Prepared, prepare
@@ -140,4 +140,4 @@ def examine(
 
 def where() -> Path:
     """The folder of prepared pixels in the user's cache."""
-    return cifar10.where().with_name("images")
+    return cache.default_folder("images")

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import UsageError, shown
 from ..recipe.datasets import is_path, refuse_near_miss, title
-from . import CLASSES, Data, Split, cifar10, cifar100, mnist, own, scan, splits, synthetic
+from . import CLASSES, Data, Split, cache, cifar10, cifar100, mnist, own, scan, splits, synthetic
 from .fetch import Bar, Log, no_bar
 
 Counted = Callable[[str], scan.Progress]
@@ -103,7 +103,9 @@ def describe(dataset: str, data_dir: Path | None, **options: Any) -> dict[str, A
     if dataset == "cifar10":
         return cifar10.describe(data_dir, **options)
     data = load(dataset, data_dir=data_dir, **options)
-    where = "made by fasttrain" if dataset == "synthetic" else data_dir or _cache(dataset)
+    where = (
+        "made by fasttrain" if dataset == "synthetic" else data_dir or cache.default_folder(dataset)
+    )
     lines: dict[str, Any] = {"where": where}
     for name, split in (("train", data.train), ("test", data.test)):
         counts = np.bincount(split.labels, minlength=len(data.classes))
@@ -127,7 +129,3 @@ def _published(dataset: str, data_dir: Path | None, *, log: Log, bar: Bar) -> Da
     train, test = module.load(data_dir, log=log, bar=bar)
     classes = CLASSES if dataset == "cifar10" else module.CLASSES
     return Data(train, test, None, classes, module.MEAN, module.STD, dataset, None)
-
-
-def _cache(dataset: str) -> Path:
-    return cifar10.where().with_name(dataset)
