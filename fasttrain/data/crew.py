@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
@@ -22,6 +22,7 @@ Out = TypeVar("Out")
 
 TOGETHER = 128  # items a task at most: each handing over is a fight for the interpreter's lock
 AHEAD = 3  # tasks under way for each thread
+IN_FLIGHT = 80_000_000  # pixels decoded at a time: 1 GB in three copies of 4 bytes
 
 
 def cores() -> int:
@@ -44,7 +45,23 @@ def in_order(
     """
     threads = cores() if threads is None else threads
     size = min(together, 1 + len(items) // (4 * threads))  # a few large ones are shared out too
-    groups = (items[start : start + size] for start in range(0, len(items), size))
+    return streamed(work, items, threads=threads, together=size)
+
+
+def streamed(
+    work: Callable[[In], Out],
+    items: Iterable[In],
+    *,
+    threads: int | None = None,
+    together: int = TOGETHER,
+) -> Generator[Out, None, None]:
+    """The same for items that are made as they are needed and whose number nobody knows.
+
+    `items` is read by the caller's thread, no further ahead than there is work under way.
+    """
+    threads = cores() if threads is None else threads
+    rest = iter(items)
+    groups = iter(lambda: list(islice(rest, together)), [])
     pool = ThreadPoolExecutor(threads, thread_name_prefix="fasttrain-images")
     waiting: deque[Future[list[Out]]] = deque()
     try:

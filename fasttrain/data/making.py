@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from ..errors import DataError, OutOfMemory, OutputError
 from ..storage.atomic import make_folder
 from . import crew, pictures, scan
+from .crew import IN_FLIGHT
 from .found import Source
 from .listing import Listing, Row
 from .pictures import Unusable
@@ -31,7 +32,6 @@ Log = Callable[[str], None]
 AT_ONCE = 2 << 30  # bytes that are verified before a start goes on
 SPARE = 64 << 20  # bytes of the disk that are left to others
 TASK_BYTES = 1 << 20  # of the images that a thread makes before it hands them over
-IN_FLIGHT = 80_000_000  # pixels decoded at a time: 1 GB in three copies of 4 bytes
 
 
 @dataclass(frozen=True)
