@@ -93,7 +93,7 @@ class Outcome:
         if self.bad:
             raise DataError(
                 f"predict: {self.bad:,} of {self.images:,} could not be used ({self.first}). "
-                "The other rows are right; look at those with an error."
+                "Look at the rows with an error."
             )
 
 

@@ -1,5 +1,6 @@
 """`fasttrain predict`: rows on stdout, the rest on stderr, one line and a code for each mistake."""
 
+import builtins
 import csv
 import io
 import json
@@ -212,6 +213,19 @@ def test_a_signal_ends_it_with_a_line_and_leaves_no_file(number, code, trained, 
     assert f"stopped by {signal.Signals(number).name}: 0 images done, no file written" in line
     assert os.listdir(out.parent) == []
     assert ended.seconds < 5
+
+
+def test_no_loader_of_training_and_no_plotting_is_imported(predict, tmp_path, monkeypatch):
+    """They would cost the first row seconds."""
+    real, seen = builtins.__import__, set()
+
+    def recorded(name, *rest):
+        seen.add(name.partition(".")[0])
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", recorded)
+    assert predict(save(tmp_path / "1.png"))[0] == 0
+    assert not {"nvidia", "matplotlib", "triton", "tensorboard", "timm", "pyarrow"} & seen
 
 
 def test_out_of_memory_names_a_smaller_batch(predict, tmp_path, monkeypatch):

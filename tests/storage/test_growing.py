@@ -23,9 +23,14 @@ def test_what_is_appended_replaces_the_file_at_the_end(tmp_path):
 def test_an_error_leaves_the_old_file_and_nothing_else(error, tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("old")
-    with pytest.raises(error), growing.written(path) as append:
-        append(b"one\n")
-        raise error
+
+    def fails():
+        with growing.written(path) as append:
+            append(b"one\n")
+            raise error
+
+    with pytest.raises(error):
+        fails()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.csv"]
 
