@@ -20,8 +20,17 @@ from ..console.console import Display
 from ..errors import CheckpointError, UsageError
 from ..machine import environment
 from ..recipe.recipe import Recipe
-from ..run import lock, resume
-from ..run.folders import SERIES, is_trained, own_files, read_recipe, seed_folders, seeds, series_of
+from ..run import checks, lock, new_folders, resume
+from ..run.folders import (
+    RUNS,
+    SERIES,
+    is_trained,
+    own_files,
+    read_recipe,
+    seed_folders,
+    seeds,
+    series_of,
+)
 from ..run.train import train
 from ..storage import atomic
 from ..storage.paths import some_path
@@ -59,8 +68,8 @@ def train_runs(
         display.log(f"{continued} is finished: nothing to do.")
         return before
     name = f"{recipe.recipe}-{runs}-runs"
-    folder = continued or out or lock.new_folder(lock.RUNS, name, datetime.now())
-    lock.look_series(folder, recipe.seed, runs, new=not continued, overwrite=overwrite)
+    folder = continued or out or new_folders.new_folder(RUNS, name, datetime.now())
+    checks.check_series(folder, recipe.seed, runs, new=not continued, overwrite=overwrite)
     paths = seed_folders(folder, recipe.seed, runs)
     rows: list[dict[str, Any]] = []
     asked = {"command": command, "asked": runs, "runs": rows, "recipe": recipe.as_dict()}
@@ -125,12 +134,12 @@ def _is_done(found: dict[str, Any], recipe: Recipe, runs: int) -> bool:
 @contextmanager
 def _alone(folder: Path, *, new: bool, overwrite: bool, made: Sequence[Path]) -> Iterator[None]:
     """Lock a series' folder; a new series that fails before any training leaves no files."""
-    made = [*made, *lock.missing(folder)]
+    made = [*made, *new_folders.missing(folder)]
     atomic.make_folder(folder)
     held = lock.acquire(folder)
     try:
         if new:
-            lock.check_new(folder, overwrite, series=True)
+            checks.check_new(folder, overwrite, series=True)
         atomic.check_writable(folder)
         atomic.remove_leftovers(folder)
         for file in [] if is_trained(folder) or not new else own_files(folder):
@@ -138,7 +147,7 @@ def _alone(folder: Path, *, new: bool, overwrite: bool, made: Sequence[Path]) ->
         yield
     except Exception:
         if new and not is_trained(folder):
-            lock.withdraw(folder, made)
+            new_folders.withdraw(folder, made)
         raise
     finally:
         lock.release(held)

@@ -6,20 +6,16 @@ from one place: the train split's names, in lexicographic order, to which other 
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import DataError, shown
-from ..storage.atomic import write_atomically
 
 SPLITS = ("train", "val", "test")
 SYNONYMS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -48,9 +44,6 @@ class Bad(NamedTuple):
     label: str
     split: str
     reason: str
-
-
-COLUMNS = (*Row._fields, "problem")
 
 
 @dataclass(frozen=True)
@@ -146,42 +139,6 @@ class Listing:
             if missing := sorted(set(self.classes) - names):
                 notes.append(f"{split} has no image of {named(missing)}")
         return notes
-
-
-def write(path: Path, listing: Listing) -> None:
-    """Write `listing.csv`: a line for each row, then one for each file that cannot be used."""
-    text = io.StringIO(newline="")
-    lines = csv.writer(text)
-    lines.writerow(COLUMNS)
-    lines.writerows((*row, "") for row in listing.rows)
-    lines.writerows(
-        (bad.path, "", "", "", "", bad.label, bad.split, "", "", bad.reason) for bad in listing.bad
-    )
-    write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))
-
-
-def read(path: Path) -> Listing:
-    """The listing that `write` wrote; DataError if the file is missing or damaged."""
-    rows, bad = [], []
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            lines = csv.reader(file, strict=True)
-            if tuple(next(lines, ())) != COLUMNS:
-                raise ValueError("another heading")
-            for line in lines:
-                name, sha256, height, width, mode, label, split, group, note, problem = line
-                if split not in SPLITS:
-                    raise ValueError(f"a split called {split!r}")
-                if problem:
-                    bad.append(Bad(name, label, split, problem))
-                else:
-                    size = int(height), int(width)
-                    rows.append(Row(name, sha256, *size, mode, label, split, group, note))
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(
-            f"listing ({path}): cannot be read ({error}). It is written anew by a new run."
-        ) from None
-    return Listing.of(rows, bad)
 
 
 def listed(bad: Sequence[Bad]) -> str:

@@ -13,7 +13,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from ..data import Batch, Loader
-from ..loaders import contract
+from ..loaders.batches import checked
 from ..profile.trace import span
 from . import evaluation, metrics, monitors
 from .state import Epoch, Hook, Run
@@ -56,9 +56,7 @@ def fit(
         sums = run.sums = metrics.zeros(step.device) if run.sums is None else run.sums
         run.phase, began = "train", perf_counter() - run.seconds
         step.model.train()
-        batches = contract.batches(
-            train, step, f"epoch {run.epoch + 1}, training", begun=run.step > 0
-        )
+        batches = checked(train, step, f"epoch {run.epoch + 1}, training", begun=run.step > 0)
         for images, labels in _timed_batches(batches, run):
             with span("step"):
                 run.loss, logits = step(images, labels)

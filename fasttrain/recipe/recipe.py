@@ -10,8 +10,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from .fields import Scalar, check, choice, earlier, flag, line, number, place, plain, switch
-from .named import LEVELS, MODELS, RECIPES, settings
+from .fields import Scalar, choice, earlier, flag, line, number, place, switch
+from .named import LEVELS, MODELS, RECIPES, fill
 
 __all__ = ["FIELDS", "LEVELS", "RECIPES", "Recipe", "Scalar", "flag", "make"]
 
@@ -162,15 +162,7 @@ class Recipe:
         return made
 
     def __post_init__(self) -> None:
-        given = vars(self).pop("_given")
-        for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, plain(field, getattr(self, field.name)))
-            if field.name in given:
-                check(field, getattr(self, field.name))
-        target = {"target_accuracy": self.target_accuracy}
-        for name, value in settings(self.recipe, target).items():
-            if name not in given:
-                object.__setattr__(self, name, value)
+        fill(self, vars(self).pop("_given"))
 
     @classmethod
     def named(cls, name: str, **fields: Any) -> Recipe:

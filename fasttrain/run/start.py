@@ -23,7 +23,7 @@ from ..parallel.group import Group
 from ..recipe.recipe import Recipe
 from ..storage import checkpoint
 from ..storage.encode import for_shell
-from . import folders, lock, resume
+from . import checks, folders, new_folders, resume
 from .rundir import NullRunDir, RunDir
 from .saving import settle
 from .session import Session
@@ -41,9 +41,9 @@ def open_run_dir(
         yield NullRunDir(Path(group.broadcast(None)))
         return
     if continued:
-        opened = RunDir.resume(lock.folder_of(continued))
+        opened = RunDir.resume(checks.folder_of(continued))
     else:
-        path = out or lock.new_folder(lock.RUNS, recipe.recipe, datetime.now())
+        path = out or new_folders.new_folder(folders.RUNS, recipe.recipe, datetime.now())
         opened = RunDir.create(path, overwrite=overwrite, made=[] if out else [path])
     with opened as folder:
         group.broadcast(str(folder.path))
