@@ -75,7 +75,7 @@ def fit(
         run.phase, began = "test", perf_counter()
         held = evaluation.measure(step, test, run, on_step, step.predict, total, monitor)
         run.eval_seconds += perf_counter() - began
-        metrics.refuse_loss(held.loss, epoch=run.epoch + 1, step=run.step)
+        metrics.check_loss(held.loss, epoch=run.epoch + 1, step=run.step)
         run.epoch += 1
         run.history.append(_row(run, found, held))
         schedule.after_epoch(monitors.score(run.history[-1], monitor))

@@ -19,9 +19,11 @@ from .contract import FLOATS, refused
 def checked(
     loader: Iterable[Any], step: Any, where: str, *, begun: bool = False
 ) -> Iterator[Batch]:
-    """Yield the batches of an epoch; check the first against the model of `step`: shape, dtype,
-    device, and values on the host. UsageError for a wrong batch; DataError, naming `where`, for
-    an epoch without images, unless the epoch has already `begun`."""
+    """Yield the batches of an epoch; check the first one against the model of `step`.
+
+    It checks shape, dtype, device and, on the host, values. Raises UsageError for a wrong batch;
+    DataError, naming `where`, for an epoch without images unless it has already `begun`.
+    """
     try:
         given = iter(loader)
     except TypeError:

@@ -25,7 +25,7 @@ from ..storage import checkpoint
 from ..storage.encode import for_shell
 from . import checks, folders, new_folders, resume
 from .rundir import NullRunDir, RunDir
-from .saving import settle
+from .saving import reconcile
 from .session import Session
 
 
@@ -80,10 +80,10 @@ def restore_position(
         position = resume.restore(state, step, schedule, session.group)
         if recipe.lr not in ("auto", state["recipe"]["lr"]):
             step.lr = float(recipe.lr)
-            schedule.aim(float(recipe.lr))
+            schedule.set_peak(float(recipe.lr))
         schedule.seek(position.epoch * steps + position.step)
         session.ledger.load_state_dict(state["ledger"])
-        best = settle(session.folder, state, session.display.log, monitor=recipe.monitor)
+        best = reconcile(session.folder, state, session.display.log, monitor=recipe.monitor)
     built.train.seek(position.epoch + 1, position.step)
     return position, schedule, best
 

@@ -46,7 +46,7 @@ def test_the_order_of_the_rows_does_not_matter_and_any_change_of_content_does():
 
 def test_a_class_that_train_has_not_is_refused_and_one_that_is_missing_is_said():
     assert Listing.of(ROWS).check("x") == ["val has no image of 10, b", "test has no image of 10"]
-    with pytest.raises(DataError, match=r"val has classes that train has not \(cat\)"):
+    with pytest.raises(DataError, match=r"val has classes that are not in train \(cat\)"):
         Listing.of([*ROWS, row("val/cat/1", "cat", "val")]).check("x")
 
 
@@ -55,7 +55,7 @@ def test_a_class_that_train_has_not_is_refused_and_one_that_is_missing_is_said()
     [
         ([], "no usable image to train on"),
         ([row("test/a/1", "a", "test")], "no usable image to train on"),
-        ([row("train/a/1", "a")], "a single class"),
+        ([row("train/a/1", "a")], "only one class"),
     ],
 )
 def test_nothing_to_train_on_is_refused(rows, said):
