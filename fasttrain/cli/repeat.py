@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from statistics import mean, stdev
 from time import perf_counter
 from typing import Any
 
@@ -34,6 +33,7 @@ from ..run.folders import (
 from ..run.train import train
 from ..storage import atomic
 from ..storage.paths import some_path
+from .spread import describe, sum_up
 
 KEPT = [
     *("best_test_accuracy", "final_test_accuracy", "final_test_accuracy_with_flips", "epochs"),
@@ -160,41 +160,3 @@ def _clear(folder: Path, paths: Sequence[Path]) -> None:
         # Keep recipe.json: a folder with other files can be replaced only while it is a run.
         if file.exists() and not (file.name == "recipe.json" and file.parent in paths):
             atomic.remove(file)
-
-
-def sum_up(rows: Sequence[dict[str, Any]], *, target: float | None) -> dict[str, Any]:
-    """Return mean and standard deviation of the final accuracy, and of the time to `target`.
-
-    The time is over the runs that reached the target; `reached` is their number."""
-    judged = ("test_accuracy", "final_test_accuracy", "final_val_accuracy")
-    accuracies = [next(row[name] for name in judged if name in row) for row in rows]
-    found: dict[str, Any] = {
-        "count": len(rows),
-        "target": target,
-        **_spread("accuracy", accuracies),
-    }
-    if target is not None:
-        times = [row["seconds_to_target"] for row in rows if "seconds_to_target" in row]
-        found |= {"reached": len(times), **_spread("seconds", times)}
-    return found
-
-
-def describe(found: dict[str, Any]) -> str:
-    """Describe a series in one line."""
-    line = (
-        f"{found['count']} runs: final test accuracy {found['accuracy_mean']:.2%} "
-        f"(standard deviation {found['accuracy_deviation']:.2%})"
-    )
-    if found["target"] is None:
-        return line
-    line += f"; {found['reached']} of {found['count']} reached {found['target']:.2%}"
-    mean_seconds, spread = found["seconds_mean"], found["seconds_deviation"]
-    return line + (f", in {mean_seconds:.1f} s ({spread:.1f})" if found["reached"] else "")
-
-
-def _spread(name: str, values: Sequence[float]) -> dict[str, float | None]:
-    deviation = stdev(values) if len(values) > 1 else 0.0
-    return {
-        f"{name}_mean": mean(values) if values else None,
-        f"{name}_deviation": deviation if values else None,
-    }

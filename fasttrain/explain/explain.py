@@ -45,14 +45,19 @@ class Subject(NamedTuple):
         return self.data.train
 
     @property
-    def test(self) -> Split:
-        """The images that it is judged by."""
+    def analysed(self) -> Split:
+        """The images that are predicted: test, or val if no other split is held out."""
         return self.data.test
+
+    @property
+    def split(self) -> str:
+        """The name of `analysed`: test or val."""
+        return self.data.chooses if self.data.val is None else "test"
 
     @property
     def stages(self) -> tuple[str, ...]:
         """The names of the network's stages, whose activations Grad-CAM uses."""
-        return stages(self.model, side=self.test.images.shape[1])
+        return stages(self.model, side=self.analysed.images.shape[1])
 
 
 def open_run(
@@ -90,13 +95,14 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
     "random" (with the recipe's seed).
     """
     predictions, names = predict(subject), subject.data.classes
-    classes = analysis.by_class(predictions, names)
     chosen = analysis.mistakes(predictions, sample=sample, seed=subject.recipe.seed)
     suspects = analysis.label_errors(predictions)
     rule = CONFIDENT if sample == "confident" else f"random, seed {subject.recipe.seed}"
     wrong = int((predictions.predicted != predictions.labels).sum())
+    classes = {"split": subject.split, **analysis.by_class(predictions, names)}
     write_json(run / "class_accuracy.json", classes)
     listed = {
+        "split": subject.split,
         "rule": rule,
         "mistakes": wrong,
         "images": analysis.describe(predictions, chosen, names),
@@ -105,10 +111,10 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
     write_json(run / "misclassified.json", listed)
     originals, augmented, labels = samples(subject)
     arrays = {
-        "images": np.asarray(subject.test.images[chosen]),
+        "images": np.asarray(subject.analysed.images[chosen]),
         "predicted_maps": gradcam_maps(subject, chosen, predictions.predicted[chosen]),
         "true_maps": gradcam_maps(subject, chosen, predictions.labels[chosen]),
-        "label_error_images": np.asarray(subject.test.images[suspects]),
+        "label_error_images": np.asarray(subject.analysed.images[suspects]),
         "sample_originals": originals,
         "sample_augmented": augmented,
         "sample_labels": labels,
@@ -120,16 +126,16 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
 
 
 def predict(subject: Subject) -> Predictions:
-    """Predict every test image, in the precision that the training evaluated in."""
+    """Predict every image of `subject.analysed`, in the precision of training's evaluation."""
     amp = build.AMP[auto.amp(subject.recipe.amp, subject.device).value]
     loader = loaders_build.evaluation_loader(
-        subject.recipe, subject.test, subject.device, subject.data.statistics
+        subject.recipe, subject.analysed, subject.device, subject.data.statistics
     )
     found = []
     with torch.no_grad(), torch.autocast(subject.device.type, dtype=amp, enabled=amp is not None):
         for images, _ in loader:
             found.append(subject.model(images).float().softmax(dim=1))
-    return Predictions(torch.cat(found).cpu().numpy(), np.asarray(subject.test.labels))
+    return Predictions(torch.cat(found).cpu().numpy(), np.asarray(subject.analysed.labels))
 
 
 def gradcam_maps(subject: Subject, indices: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -143,20 +149,20 @@ def gradcam_maps(subject: Subject, indices: np.ndarray, classes: np.ndarray) -> 
 
 
 def guess(subject: Subject, index: int) -> tuple[int, int]:
-    """Return the (predicted, true) class of a test image; UsageError if there is no such image."""
-    count = len(subject.test.labels)
+    """Return the (predicted, true) class of an image; UsageError if there is no such image."""
+    count = len(subject.analysed.labels)
     if not 0 <= index < count:
         raise UsageError(
-            f"--image ({index}): must be from 0 to {count - 1}, the test images of this run. "
-            "See --help."
+            f"--image ({index}): must be from 0 to {count - 1}, the {subject.split} images of this "
+            "run. See --help."
         )
     with torch.no_grad():
         logits = subject.model(prepare(subject, np.array([index])))
-    return int(logits.argmax()), int(subject.test.labels[index])
+    return int(logits.argmax()), int(subject.analysed.labels[index])
 
 
 def layer_maps(subject: Subject, index: int, classes: Sequence[int]) -> list[dict[str, np.ndarray]]:
-    """Grad-CAM of a test image in all stages; layer -> (side, side) for each class."""
+    """Grad-CAM of an image in all stages; layer -> (side, side) for each class."""
     images = prepare(subject, np.full(len(classes), index))
     with GradCAM(subject.model, *subject.stages) as cam:
         found = cam.layers(images, torch.as_tensor(list(classes), device=subject.device))
@@ -165,8 +171,8 @@ def layer_maps(subject: Subject, index: int, classes: Sequence[int]) -> list[dic
 
 
 def prepare(subject: Subject, indices: np.ndarray) -> Tensor:
-    """The test images at `indices`, normalised, on the device."""
-    few = Split(np.asarray(subject.test.images[indices]), subject.test.labels[indices])
+    """The images of `subject.analysed` at `indices`, normalised, on the device."""
+    few = Split(np.asarray(subject.analysed.images[indices]), subject.analysed.labels[indices])
     scale = subject.data.statistics
     loader = loaders_build.evaluation_loader(subject.recipe, few, subject.device, scale)
     return torch.cat([images for images, _ in loader])

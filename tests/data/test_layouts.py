@@ -182,7 +182,7 @@ def test_all_mistakes_of_a_table_are_said_at_once(tmp_path):
     rows = [*ROWS, ("../x.png", "cat"), ("", "dog"), ("c/0.png", ""), ("a/0.png", "dog")]
     path = table(tmp_path / "inner" / "t.csv", rows)
     for said in (
-        "line 6: ../x.png leads out",
+        "line 6: ../x.png is outside",
         "line 7: no file_name",
         "line 8: no label",
         "line 9: a/0.png is listed twice",
