@@ -73,7 +73,7 @@ def explain_run(
     """
     run, display = path(run), display or Display()
     read(run)  # refuses a wrong path before searching for a checkpoint
-    html.refuse(run)
+    html.check_targets(run)
     subject = explain.open_run(run, device=device, data=data, log=display.log)
     if image is not None:
         display.log(str(_one_image(run, subject, image)))
@@ -93,7 +93,7 @@ def draw_report(
 ) -> Path:
     """Redraw a run's figures and its report.html from the run directory alone."""
     run = path(run)
-    html.refuse(run)
+    html.check_targets(run)
     figures.draw_all(run, names=names)
     page = html.write(run)
     (display or Display()).log(f"report: {page}")
