@@ -118,6 +118,7 @@ def explain(call: Call) -> None:
         sample=wanted.sample,
         image=wanted.image,
         device=wanted.device,
+        cam_layer=wanted.cam_layer,
         display=_display(call),
     )
 

@@ -30,7 +30,7 @@ TITLES = {
     "augmentation": "augmentation (of training images)",
     "data": "data",
     "machine": "machine (hardware and speed)",
-    "stopping": "stopping and final test",
+    "stopping": "stopping, final test and report",
 }
 
 
@@ -160,6 +160,7 @@ def _add_run_arguments(made: Parser, name: str) -> None:
             help="mistakes to show: the most confident or a random sample (default: confident)",
         )
         made.add_argument("--device", default="auto", help="device: auto, cpu, cuda or cuda:N")
+        _add_field(made, FIELDS["cam_layer"])
 
 
 def _add_field(group: Any, field: Any) -> None:

@@ -20,7 +20,7 @@ from ..errors import CheckpointError, UsageError
 from ..loaders import build as loaders_build
 from ..machine import auto
 from ..models.build import network
-from ..models.stages import stages
+from ..models.stages import check_layer, stages
 from ..recipe.recipe import Recipe
 from ..storage import checkpoint
 from ..storage.atomic import write_atomically, write_json
@@ -51,24 +51,30 @@ class Subject(NamedTuple):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The names of the network's stages, whose activations Grad-CAM uses."""
-        return stages(self.model, side=self.test.images.shape[1])
+        """The names of the network's stages, whose activations Grad-CAM uses; a named layer
+        alone."""
+        named = self.recipe.cam_layer
+        return (named,) if named else stages(self.model, side=self.data.side)
 
 
 def open_run(
     run: Path,
     *,
     device: str = "auto",
+    cam_layer: str | None = None,
     data: Data | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> Subject:
-    """Load the best network of a run, and its data; CheckpointError if there is no usable one."""
+    """Load the best network of a run, and its data; CheckpointError if there is no usable one.
+
+    `cam_layer` is the module whose maps are shown, else it is found; UsageError if it has none.
+    """
     state = checkpoint.load(run / "checkpoints" / "best.pt")
     try:
-        recipe = Recipe.saved({**state["recipe"], "device": device})
+        recipe = Recipe.saved({**state["recipe"], "device": device, "cam_layer": cam_layer})
         kept = state.get("data")
-        classes = len(kept["classes"]) if kept else 10
-        model = network(recipe, classes=classes, side=kept["side"] if kept else 32)
+        classes, side = (len(kept["classes"]), kept["side"]) if kept else (10, 32)
+        model = network(recipe, classes=classes, side=side)
         model.load_state_dict(state["model"])
     except (KeyError, TypeError, RuntimeError) as error:
         first = str(error).splitlines()[0]
@@ -79,6 +85,8 @@ def open_run(
     where = auto.device(device)
     auto.make_current(where)
     model = model.to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if cam_layer is not None:
+        check_layer(model, cam_layer, side=side)
     data = origin.restored(data or build.splits(recipe, log=log), kept)
     return Subject(model.eval(), recipe, where, data)
 
@@ -98,6 +106,7 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
     write_json(run / "class_accuracy.json", classes)
     listed = {
         "rule": rule,
+        "cam_layer": subject.stages[-1],
         "mistakes": wrong,
         "images": analysis.describe(predictions, chosen, names),
         "label_errors": analysis.describe(predictions, suspects, names),

@@ -59,11 +59,7 @@ class Recipe:
         0.0, 0.0, 0.9, "recipe", "fraction of each target spread over all classes"
     )
     balance: str = choice(
-        "none",
-        ("none", "loss", "sample"),
-        "recipe",
-        "classes with few images count more, by frequency^-0.5: in the loss, or by being shown "
-        "more often",
+        "none", ("none", "loss", "sample"), "recipe", "rare classes count more, by frequency^-0.5"
     )
     scheduler: str = choice(
         "plateau", ("plateau", "onecycle", "cosine", "linear"), "recipe", "learning-rate schedule"
@@ -85,10 +81,7 @@ class Recipe:
         4, 0, 16, "augmentation", "random crop: pixels added on each side of a 32x32 image"
     )
     border: str = choice(
-        "black",
-        ("black", "reflect"),
-        "augmentation",
-        "padding of the random crop: black, or the image mirrored at its edge",
+        "black", ("black", "reflect"), "augmentation", "padding: black, or the mirrored image"
     )
     flip: float = number(0.5, 0.0, 1.0, "augmentation", "probability of a horizontal flip")
     alternate: bool = switch("augmentation", "flip an image in every other epoch, not at random")
@@ -126,10 +119,7 @@ class Recipe:
 
     device: str = line("auto", "machine", "device: auto, cpu, cuda or cuda:N", metavar="DEVICE")
     amp: str = choice(
-        "auto",
-        ("auto", "bf16", "fp16", "off"),
-        "machine",
-        "mixed precision; auto: by hardware",
+        "auto", ("auto", "bf16", "fp16", "off"), "machine", "mixed precision; auto: by hardware"
     )
     compile: str = choice("auto", ("auto", "on", "off"), "machine", "use torch.compile")
     graphs: str = choice("auto", ("auto", "on", "off"), "machine", "run a step as a CUDA graph")
@@ -153,6 +143,9 @@ class Recipe:
     )
     max_time: float | None = number(
         None, 0.001, 1e9, "stopping", "stop at the first epoch that ends after this many seconds"
+    )
+    cam_layer: str | None = line(
+        None, "stopping", "Grad-CAM shows this module; none: the last with a map", metavar="NAME"
     )
 
     def __new__(cls, *args: Any, **given: Any) -> Recipe:

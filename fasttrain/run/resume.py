@@ -24,9 +24,11 @@ from ..parallel.group import Group
 from ..recipe.datasets import is_path
 from ..recipe.recipe import FIELDS, Recipe, flag
 
-# Fields that may differ when a run is resumed: they change its speed, not its result.
+# Fields that may differ when a run is resumed: they do not change what each epoch computes.
 MACHINE = frozenset(name for name, field in FIELDS.items() if field.metadata["group"] == "machine")
-MAY_CHANGE = (MACHINE - {"seed"}) | {"data_dir", "loader", "target_accuracy", "max_time"}
+MAY_CHANGE = MACHINE - {"seed"} | {
+    *("data_dir", "loader", "target_accuracy", "max_time", "cam_layer"),
+}
 
 
 def capture(

@@ -208,7 +208,7 @@ def test_maps_of_one_pixel_are_taken_only_where_there_is_no_larger_one():
     pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 2, 1), nn.Flatten())
     assert stages(pooled, side=8) == ("1",)
     flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
-    with pytest.raises(UsageError, match="puts out a map"):
+    with pytest.raises(UsageError, match="puts out one map"):
         stages(flat, side=8)
 
 
