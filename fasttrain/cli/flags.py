@@ -160,7 +160,8 @@ def _add_run_arguments(made: Parser, name: str) -> None:
             help="mistakes to show: the most confident or a random sample (default: confident)",
         )
         made.add_argument("--device", default="auto", help="device: auto, cpu, cuda or cuda:N")
-        _add_field(made, FIELDS["cam_layer"])
+        for field in ("cache_dir", "cam_layer"):
+            _add_field(made, FIELDS[field])
 
 
 def _add_field(group: Any, field: Any) -> None:
@@ -190,8 +191,7 @@ def _metavar(field: Any) -> str:
     if "low" not in facts:
         return facts["metavar"]
     kind = "INT" if isinstance(facts["low"], int) else "FLOAT"
-    others = words(field)
-    return "{" + ",".join([kind, *others]) + "}" if others else kind
+    return "{" + ",".join([kind, *words(field)]) + "}" if words(field) else kind
 
 
 def _raise_unknown(word: str, name: str) -> NoReturn:

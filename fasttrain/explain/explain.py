@@ -51,27 +51,28 @@ class Subject(NamedTuple):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The names of the network's stages, whose activations Grad-CAM uses; a named layer
-        alone."""
-        named = self.recipe.cam_layer
-        return (named,) if named else stages(self.model, side=self.data.side)
+        """The names of the modules whose activations Grad-CAM uses: the one that is asked for, or
+        the network's stages."""
+        asked = self.recipe.cam_layer
+        return (asked,) if asked else stages(self.model, side=self.data.side)
 
 
 def open_run(
     run: Path,
     *,
     device: str = "auto",
+    cache_dir: str | None = None,
     cam_layer: str | None = None,
     data: Data | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> Subject:
     """Load the best network of a run, and its data; CheckpointError if there is no usable one.
 
-    `cam_layer` is the module whose maps are shown, else it is found; UsageError if it has none.
-    """
+    `cam_layer` is the module whose maps are shown, else it is found; UsageError if it has none."""
     state = checkpoint.load(run / "checkpoints" / "best.pt")
     try:
-        recipe = Recipe.saved({**state["recipe"], "device": device, "cam_layer": cam_layer})
+        here = {"device": device, "cache_dir": cache_dir, "cam_layer": cam_layer}
+        recipe = Recipe.saved({**state["recipe"], **here})
         kept = state.get("data")
         classes, side = (len(kept["classes"]), kept["side"]) if kept else (10, 32)
         model = network(recipe, classes=classes, side=side)

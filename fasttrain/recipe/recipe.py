@@ -102,6 +102,9 @@ class Recipe:
     data_dir: str | os.PathLike[str] | None = place(  # noqa: RUF009 - kept as text
         None, "data", "PATH", "archive or folder of a published data set; else cache or download"
     )
+    cache_dir: str | os.PathLike[str] | None = place(  # noqa: RUF009 - kept as text
+        None, "data", "FOLDER", "for downloads and prepared pixels; none: the user's cache"
+    )
     side: int | str = number(
         "auto", 8, 1024, "data", "pixels along an image; auto goes by the median", also=("auto",)
     )

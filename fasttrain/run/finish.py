@@ -61,6 +61,7 @@ def explain_run(
     sample: str = "confident",
     image: int | None = None,
     device: str = "auto",
+    cache_dir: str | os.PathLike[str] | None = None,
     cam_layer: str | None = None,
     data: Data | None = None,
     page: bool = True,
@@ -69,15 +70,17 @@ def explain_run(
     """Explain a trained run: its mistakes, Grad-CAM, accuracy by class, figures, report.html.
 
     With `image`, the index of a test image, only that image is drawn, through all stages.
-    `cam_layer` is the module whose maps are shown, else that of the run's recipe, else it is found.
-    Without `page`, report.html is not written: a training run writes it later from its last
-    summary.
+    `cache_dir` and `cam_layer` are those of the run's recipe, unless they are given. Without
+    `page`, report.html is not written: a training run writes it later from its last summary.
     """
     run, display = path(run), display or Display()
     saved = read(run).recipe  # refuses a wrong path before searching for a checkpoint
     html.refuse(run)
+    cache = saved.get("cache_dir") if cache_dir is None else str(path(cache_dir))
     layer = saved.get("cam_layer") if cam_layer is None else cam_layer
-    subject = explain.open_run(run, device=device, cam_layer=layer, data=data, log=display.log)
+    subject = explain.open_run(
+        run, device=device, cache_dir=cache, cam_layer=layer, data=data, log=display.log
+    )
     if image is not None:
         display.log(str(_one_image(run, subject, image)))
         return
