@@ -1,95 +1,31 @@
 """Explains a trained run: evaluates its best checkpoint and computes Grad-CAM of its mistakes.
 
-The run may come from another machine, so this uses any device, the eager network and no DALI.
+It writes what the report shows, so that the report can be drawn again without the network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import Data, Split, origin
+from ..data import Split
 from ..engine import build
-from ..errors import CheckpointError, UsageError
+from ..errors import UsageError
 from ..loaders import build as loaders_build
 from ..machine import auto
-from ..models.build import network
-from ..models.stages import check_layer, stages
-from ..recipe.recipe import Recipe
-from ..storage import checkpoint
 from ..storage.atomic import write_atomically, write_json
 from . import analysis
 from .analysis import CONFIDENT, Predictions
 from .gradcam import GradCAM
+from .subject import Subject
 
 SAMPLES = 16
-
-
-class Subject(NamedTuple):
-    """A trained network, its recipe and its data."""
-
-    model: torch.nn.Module
-    recipe: Recipe
-    device: torch.device
-    data: Data
-
-    @property
-    def train(self) -> Split:
-        """The training images."""
-        return self.data.train
-
-    @property
-    def test(self) -> Split:
-        """The images that it is judged by."""
-        return self.data.test
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """The names of the modules whose activations Grad-CAM uses: the one that is asked for, or
-        the network's stages."""
-        asked = self.recipe.cam_layer
-        return (asked,) if asked else stages(self.model, side=self.data.side)
-
-
-def open_run(
-    run: Path,
-    *,
-    device: str = "auto",
-    cache_dir: str | None = None,
-    cam_layer: str | None = None,
-    data: Data | None = None,
-    log: Callable[[str], None] = lambda line: None,
-) -> Subject:
-    """Load the best network of a run, and its data; CheckpointError if there is no usable one.
-
-    `cam_layer` is the module whose maps are shown, else it is found; UsageError if it has none."""
-    state = checkpoint.load(run / "checkpoints" / "best.pt")
-    try:
-        here = {"device": device, "cache_dir": cache_dir, "cam_layer": cam_layer}
-        recipe = Recipe.saved({**state["recipe"], **here})
-        kept = state.get("data")
-        classes, side = (len(kept["classes"]), kept["side"]) if kept else (10, 32)
-        model = network(recipe, classes=classes, side=side)
-        model.load_state_dict(state["model"])
-    except (KeyError, TypeError, RuntimeError) as error:
-        first = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"checkpoint ({run / 'checkpoints' / 'best.pt'}): does not fit this network ({first}). "
-            "Name a run that this version of fasttrain trained."
-        ) from None
-    where = auto.device(device)
-    auto.make_current(where)
-    model = model.to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if cam_layer is not None:
-        check_layer(model, cam_layer, side=side)
-    data = origin.restored(data or build.splits(recipe, log=log), kept)
-    return Subject(model.eval(), recipe, where, data)
 
 
 def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[str, Any]:
@@ -99,13 +35,14 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
     "random" (with the recipe's seed).
     """
     predictions, names = predict(subject), subject.data.classes
-    classes = analysis.by_class(predictions, names)
     chosen = analysis.mistakes(predictions, sample=sample, seed=subject.recipe.seed)
     suspects = analysis.label_errors(predictions)
     rule = CONFIDENT if sample == "confident" else f"random, seed {subject.recipe.seed}"
     wrong = int((predictions.predicted != predictions.labels).sum())
+    classes = {"split": subject.split, **analysis.by_class(predictions, names)}
     write_json(run / "class_accuracy.json", classes)
     listed = {
+        "split": subject.split,
         "rule": rule,
         "cam_layer": subject.stages[-1],
         "mistakes": wrong,
@@ -115,10 +52,10 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
     write_json(run / "misclassified.json", listed)
     originals, augmented, labels = samples(subject)
     arrays = {
-        "images": np.asarray(subject.test.images[chosen]),
+        "images": np.asarray(subject.analysed.images[chosen]),
         "predicted_maps": gradcam_maps(subject, chosen, predictions.predicted[chosen]),
         "true_maps": gradcam_maps(subject, chosen, predictions.labels[chosen]),
-        "label_error_images": np.asarray(subject.test.images[suspects]),
+        "label_error_images": np.asarray(subject.analysed.images[suspects]),
         "sample_originals": originals,
         "sample_augmented": augmented,
         "sample_labels": labels,
@@ -130,16 +67,16 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
 
 
 def predict(subject: Subject) -> Predictions:
-    """Predict every test image, in the precision that the training evaluated in."""
+    """Predict every image of `subject.analysed`, in the precision of training's evaluation."""
     amp = build.AMP[auto.amp(subject.recipe.amp, subject.device).value]
     loader = loaders_build.evaluation_loader(
-        subject.recipe, subject.test, subject.device, subject.data.statistics
+        subject.recipe, subject.analysed, subject.device, subject.data.statistics
     )
     found = []
     with torch.no_grad(), torch.autocast(subject.device.type, dtype=amp, enabled=amp is not None):
         for images, _ in loader:
             found.append(subject.model(images).float().softmax(dim=1))
-    return Predictions(torch.cat(found).cpu().numpy(), np.asarray(subject.test.labels))
+    return Predictions(torch.cat(found).cpu().numpy(), np.asarray(subject.analysed.labels))
 
 
 def gradcam_maps(subject: Subject, indices: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -153,20 +90,20 @@ def gradcam_maps(subject: Subject, indices: np.ndarray, classes: np.ndarray) -> 
 
 
 def guess(subject: Subject, index: int) -> tuple[int, int]:
-    """Return the (predicted, true) class of a test image; UsageError if there is no such image."""
-    count = len(subject.test.labels)
+    """Return the (predicted, true) class of an image; UsageError if there is no such image."""
+    count = len(subject.analysed.labels)
     if not 0 <= index < count:
         raise UsageError(
-            f"--image ({index}): must be from 0 to {count - 1}, the test images of this run. "
-            "See --help."
+            f"--image ({index}): must be from 0 to {count - 1}, the {subject.split} images of this "
+            "run. See --help."
         )
     with torch.no_grad():
         logits = subject.model(prepare(subject, np.array([index])))
-    return int(logits.argmax()), int(subject.test.labels[index])
+    return int(logits.argmax()), int(subject.analysed.labels[index])
 
 
 def layer_maps(subject: Subject, index: int, classes: Sequence[int]) -> list[dict[str, np.ndarray]]:
-    """Grad-CAM of a test image in all stages; layer -> (side, side) for each class."""
+    """Grad-CAM of an image in all stages; layer -> (side, side) for each class."""
     images = prepare(subject, np.full(len(classes), index))
     with GradCAM(subject.model, *subject.stages) as cam:
         found = cam.layers(images, torch.as_tensor(list(classes), device=subject.device))
@@ -175,8 +112,8 @@ def layer_maps(subject: Subject, index: int, classes: Sequence[int]) -> list[dic
 
 
 def prepare(subject: Subject, indices: np.ndarray) -> Tensor:
-    """The test images at `indices`, normalised, on the device."""
-    few = Split(np.asarray(subject.test.images[indices]), subject.test.labels[indices])
+    """The images of `subject.analysed` at `indices`, normalised, on the device."""
+    few = Split(np.asarray(subject.analysed.images[indices]), subject.analysed.labels[indices])
     scale = subject.data.statistics
     loader = loaders_build.evaluation_loader(subject.recipe, few, subject.device, scale)
     return torch.cat([images for images, _ in loader])

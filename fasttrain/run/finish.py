@@ -15,9 +15,10 @@ from pathlib import Path
 from ..console.console import Display
 from ..data import Data
 from ..engine.build import Built
-from ..engine.loop import Run
+from ..engine.state import Run
 from ..errors import FasttrainError
 from ..explain import explain
+from ..explain.subject import Subject, open_run
 from ..report import figures, html
 from ..report.read import read
 from ..storage.encode import for_shell
@@ -69,16 +70,17 @@ def explain_run(
 ) -> None:
     """Explain a trained run: its mistakes, Grad-CAM, accuracy by class, figures, report.html.
 
-    With `image`, the index of a test image, only that image is drawn, through all stages.
-    `cache_dir` and `cam_layer` are those of the run's recipe, unless they are given. Without
-    `page`, report.html is not written: a training run writes it later from its last summary.
+    With `image`, an index into the test images (val, if there is no test), only that image is
+    drawn, through all stages. `cache_dir` and `cam_layer` are those of the run's recipe, unless
+    they are given. Without `page`, report.html is not written: a training run writes it later from
+    its last summary.
     """
     run, display = path(run), display or Display()
     saved = read(run).recipe  # refuses a wrong path before searching for a checkpoint
     html.refuse(run)
     cache = saved.get("cache_dir") if cache_dir is None else str(path(cache_dir))
     layer = saved.get("cam_layer") if cam_layer is None else cam_layer
-    subject = explain.open_run(
+    subject = open_run(
         run, device=device, cache_dir=cache, cam_layer=layer, data=data, log=display.log
     )
     if image is not None:
@@ -111,14 +113,14 @@ def draw_end(run: Path, *, whole: bool, display: Display) -> None:
     draw_report(run, names=tuple(figures.FIGURES) if whole else ("ledger",), display=display)
 
 
-def _one_image(run: Path, subject: explain.Subject, index: int) -> Path:
+def _one_image(run: Path, subject: Subject, index: int) -> Path:
     guess, truth = explain.guess(subject, index)
     predicted, true = explain.layer_maps(subject, index, [guess, truth])
     file = run / "figures" / f"image-{index}.png"
     file.parent.mkdir(exist_ok=True)
     names = subject.data.classes
-    title = f"test image {index}: predicted {names[guess]}, true class {names[truth]}"
-    figures.draw_layers(subject.test.images[index], predicted, true, title=title, path=file)
+    title = f"{subject.split} image {index}: predicted {names[guess]}, true class {names[truth]}"
+    figures.draw_layers(subject.analysed.images[index], predicted, true, title=title, path=file)
     return file
 
 

@@ -13,7 +13,8 @@ from fasttrain.console.console import Display
 from fasttrain.console.progress import ProgressLines
 from fasttrain.data import Batch
 from fasttrain.engine import metrics
-from fasttrain.engine.loop import Run, fit
+from fasttrain.engine.loop import fit
+from fasttrain.engine.state import Run
 from fasttrain.errors import Diverged
 from fasttrain.explain import analysis
 from fasttrain.parallel.group import Group
@@ -245,7 +246,7 @@ def test_statistics_that_overflow_under_finite_losses_are_found(tiny_splits):
 def test_a_test_loss_that_is_not_finite_never_makes_a_row(tiny_splits):
     train, test = (tiny_loader(half, training=not i) for i, half in enumerate(tiny_splits))
     run = Run()
-    with pytest.raises(Diverged, match=r"test loss \(nan\): not finite after epoch 1, step 16"):
+    with pytest.raises(Diverged, match=r"loss \(nan\): not finite after epoch 1, step 16"):
         fit(tiny_step(), train, Poisoned(test, 2, NAN), Still(), 1, run=run)
     assert run.history == []
 
