@@ -63,7 +63,7 @@ def train_runs(
     """
     display = display or Display()
     out, continued = some_path(out), some_path(continued)
-    before = _to_go_on_with(continued, recipe, runs, override=override) if continued else {}
+    before = _resumable(continued, recipe, runs, override=override) if continued else {}
     if continued and _is_done(before, recipe, runs):
         display.log(f"{continued} is finished: nothing to do.")
         return before
@@ -110,7 +110,7 @@ def train_runs(
     return found
 
 
-def _to_go_on_with(continued: Path, recipe: Recipe, runs: int, *, override: bool) -> dict[str, Any]:
+def _resumable(continued: Path, recipe: Recipe, runs: int, *, override: bool) -> dict[str, Any]:
     """Return the series to resume; raise before any training if it cannot be resumed."""
     found = series_of(continued)
     if not found:

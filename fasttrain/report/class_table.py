@@ -87,7 +87,7 @@ def _confusion(run: Run) -> str:
 
 
 def _large_confusion(run: Run) -> str:
-    """Of many classes the pairs that are confused most, and the whole matrix as a picture."""
+    """Return the pairs confused most of many classes, and the whole matrix as a picture."""
     if not run.confusion.size:
         return ""
     wrong = run.confusion - np.diag(np.diag(run.confusion))

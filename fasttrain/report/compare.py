@@ -38,12 +38,12 @@ def write_page(runs: list[Path], out: Path) -> Path:
 
     Raises the errors of compare(), and OutputError if `out` is any other file.
     """
-    refuse(out)
+    check_out(out)
     found = _read(runs)
     return write_whole(out, page(found))
 
 
-def refuse(out: Path) -> None:
+def check_out(out: Path) -> None:
     """Raise OutputError if `out` exists and is not an earlier page of this kind."""
     check_form(out, OURS)
 
@@ -87,7 +87,8 @@ def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 
 
 def _setting(run: Run, name: str) -> str:
-    """Format a field of the recipe; one that the run's release did not know is what it did."""
+    """Format a field of the recipe; a field unknown to the run's release has the value it stood
+    for."""
     default = earlier(FIELDS[name]) if run.recipe and name in FIELDS else None
     return plain(run.recipe.get(name, default))
 

@@ -77,7 +77,7 @@ def explain_run(
     """
     run, display = path(run), display or Display()
     saved = read(run).recipe  # refuses a wrong path before searching for a checkpoint
-    html.refuse(run)
+    html.check_targets(run)
     cache = saved.get("cache_dir") if cache_dir is None else str(path(cache_dir))
     layer = saved.get("cam_layer") if cam_layer is None else cam_layer
     subject = open_run(
@@ -101,7 +101,7 @@ def draw_report(
 ) -> Path:
     """Redraw a run's figures and its report.html from the run directory alone."""
     run = path(run)
-    html.refuse(run)
+    html.check_targets(run)
     figures.draw_all(run, names=names)
     page = html.write(run)
     (display or Display()).log(f"report: {page}")

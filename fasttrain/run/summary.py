@@ -111,9 +111,9 @@ def parts(data: Data) -> dict[str, Split]:
 
 def counts(data: Data) -> str:
     """Describe the images of each split, the data set, its classes and the image size."""
-    images = (f"{len(split.labels):,} {name}" for name, split in parts(data).items())
-    size = f"{data.side} x {data.side}"
-    return f"{' and '.join(images)} images of {data.name}, {len(data.classes):,} classes, {size},"
+    *first, last = (f"{len(split.labels):,} {name}" for name, split in parts(data).items())
+    images = f"{', '.join(first)} and {last} images of {data.name}"
+    return f"{images}, {len(data.classes):,} classes, {data.side} x {data.side},"
 
 
 def write_summary(

@@ -139,7 +139,7 @@ def test_a_tally_of_the_first_release_goes_on_where_it_stood():
     assert metrics.compute(recorded([2.0, NAN, 2.0], counts=[4, 4, 4], sums=sums), 5).until == 4
 
 
-def test_the_sum_of_several_processes_tallies_names_the_step_of_the_first():
+def test_the_sum_of_several_processes_metrics_names_the_step_of_the_first():
     """A NaN on one rank reaches the others' weights with its gradient, and so their next loss."""
     for at in range(1, 6):
         one = recorded([*[2.0] * (at - 1), *[NAN] * (7 - at)])
