@@ -198,7 +198,7 @@ def no_train(data):
 
 FATAL = {
     "a class that train has not": (unknown_class, "dog"),
-    "one class": (one_class, "single class"),
+    "one class": (one_class, "only one class"),
     "empty train": (no_train, "no usable image to train on"),
 }
 
@@ -240,7 +240,7 @@ def test_a_misspelt_name_is_exit_2_and_a_path_that_is_missing_exit_4(given, mean
 
 REFUSED = {
     "a side that the set has not": (["--dataset=synthetic", "--side=7"], "must be a whole number"),
-    "the experiment's statistics": (["--statistics=reference"], "is of CIFAR-10"),
+    "the experiment's statistics": (["--statistics=reference"], "exists only for CIFAR-10"),
     "fewer images than classes": (["--train-limit=2"], "3 classes"),
 }
 
