@@ -15,6 +15,8 @@ from .named import LEVELS, MODELS, RECIPES, fill
 
 __all__ = ["FIELDS", "LEVELS", "RECIPES", "Recipe", "Scalar", "flag", "make"]
 
+SOURCE = "model_sha256"  # of a user's own network; recipe.json has it beside the fields
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -172,6 +174,7 @@ class Recipe:
         A field that an earlier release did not know gets the value that it stood for there, not
         the value that a recipe of this name has today.
         """
+        fields = {name: value for name, value in fields.items() if name != SOURCE}
         return cls(**{**{name: earlier(field) for name, field in FIELDS.items()}, **fields})
 
     def as_dict(self) -> dict[str, Scalar]:

@@ -23,6 +23,7 @@ from ..report import figures, html
 from ..report.read import read
 from ..storage.encode import for_shell
 from ..storage.paths import path
+from . import source
 from .observe import Observers
 from .session import Session
 from .summary import headline, write_summary
@@ -83,6 +84,8 @@ def explain_run(
     subject = open_run(
         run, device=device, cache_dir=cache, cam_layer=layer, data=data, log=display.log
     )
+    if source.is_changed(saved, subject.recipe):
+        display.log(f"the source of {subject.recipe.model} has changed since this run was trained")
     if image is not None:
         display.log(str(_one_image(run, subject, image)))
         return
