@@ -16,7 +16,7 @@ from ..data import Data, origin
 from ..data.preprocessing import Preprocessing
 from ..engine import build, monitors
 from ..engine.build import Built
-from ..engine.loop import Epoch, Run
+from ..engine.state import Epoch, Run
 from ..errors import Stopped
 from ..machine import environment
 from ..optim.schedule import EveryStep, Plateau
@@ -25,9 +25,9 @@ from ..predict import card
 from ..recipe.recipe import Recipe
 from ..storage import checkpoint
 from ..storage.encode import for_shell
-from . import folders, lock, resume
+from . import checks, folders, new_folders, resume, source
 from .rundir import NullRunDir, RunDir
-from .saving import settle
+from .saving import reconcile
 from .session import Session
 
 
@@ -43,9 +43,9 @@ def open_run_dir(
         yield NullRunDir(Path(group.broadcast(None)))
         return
     if continued:
-        opened = RunDir.resume(lock.folder_of(continued))
+        opened = RunDir.resume(checks.folder_of(continued))
     else:
-        path = out or lock.new_folder(lock.RUNS, recipe.recipe, datetime.now())
+        path = out or new_folders.new_folder(folders.RUNS, recipe.recipe, datetime.now())
         opened = RunDir.create(path, overwrite=overwrite, made=[] if out else [path])
     with opened as folder:
         group.broadcast(str(folder.path))
@@ -82,10 +82,10 @@ def restore_position(
         position = resume.restore(state, step, schedule, session.group)
         if recipe.lr not in ("auto", state["recipe"]["lr"]):
             step.lr = float(recipe.lr)
-            schedule.aim(float(recipe.lr))
+            schedule.set_peak(float(recipe.lr))
         schedule.seek(position.epoch * steps + position.step)
         session.ledger.load_state_dict(state["ledger"])
-        best = settle(session.folder, state, session.display.log, monitor=recipe.monitor)
+        best = reconcile(session.folder, state, session.display.log, monitor=recipe.monitor)
     built.train.seek(position.epoch + 1, position.step)
     return position, schedule, best
 
@@ -104,9 +104,11 @@ def begin(
     if not resume.is_over(state, recipe):
         folder.reopen()
     about = {"command": command, "processes": session.group.world}
-    folder.begin(recipe.as_dict(), {**environment.describe(), **about})
     scale = Preprocessing.saved(origin.about(data), recipe)
     folder.write_json("model.json", card.about(recipe, scale, built.step.model))
+    folder.begin(
+        {**recipe.as_dict(), **source.digest_of(recipe)}, {**environment.describe(), **about}
+    )
     if sweep:
         folder.write_json("lr_finder.json", sweep)
     folder.rewrite_epochs([monitors.line(row, data.chooses) for row in position.history])
@@ -164,6 +166,9 @@ def _load_state(
         return None
     resume.check_form(state)
     resume.check_changes(Recipe.saved(state["recipe"]), recipe, override=override)
+    source.check(state, recipe, override=override)
+    if source.is_changed(state, recipe):
+        display.log(f"the source of {recipe.model} has changed: the run goes on with the new one")
     done = state["run"]
     display.log(f"resuming {folder.path} after epoch {done['epoch']}, step {done['step']}")
     before = state.get("processes", 1)
