@@ -50,7 +50,9 @@ def answers(
     count = 0
 
     def done() -> list[Answer]:
-        found = classifier.probabilities(images[:count], flips=flips, batch_size=size)
+        # A batch that is not full is filled up, but to no more than the usual size.
+        whole = max(count, min(size, classifier.batch_size))
+        found = classifier.probabilities(images[:count], flips=flips, batch_size=whole)
         rows = iter(found)
         return [Answer(item, None if error else next(rows), error) for item, error in waiting]
 

@@ -54,6 +54,12 @@ def test_the_folders_of_splits_are_gone_through(tmp_path):
     ]
 
 
+def test_a_class_may_be_called_as_a_split_is(tmp_path):
+    folder(tmp_path / "d", ["train", "test"], count=1)
+    found = [item.label for item in of_path("d", ("bus", "train"))]
+    assert found == [None, "train"]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
 def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
     save(tmp_path / "outside" / "1.png")

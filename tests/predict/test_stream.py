@@ -49,6 +49,20 @@ def test_a_folder_smaller_than_a_batch_gives_the_same_numbers(classifier, pictur
         np.testing.assert_array_equal(one.probabilities, known[one.item.path])
 
 
+def test_an_odd_batch_size_is_not_filled_up_with_more_than_the_usual(classifier, monkeypatch):
+    sizes, real = [], classifier.probabilities
+
+    def seen(images, *, batch_size, **options):
+        sizes.append((len(images), batch_size))
+        return real(images, batch_size=batch_size, **options)
+
+    monkeypatch.setattr(classifier, "probabilities", seen)
+    items = [inputs.Item(None, np.zeros((32, 32, 3), np.uint8))] * 3
+    for size in (2, 3, 9, 40_000, None):
+        assert len(answered(classifier, items, batch_size=size)) == 3
+    assert sizes == [(2, 2), (1, 2), (3, 3), (3, 9), (3, 250), (3, 250)]
+
+
 def test_bad_files_are_answered_in_their_places(classifier, tmp_path):
     items, bad = [], {0, 3, 4, 17, 40}
     for number in range(41):
@@ -70,14 +84,14 @@ def test_nothing_is_read_far_ahead_of_the_answers(classifier):
     pixels = np.zeros((32, 32, 3), np.uint8)
     taken = 0
 
-    def endless():
+    def many():
         nonlocal taken
-        while True:
-            taken += 1
+        for number in range(1, 50_000):
+            taken = number
             yield inputs.Item(None, pixels)
 
     ahead = 2 * crew.AHEAD * crew.TOGETHER
-    with closing(stream.answers(classifier, endless(), threads=2)) as found:
+    with closing(stream.answers(classifier, many(), threads=2)) as found:
         for number in range(1, 12):
             assert len(next(found)) == classifier.batch_size
             assert taken <= number * classifier.batch_size + ahead + crew.TOGETHER
@@ -86,13 +100,13 @@ def test_nothing_is_read_far_ahead_of_the_answers(classifier):
 def test_only_bad_files_do_not_wait_for_a_batch_of_good_ones(classifier):
     taken = 0
 
-    def endless():
+    def many():
         nonlocal taken
-        while True:
-            taken += 1
+        for number in range(1, 50_000):
+            taken = number
             yield inputs.Item("x", error="broken")
 
-    with closing(stream.answers(classifier, endless(), batch_size=2, threads=1)) as found:
+    with closing(stream.answers(classifier, many(), batch_size=2, threads=1)) as found:
         assert len(next(found)) == stream.MOST_WAITING * 2
     assert taken < 100
 
