@@ -104,11 +104,11 @@ def begin(
     if not resume.is_over(state, recipe):
         folder.reopen()
     about = {"command": command, "processes": session.group.world}
-    scale = Preprocessing.saved(origin.about(data), recipe)
-    folder.write_json("model.json", card.about(recipe, scale, built.step.model))
     folder.begin(
         {**recipe.as_dict(), **source.digest_of(recipe)}, {**environment.describe(), **about}
     )
+    scale = Preprocessing.saved(origin.about(data), recipe)
+    folder.write_json("model.json", card.about(recipe, scale, built.step.model))
     if sweep:
         folder.write_json("lr_finder.json", sweep)
     folder.rewrite_epochs([monitors.line(row, data.chooses) for row in position.history])

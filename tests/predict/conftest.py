@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 import fasttrain
-from fasttrain.explain import explain
+from fasttrain.explain import subject
 from fasttrain.recipe.recipe import Recipe
 from fasttrain.run import finish
 from tests import tiny_runs
@@ -28,10 +28,10 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="package")
 def pictures(trained, tmp_path_factory):
     """The run's test images as PNGs in a folder for each class, so in another order."""
-    subject = explain.open_run(trained, device="cpu")
+    found = subject.open_run(trained, device="cpu")
     root = tmp_path_factory.mktemp("pictures")
-    for number, (pixels, label) in enumerate(zip(*subject.test, strict=True)):
-        path = root / subject.data.classes[label] / f"{number:03}.png"
+    for number, (pixels, label) in enumerate(zip(*found.analysed, strict=True)):
+        path = root / found.data.classes[label] / f"{number:03}.png"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(pixels).save(path)
     return root

@@ -108,7 +108,7 @@ def test_bad_files_are_rows_with_their_reasons_and_exit_4_at_the_end(predict, tm
     assert code == 4
     line = processes.one_line(err)
     assert "predict: 5 of 7 could not be used" in line
-    assert f"{text}: no image that Pillow knows" in line
+    assert f"{text}: not an image that Pillow knows" in line
     rows = read(out)
     assert [row["path"] for row in rows] == [*map(str, named), str(tmp_path / "empty"), str(good)]
     assert [bool(row["error"]) for row in rows] == [True, False, True, True, True, True, False]

@@ -74,7 +74,7 @@ def test_a_folder_without_images_says_so(tmp_path):
     (tmp_path / "d").mkdir()
     assert named("d") == [("d", "no images in it")]
     (tmp_path / "d" / "a.txt").write_text("x")
-    assert named("d") == [("d", "no images in it (1 files that are no images: .txt 1)")]
+    assert named("d") == [("d", "no images in it (1 files that are not images: .txt 1)")]
 
 
 def test_a_table_names_files_from_its_folder_and_their_labels(tmp_path):
@@ -90,7 +90,7 @@ def test_a_table_names_files_from_its_folder_and_their_labels(tmp_path):
     (tmp_path / "t" / "t.jsonl").write_text('{"file_name": "a/1.png"}\nno json\n{"x": 1}\n')
     assert named("t/t.jsonl") == [
         ("t/a/1.png", None),
-        ("t/t.jsonl", "line 2: no JSON"),
+        ("t/t.jsonl", "line 2: not JSON"),
         ("t/t.jsonl", "line 3: no file_name"),
     ]
     (tmp_path / "t.tsv").write_text("name\tlabel\n")

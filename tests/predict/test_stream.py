@@ -76,7 +76,7 @@ def test_bad_files_are_answered_in_their_places(classifier, tmp_path):
         assert [one.item.path for one in found] == [item.path for item in items]
         assert {n for n, one in enumerate(found) if one.error} == bad
         assert {n for n, one in enumerate(found) if one.probabilities is None} == bad
-    assert "no image that Pillow knows" in found[0].error
+    assert "not an image that Pillow knows" in found[0].error
 
 
 def test_nothing_is_read_far_ahead_of_the_answers(classifier):
@@ -189,7 +189,7 @@ def test_a_damaged_upload_is_an_answer_with_its_reason(classifier):
     good, cut, text = classifier.predict([data.getvalue(), data.getvalue()[:90], b"<html>"])
     assert good.error is None
     assert cut.error.startswith("damaged: ")
-    assert text.error.startswith("no image that Pillow knows")
+    assert text.error.startswith("not an image that Pillow knows")
     assert (cut.class_name, cut.probability, cut.top) == (None, None, ())
 
 
