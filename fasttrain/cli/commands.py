@@ -122,6 +122,14 @@ def explain(call: Call) -> None:
     )
 
 
+def export(call: Call) -> None:
+    """Write a run's network as files for other programs, each verified by its own runtime."""
+    from ..export.export import export
+
+    wanted, log = call.options, _display(call).log
+    export(wanted.run, formats=wanted.format, out=wanted.out, input=wanted.input, log=log)
+
+
 def report(call: Call) -> None:
     """Draw a run's figures and its page anew."""
     from ..run.finish import draw_report
@@ -158,6 +166,7 @@ COMMANDS: dict[str, Callable[[Call], None]] = {
     "train": train,
     "find-lr": find_lr,
     "explain": explain,
+    "export": export,
     "report": report,
     "compare": compare,
     "data": data,

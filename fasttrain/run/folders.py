@@ -20,7 +20,9 @@ LOCK = ".lock"
 SERIES = "series.json"
 JSON_FILES = ["misclassified.json", "class_accuracy.json", "lr_finder.json", "summary.json"]
 JSON_FILES += ["profile.json", "environment.json", "classes.json", "recipe.json"]
-FOLDERS = ("figures", "tensorboard", "checkpoints")
+FOLDERS = ("figures", "tensorboard", "checkpoints", "export")
+EXPORTED = ["model.onnx", "model.pt2", "model.safetensors", "config.json", "classes.json"]
+EXPORTED += ["README.md", "export.json"]
 # The files that fasttrain writes. --overwrite removes only these. It removes recipe.json last:
 # until then the folder counts as a run, so an interrupted removal can be repeated.
 OURS = (
@@ -28,6 +30,7 @@ OURS = (
     "tensorboard/**/events.out.tfevents.*",
     *(f"tensorboard/**/*.pt.trace.json{suffix}" for suffix in ("", ".gz")),
     *(f"checkpoints/{name}" for name in ("last.pt", "previous.pt", "best.pt")),
+    *(f"export/{name}" for name in EXPORTED),
     *(f"checkpoints/last.pt.damaged{number}" for number in ("", "-[0-9]*")),
     *(f"checkpoints/{name}.pt.abandoned" for name in ("last", "previous", "best")),
     *("analysis.npz", "listing.csv", "metrics.jsonl", "profile.txt", "report.html", *JSON_FILES),
