@@ -59,7 +59,7 @@ setup(
     extras_require={
         "dali": [DALI],
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.7", "mkdocstrings-python>=2.0"],
-        "export": EXPORT,
+        "export": [*EXPORT],
         "parquet": ["pyarrow>=15"],
         # It needs the torchvision that belongs to the installed torch.
         "timm": ["timm>=1.0"],
