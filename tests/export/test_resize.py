@@ -35,6 +35,13 @@ def test_it_is_pillows_in_every_pixel_enlarging_and_reducing(fit):
         )
 
 
+@pytest.mark.parametrize(("height", "width", "side"), [(66, 55, 9), (27, 192, 224), (35, 70, 9)])
+def test_a_padded_size_on_the_edge_of_rounding_is_that_of_pythons_floats(height, width, side):
+    """In float32 these would be a pixel longer or shorter."""
+    image = noise(height, width, seed=1)
+    np.testing.assert_array_equal(in_graph(image, side, "pad"), of_pillow(image, side, "pad"))
+
+
 def test_torchs_own_resize_is_a_level_away_so_that_the_comparison_sees_one_level():
     image = noise(300, 500, seed=1)
     planes = torch.from_numpy(image)[None].permute(0, 3, 1, 2).float()
