@@ -25,11 +25,12 @@ ROOMS = {
     "console": "engine",
     "predict": "data engine errors loaders machine models recipe storage",
     "explain": "data engine errors loaders machine models predict recipe storage",
+    "export": "data engine errors explain models predict recipe report storage",
     "run": "console data engine errors explain machine models optim parallel predict profile recipe"
     " report storage",
     "doctor": "console data engine errors loaders machine optim profile recipe run",
-    "cli": "console data doctor engine errors explain machine parallel predict recipe report run"
-    " storage",
+    "cli": "console data doctor engine errors explain export machine parallel predict recipe"
+    " report run storage",
     "__main__": "cli console parallel",
 }
 ONE_HOME = {
@@ -40,9 +41,11 @@ ONE_HOME = {
         f"fasttrain/{name}.py" for name in ("cli/commands", "console/console", "console/progress")
     },
     "timm": {"fasttrain/models/own.py"},
-    "safetensors": {"fasttrain/models/weights.py"},
+    "safetensors": {"fasttrain/export/safetensors_file.py", "fasttrain/models/weights.py"},
+    "onnx": {"fasttrain/export/onnx_file.py"},
+    "onnxruntime": {"fasttrain/export/onnx_file.py"},
     "tensorboard": {"fasttrain/run/tensorboard.py"},
-    "PIL": {"fasttrain/data/decode.py", "fasttrain/report/tiles.py"}
+    "PIL": {"fasttrain/data/decode.py", "fasttrain/export/verify.py", "fasttrain/report/tiles.py"}
     | {
         f"fasttrain/data/{name}.py"
         for name in ("arrays", "content", "found", "making", "packed", "preprocessing")

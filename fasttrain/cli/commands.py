@@ -130,6 +130,14 @@ def predict(call: Call) -> int:
     return predict(call.options, display=_display(call, sys.stderr))
 
 
+def export(call: Call) -> None:
+    """Write a run's network as files for other programs, each verified by its own runtime."""
+    from ..export.export import export
+
+    wanted, log = call.options, _display(call).log
+    export(wanted.run, formats=wanted.format, out=wanted.out, input=wanted.input, log=log)
+
+
 def report(call: Call) -> None:
     """Draw a run's figures and its page anew."""
     from ..run.finish import draw_report
@@ -167,6 +175,7 @@ COMMANDS: dict[str, Callable[[Call], int | None]] = {
     "find-lr": find_lr,
     "explain": explain,
     "predict": predict,
+    "export": export,
     "report": report,
     "compare": compare,
     "data": data,

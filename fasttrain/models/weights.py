@@ -16,6 +16,7 @@ from ..storage import checkpoint
 
 Kind = TypeVar("Kind", bound=nn.Module)
 WRAPPED = ("_orig_mod.", "module.")  # what torch.compile and DDP put before names
+SHORTCUT, SHORTCUT_ELSEWHERE = ".shortcut.", ".downsample."  # of torchvision's and timm's ResNets
 COUNTER = "num_batches_tracked"  # of a BatchNorm: other libraries leave it out
 
 
@@ -26,7 +27,10 @@ def load_weights(model: nn.Module, path: Path, *, classes: int) -> tuple[str, ..
     Returns the names of the weights that were not loaded. Raises CheckpointError if the file cannot
     be read or does not fit in more than the head; `model` is then unchanged.
     """
-    given, own = _read(path), model.state_dict()
+    own = model.state_dict()
+    given = _read(path)
+    if any(SHORTCUT in name for name in own) and not any(SHORTCUT_ELSEWHERE in n for n in own):
+        given = {n.replace(SHORTCUT_ELSEWHERE, SHORTCUT): each for n, each in given.items()}
     top = head(model, classes=classes)
     mine = tuple(name for name in own if name.rpartition(".")[0] == top)
     new = any(name not in given or given[name].shape != own[name].shape for name in mine)
