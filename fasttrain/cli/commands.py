@@ -118,6 +118,8 @@ def explain(call: Call) -> None:
         sample=wanted.sample,
         image=wanted.image,
         device=wanted.device,
+        cache_dir=wanted.cache_dir,
+        cam_layer=wanted.cam_layer,
         display=_display(call),
     )
 

@@ -111,7 +111,7 @@ class Work:
         if size - there + SPARE > free:
             raise OutputError(
                 f"prepared pixels ({self.folder}): {size - there:,} bytes needed, {free:,} free. "
-                "Make room, set XDG_CACHE_HOME, or choose a smaller --side."
+                "Make room, name another folder with --cache-dir, or choose a smaller --side."
             )
         again = f", {there / 1e6:,.0f} MB of it already there" if there else ""
         self.log(
@@ -183,8 +183,8 @@ def alone(place: Path, log: Log) -> Iterator[None]:
             lock.acquire()
     except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
         raise OutputError(
-            f"cache ({place.parent}): cannot be locked ({error}). Make it writable, or set "
-            "XDG_CACHE_HOME."
+            f"cache ({place.parent}): cannot be locked ({error}). Make it writable, or name "
+            "another folder with --cache-dir."
         ) from None
     try:
         yield

@@ -23,7 +23,7 @@ from ..parallel.group import Group
 from ..recipe.recipe import Recipe
 from ..storage import checkpoint
 from ..storage.encode import for_shell
-from . import checks, folders, new_folders, resume
+from . import checks, folders, new_folders, resume, source
 from .rundir import NullRunDir, RunDir
 from .saving import reconcile
 from .session import Session
@@ -101,7 +101,9 @@ def begin(
     if not resume.is_over(state, recipe):
         folder.reopen()
     about = {"command": command, "processes": session.group.world}
-    folder.begin(recipe.as_dict(), {**environment.describe(), **about})
+    folder.begin(
+        {**recipe.as_dict(), **source.digest_of(recipe)}, {**environment.describe(), **about}
+    )
     if sweep:
         folder.write_json("lr_finder.json", sweep)
     folder.rewrite_epochs([monitors.line(row, data.chooses) for row in position.history])
@@ -159,6 +161,9 @@ def _load_state(
         return None
     resume.check_form(state)
     resume.check_changes(Recipe.saved(state["recipe"]), recipe, override=override)
+    source.check(state, recipe, override=override)
+    if source.is_changed(state, recipe):
+        display.log(f"the source of {recipe.model} has changed: the run goes on with the new one")
     done = state["run"]
     display.log(f"resuming {folder.path} after epoch {done['epoch']}, step {done['step']}")
     before = state.get("processes", 1)
