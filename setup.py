@@ -44,7 +44,11 @@ setup(
     keywords=["image classification", "CIFAR-10", "PyTorch", "training speed"],
     python_requires=">=3.10",
     packages=find_packages(include=["fasttrain", "fasttrain.*", "kernels"]),
-    package_data={"fasttrain": ["py.typed"], "fasttrain.report": ["*.css", "*.js"]},
+    package_data={
+        "fasttrain": ["py.typed"],
+        "fasttrain.report": ["*.css", "*.js"],
+        "fasttrain.serve": ["*.html"],
+    },
     install_requires=[
         "torch>=2.11",
         "numpy>=1.26",

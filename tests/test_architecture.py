@@ -26,11 +26,12 @@ ROOMS = {
     "predict": "data engine errors loaders machine models recipe storage",
     "explain": "data engine errors loaders machine models predict recipe storage",
     "export": "data engine errors explain models predict recipe report storage",
+    "serve": "data errors explain predict report",
     "run": "console data engine errors explain machine models optim parallel predict profile recipe"
     " report storage",
     "doctor": "console data engine errors loaders machine optim profile recipe run",
     "cli": "console data doctor engine errors explain export machine parallel predict recipe"
-    " report run storage",
+    " report run serve storage",
     "__main__": "cli console parallel",
 }
 ONE_HOME = {
@@ -38,7 +39,7 @@ ONE_HOME = {
     "apex": {"fasttrain/optim/sgd.py"},
     "triton": {"kernels/__init__.py", "kernels/augment.py", "kernels/sgd.py"},
     "rich": {
-        f"fasttrain/{name}.py" for name in ("cli/commands", "console/console", "console/progress")
+        f"fasttrain/{name}.py" for name in ("cli/call", "console/console", "console/progress")
     },
     "timm": {"fasttrain/models/own.py"},
     "safetensors": {"fasttrain/export/safetensors_file.py", "fasttrain/models/weights.py"},

@@ -4,9 +4,9 @@ import json
 import shutil
 import sys
 
-import exporting
 import made_images
 import pytest
+import small_run
 import torch
 
 import fasttrain
@@ -43,10 +43,15 @@ def world(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patches:
         patches.chdir(where)
         patches.setattr(sys, "path", [*sys.path])
-        patches.setattr(own, "where", lambda: where / "cache")
-        changes = {"dataset": str(where / "photos"), "model": "exported_net:make", "epochs": 1}
+        patches.setattr(own, "where", lambda *_: where / "cache")
+        changes = {
+            "dataset": str(where / "photos"),
+            "model": "exported_net:make",
+            "epochs": 1,
+            "amp": "off",
+        }
         changes |= {"train_limit": None, "test_limit": None, "batch_size": 8}
-        exporting.train(where / "run", **changes)
+        small_run.train(where / "run", **changes)
         yield where
     sys.modules.pop("exported_net", None)
 
