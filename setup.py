@@ -75,6 +75,7 @@ setup(
             f"triton>=3.6; {LINUX}",
             "pytest>=8",
             "pytest-benchmark>=5",
+            "pytest-xdist>=3.6",
             "hypothesis>=6",
             "selenium>=4",
             "albumentations==2.0.8",

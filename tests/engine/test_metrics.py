@@ -301,7 +301,9 @@ class Spoiling(Display):
 
 # The second epoch's first step of three is broken; its end finds it, or a signal after the second.
 @pytest.mark.parametrize("stop", [0, 5])
-def test_after_a_nan_neither_the_end_nor_a_signal_saves_over_the_good_checkpoint(tmp_path, stop):
+def test_after_a_nan_neither_the_end_nor_a_signal_saves_over_the_good_checkpoint(
+    tiny, tmp_path, stop
+):
     out = tmp_path / "a"
     with pytest.raises(Diverged, match=r"epoch 2, at step \d, at lr 0.05, no loss scale") as caught:
         fasttrain.train(small(), out=out, display=Spoiling(4, stop))

@@ -37,6 +37,8 @@ def read(path, name):
 
 def test_a_training_ends_with_its_whole_explanation(trained):
     summary = read(trained, "summary.json")
+    assert summary["model_parameters"] == 11_173_962
+    assert 0 < summary["mfu"] < 1.5
     classes = read(trained, "class_accuracy.json")
     right = sum(row["correct"] for row in classes["classes"])
     assert sum(row["count"] for row in classes["classes"]) == 64

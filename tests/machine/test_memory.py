@@ -69,7 +69,7 @@ class Full:
 
 
 def test_a_full_gpu_ends_a_run_with_8_and_the_batch_stays_what_it_was(
-    tmp_path, monkeypatch, capsys
+    tiny, tmp_path, monkeypatch, capsys
 ):
     full = Full(2)
     monkeypatch.setattr(Step, "__call__", lambda *args: full(*args))
