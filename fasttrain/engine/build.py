@@ -54,6 +54,7 @@ def splits(recipe: Recipe, **options: Any) -> Data:
         data_dir=Path(recipe.data_dir) if recipe.data_dir else None,
         cache_dir=Path(recipe.cache_dir) if recipe.cache_dir else None,
         side=None if recipe.side == "auto" else int(recipe.side),
+        classes=recipe.classes,
         fit=recipe.fit,
         holdout=recipe.holdout,
         train_limit=recipe.train_limit,

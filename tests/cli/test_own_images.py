@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from made_images import folder, picture, save
 
 from fasttrain.cli import main as cli
-from fasttrain.data import listing_file
+from fasttrain.data import listing_file, synthetic
 from fasttrain.run import finish, folders
 from fasttrain.run.finish import explain_run
 from fasttrain.storage import checkpoint
@@ -250,6 +250,36 @@ def test_what_does_not_fit_own_images_is_exit_2(words, said, tmp_path, capsys):
     assert train(class_folders(tmp_path), tmp_path / "run", *words) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "mnist", "photos"])
+@pytest.mark.parametrize("command", [[], ["data"], ["find-lr"]])
+def test_a_number_of_classes_is_of_the_synthetic_images_alone(dataset, command, tmp_path, capsys):
+    assert cli.main([*command, "--dataset", dataset, "--classes", "7"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("fasttrain: error: --classes (7): only for --dataset synthetic; ")
+    assert said.count("\n") == 1
+
+
+def test_synthetic_images_of_any_side_and_number_of_classes_train_and_are_described(
+    tmp_path, monkeypatch, capsys
+):
+    asked = ["--dataset", "synthetic", "--classes", "7", "--side", "24"]
+    load = synthetic.load
+    with monkeypatch.context() as patches:  # not of 60,000 images
+        patches.setattr(synthetic, "load", lambda train, test, **options: load(700, 14, **options))
+        assert cli.main(["data", *asked]) == 0
+    said = capsys.readouterr().out
+    assert "700 images of 24 x 24, " in said
+    assert "7: texture 0, texture 1, " in said
+    few = ["--train-limit", "28", "--test-limit", "14", *WORDS.split()[2:]]
+    assert cli.main([*asked, *few, "--out", str(tmp_path / "run")]) == 0
+    summary = summary_of(tmp_path / "run")
+    assert summary["data"]["classes"][6] == "texture 6"
+    assert (len(summary["data"]["classes"]), summary["data"]["side"]) == (7, 24)
+    kept = checkpoint.load(tmp_path / "run" / "checkpoints" / "best.pt")
+    assert kept["model"]["fc.weight"].shape[0] == 7
+    assert cli.main(["--resume", str(tmp_path / "run"), "--classes", "8"]) == 2
 
 
 def test_a_path_is_found_again_from_another_folder(tmp_path, monkeypatch):
