@@ -18,6 +18,8 @@ _HOMES = {
     "Step": "engine.step",
     "find_lr": "engine.lr_finder",
     "GradCAM": "explain.gradcam",
+    "load": "predict.classifier",
+    "Classifier": "predict.classifier",
     "ResNet18": "models.resnet",
     "ResidentLoader": "loaders.resident",
     "DaliLoader": "loaders.dali",

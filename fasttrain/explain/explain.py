@@ -1,31 +1,95 @@
 """Explains a trained run: evaluates its best checkpoint and computes Grad-CAM of its mistakes.
 
-It writes what the report shows, so that the report can be drawn again without the network.
+The run may come from another machine, so this uses any device, the eager network and no DALI.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import Split
+from ..data import Data, Split, origin
 from ..engine import build
 from ..errors import UsageError
 from ..loaders import build as loaders_build
-from ..machine import auto
+from ..models.stages import check_layer, stages
+from ..predict.classifier import Classifier, open_checkpoint
+from ..recipe.recipe import Recipe
 from ..storage.atomic import write_atomically, write_json
 from . import analysis
 from .analysis import CONFIDENT, Predictions
 from .gradcam import GradCAM
-from .subject import Subject
 
 SAMPLES = 16
+
+
+class Subject(NamedTuple):
+    """A trained classifier and its data."""
+
+    classifier: Classifier
+    data: Data
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The network."""
+        return self.classifier.module
+
+    @property
+    def recipe(self) -> Recipe:
+        """What it was trained with."""
+        return self.classifier.recipe
+
+    @property
+    def train(self) -> Split:
+        """The training images."""
+        return self.data.train
+
+    @property
+    def analysed(self) -> Split:
+        """The images that are predicted: test, or val if no other split is held out."""
+        return self.data.test
+
+    @property
+    def split(self) -> str:
+        """The name of `analysed`: test or val."""
+        return self.data.chooses if self.data.val is None else "test"
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The names of the modules whose activations Grad-CAM uses: the one that is asked for, or
+        the network's stages."""
+        asked = self.recipe.cam_layer
+        return (asked,) if asked else stages(self.model, side=self.data.side)
+
+
+def open_run(
+    run: Path,
+    *,
+    device: str = "auto",
+    cache_dir: str | None = None,
+    cam_layer: str | None = None,
+    data: Data | None = None,
+    log: Callable[[str], None] = lambda line: None,
+) -> Subject:
+    """Load the best network of a run, and its data; CheckpointError if there is no usable one.
+
+    The data come from `cache_dir`, else the user's cache. `cam_layer` is the module whose maps are
+    shown, else it is found; UsageError if it has none.
+    """
+    classifier, kept = open_checkpoint(run / "checkpoints" / "best.pt", device=device)
+    trained = classifier.recipe
+    classifier.recipe = replace(trained, cache_dir=cache_dir, cam_layer=cam_layer)
+    if cam_layer is not None:
+        check_layer(classifier.module, cam_layer, side=classifier.preprocessing.side)
+    found = origin.restored(data or build.splits(classifier.recipe, log=log), kept)
+    return Subject(classifier, found)
 
 
 def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[str, Any]:
@@ -68,15 +132,8 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
 
 def predict(subject: Subject) -> Predictions:
     """Predict every image of `subject.analysed`, in the precision of training's evaluation."""
-    amp = build.AMP[auto.amp(subject.recipe.amp, subject.device).value]
-    loader = loaders_build.evaluation_loader(
-        subject.recipe, subject.analysed, subject.device, subject.data.statistics
-    )
-    found = []
-    with torch.no_grad(), torch.autocast(subject.device.type, dtype=amp, enabled=amp is not None):
-        for images, _ in loader:
-            found.append(subject.model(images).float().softmax(dim=1))
-    return Predictions(torch.cat(found).cpu().numpy(), np.asarray(subject.analysed.labels))
+    found = subject.classifier.probabilities(subject.analysed.images)
+    return Predictions(found, np.asarray(subject.analysed.labels))
 
 
 def gradcam_maps(subject: Subject, indices: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -85,7 +142,7 @@ def gradcam_maps(subject: Subject, indices: np.ndarray, classes: np.ndarray) -> 
         return np.zeros((0, subject.data.side, subject.data.side), np.float16)
     images = prepare(subject, indices)
     with GradCAM(subject.model, subject.stages[-1]) as cam:
-        found = cam(images, torch.as_tensor(classes, device=subject.device))
+        found = cam(images, torch.as_tensor(classes, device=subject.classifier.device))
     return found.cpu().numpy().astype(np.float16)
 
 
@@ -106,17 +163,14 @@ def layer_maps(subject: Subject, index: int, classes: Sequence[int]) -> list[dic
     """Grad-CAM of an image in all stages; layer -> (side, side) for each class."""
     images = prepare(subject, np.full(len(classes), index))
     with GradCAM(subject.model, *subject.stages) as cam:
-        found = cam.layers(images, torch.as_tensor(list(classes), device=subject.device))
+        found = cam.layers(images, torch.as_tensor(list(classes), device=subject.classifier.device))
     maps = {name: found[name].cpu().numpy() for name in subject.stages}
     return [{name: maps[name][row] for name in maps} for row in range(len(classes))]
 
 
 def prepare(subject: Subject, indices: np.ndarray) -> Tensor:
     """The images of `subject.analysed` at `indices`, normalised, on the device."""
-    few = Split(np.asarray(subject.analysed.images[indices]), subject.analysed.labels[indices])
-    scale = subject.data.statistics
-    loader = loaders_build.evaluation_loader(subject.recipe, few, subject.device, scale)
-    return torch.cat([images for images, _ in loader])
+    return subject.classifier.inputs(np.asarray(subject.analysed.images[indices]))
 
 
 def samples(subject: Subject) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
