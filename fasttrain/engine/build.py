@@ -34,7 +34,8 @@ class Built(NamedTuple):
     """The parts of a training run, and what `auto` chose for it.
 
     `test` goes over the split that chooses the best epoch, `final` over one that is evaluated
-    once, at the end, if there is another.
+    once, at the end, if there is another. `new_head` has the names of the weights that do not come
+    from --init.
     """
 
     step: Step
@@ -43,6 +44,7 @@ class Built(NamedTuple):
     device: torch.device
     choices: dict[str, Choice]
     final: Loader | None = None
+    new_head: tuple[str, ...] = ()
 
 
 def splits(recipe: Recipe, **options: Any) -> Data:
@@ -52,6 +54,7 @@ def splits(recipe: Recipe, **options: Any) -> Data:
         data_dir=Path(recipe.data_dir) if recipe.data_dir else None,
         cache_dir=Path(recipe.cache_dir) if recipe.cache_dir else None,
         side=None if recipe.side == "auto" else int(recipe.side),
+        classes=recipe.classes,
         fit=recipe.fit,
         holdout=recipe.holdout,
         train_limit=recipe.train_limit,
@@ -98,7 +101,7 @@ def build(recipe: Recipe, data: Data, group: Group | None = None, *, fresh: bool
     scale, classes = data.statistics, len(data.classes)
     few = partial(few_images, recipe, data.train, scale)
     model = network(recipe, few, classes=classes, side=data.side)
-    prepare(recipe, model, classes=classes, fresh=fresh)
+    new_head = prepare(recipe, model, classes=classes, names=data.classes, fresh=fresh)
     if recipe.cam_layer is not None:
         check_layer(model, recipe.cam_layer, side=data.side)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -121,7 +124,7 @@ def build(recipe: Recipe, data: Data, group: Group | None = None, *, fresh: bool
     make = partial(loader, chosen["loader"].value, recipe, device, scale=scale, group=group)
     loaders = make(data.train, training=True), make(data.held_out, training=False)
     final = None if data.val is None else make(data.test, training=False)
-    return Built(step, *loaders, device, chosen, final)
+    return Built(step, *loaders, device, chosen, final, new_head)
 
 
 def schedule(recipe: Recipe, step: Step, *, steps: int) -> Plateau | EveryStep:

@@ -90,7 +90,7 @@ def train(
             with memory.reported(recipe.batch_size, group.device(auto.device(recipe.device))):
                 data = _load(session, state)
                 built = build(recipe, data, group, fresh=state is None)
-                _introduce(session, data, built)
+                _introduce(session, data, built, fresh=state is None)
                 measure_rates(recipe, built, ledger, log=display.log)
                 _warm_up(session, built, state)
                 sweep = _find_lr(session, built, state)
@@ -146,8 +146,11 @@ def _load(session: Session, state: dict[str, Any] | None) -> Data:
     return origin.restored(data, state and state.get("data"))
 
 
-def _introduce(session: Session, data: Data, built: Built) -> None:
+def _introduce(session: Session, data: Data, built: Built, *, fresh: bool) -> None:
     session.display.log(f"{session.folder.path}: {counts(data)} on {built.device}")
+    if session.recipe.init is not None and fresh:
+        head = f"new head: {', '.join(built.new_head)}" if built.new_head else "with their head"
+        session.display.log(f"  weights of {session.recipe.init}; {head}")
     for name, choice in built.choices.items():
         session.display.log(f"  {name} {choice.value} ({choice.why})")
 

@@ -42,7 +42,6 @@ def test_auto_takes_a_side_by_the_median(tmp_path):
 @pytest.mark.parametrize("side", [28, 64])
 def test_a_run_of_a_side_is_explained(side, tmp_path, monkeypatch):
     from fasttrain.explain import explain
-    from fasttrain.explain.subject import open_run
 
     out = tmp_path / "run"
     assert train(tmp_path, "--side", str(side), "--out", str(out)) == 0
