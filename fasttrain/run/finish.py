@@ -18,7 +18,7 @@ from ..engine.build import Built
 from ..engine.state import Run
 from ..errors import DataError, FasttrainError
 from ..explain import explain, one_image
-from ..explain.subject import open_classifier, open_run
+from ..explain.subject import Subject, open_classifier, open_run
 from ..predict.classifier import Classifier
 from ..report import figures, html
 from ..report.read import read

@@ -7,6 +7,7 @@ import pytest
 from made_images import folder
 
 from fasttrain.cli import main as cli
+from fasttrain.explain.subject import open_run
 
 NAMES = ["ant", "bee", "cow"]
 WORDS = "--recipe sprint --widths 8,8,8 --epochs 1 --batch-size 8 --lr 0.05 --device cpu --amp off"
