@@ -167,8 +167,7 @@ class Recipe:
             object.__setattr__(self, field.name, plain(field, getattr(self, field.name)))
             if field.name in given:
                 check(field, getattr(self, field.name))
-        target = {"target_accuracy": self.target_accuracy}
-        for name, value in settings(self.recipe, target).items():
+        for name, value in settings(self.recipe, vars(self)).items():
             if name not in given:
                 object.__setattr__(self, name, value)
 
