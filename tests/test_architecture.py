@@ -23,11 +23,13 @@ ROOMS = {
     "loaders": "data errors kernels machine parallel recipe",
     "engine": "data errors loaders machine models optim parallel profile recipe",
     "console": "engine",
-    "explain": "data engine errors loaders machine models recipe storage",
-    "run": "console data engine errors explain machine models optim parallel profile recipe report"
-    " storage",
+    "predict": "data engine errors loaders machine models recipe storage",
+    "explain": "data engine errors loaders machine models predict recipe storage",
+    "run": "console data engine errors explain machine models optim parallel predict profile recipe"
+    " report storage",
     "doctor": "console data engine errors loaders machine optim profile recipe run",
-    "cli": "console data doctor engine errors explain machine parallel recipe report run storage",
+    "cli": "console data doctor engine errors explain machine parallel predict recipe report run"
+    " storage",
     "__main__": "cli console parallel",
 }
 ONE_HOME = {
@@ -41,8 +43,11 @@ ONE_HOME = {
     "safetensors": {"fasttrain/models/weights.py"},
     "tensorboard": {"fasttrain/run/tensorboard.py"},
     "PIL": {"fasttrain/data/decode.py", "fasttrain/report/tiles.py"}
-    | {f"fasttrain/data/{name}.py" for name in ("arrays", "found", "making", "packed")}
-    | {f"fasttrain/data/{name}.py" for name in ("pictures", "scan")},
+    | {
+        f"fasttrain/data/{name}.py"
+        for name in ("arrays", "found", "making", "packed", "preprocessing")
+    }
+    | {f"fasttrain/data/{name}.py" for name in ("pictures", "preprocessing", "scan")},
     "pyarrow": {"fasttrain/data/packed.py"},
 }
 SOURCES = sorted([*ROOT.glob("fasttrain/**/*.py"), *ROOT.glob("kernels/*.py")])

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..errors import DataError
-from . import Data
+from . import Data, pictures
 
 
 def about(data: Data) -> dict[str, Any]:
@@ -22,6 +22,7 @@ def about(data: Data) -> dict[str, Any]:
         "mean": list(data.mean),
         "std": list(data.std),
         "side": data.side,
+        "rule": pictures.RULE,
         "chosen_by": data.chooses,
     }
     if data.listing is not None:

@@ -16,13 +16,11 @@ from torch import Tensor
 
 from ..data import Data, Split, origin
 from ..engine import build
-from ..errors import CheckpointError, UsageError
+from ..errors import UsageError
 from ..loaders import build as loaders_build
-from ..machine import auto
-from ..models.build import network
 from ..models.stages import stages
+from ..predict.classifier import Classifier, open_checkpoint
 from ..recipe.recipe import Recipe
-from ..storage import checkpoint
 from ..storage.atomic import write_atomically, write_json
 from . import analysis
 from .analysis import CONFIDENT, Predictions
@@ -32,12 +30,20 @@ SAMPLES = 16
 
 
 class Subject(NamedTuple):
-    """A trained network, its recipe and its data."""
+    """A trained classifier and its data."""
 
-    model: torch.nn.Module
-    recipe: Recipe
-    device: torch.device
+    classifier: Classifier
     data: Data
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The network."""
+        return self.classifier.module
+
+    @property
+    def recipe(self) -> Recipe:
+        """What it was trained with."""
+        return self.classifier.recipe
 
     @property
     def train(self) -> Split:
@@ -63,24 +69,9 @@ def open_run(
     log: Callable[[str], None] = lambda line: None,
 ) -> Subject:
     """Load the best network of a run, and its data; CheckpointError if there is no usable one."""
-    state = checkpoint.load(run / "checkpoints" / "best.pt")
-    try:
-        recipe = Recipe.saved({**state["recipe"], "device": device})
-        kept = state.get("data")
-        classes = len(kept["classes"]) if kept else 10
-        model = network(recipe, classes=classes, side=kept["side"] if kept else 32)
-        model.load_state_dict(state["model"])
-    except (KeyError, TypeError, RuntimeError) as error:
-        first = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"checkpoint ({run / 'checkpoints' / 'best.pt'}): does not fit this network ({first}). "
-            "Name a run that this version of fasttrain trained."
-        ) from None
-    where = auto.device(device)
-    auto.make_current(where)
-    model = model.to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    data = origin.restored(data or build.splits(recipe, log=log), kept)
-    return Subject(model.eval(), recipe, where, data)
+    classifier, kept = open_checkpoint(run / "checkpoints" / "best.pt", device=device)
+    found = origin.restored(data or build.splits(classifier.recipe, log=log), kept)
+    return Subject(classifier, found)
 
 
 def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[str, Any]:
@@ -121,15 +112,8 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
 
 def predict(subject: Subject) -> Predictions:
     """Predict every test image, in the precision that the training evaluated in."""
-    amp = build.AMP[auto.amp(subject.recipe.amp, subject.device).value]
-    loader = loaders_build.evaluation_loader(
-        subject.recipe, subject.test, subject.device, subject.data.statistics
-    )
-    found = []
-    with torch.no_grad(), torch.autocast(subject.device.type, dtype=amp, enabled=amp is not None):
-        for images, _ in loader:
-            found.append(subject.model(images).float().softmax(dim=1))
-    return Predictions(torch.cat(found).cpu().numpy(), np.asarray(subject.test.labels))
+    found = subject.classifier.probabilities(subject.test.images)
+    return Predictions(found, np.asarray(subject.test.labels))
 
 
 def gradcam_maps(subject: Subject, indices: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -138,7 +122,7 @@ def gradcam_maps(subject: Subject, indices: np.ndarray, classes: np.ndarray) -> 
         return np.zeros((0, subject.data.side, subject.data.side), np.float16)
     images = prepare(subject, indices)
     with GradCAM(subject.model, subject.stages[-1]) as cam:
-        found = cam(images, torch.as_tensor(classes, device=subject.device))
+        found = cam(images, torch.as_tensor(classes, device=subject.classifier.device))
     return found.cpu().numpy().astype(np.float16)
 
 
@@ -159,17 +143,14 @@ def layer_maps(subject: Subject, index: int, classes: Sequence[int]) -> list[dic
     """Grad-CAM of a test image in all stages; layer -> (side, side) for each class."""
     images = prepare(subject, np.full(len(classes), index))
     with GradCAM(subject.model, *subject.stages) as cam:
-        found = cam.layers(images, torch.as_tensor(list(classes), device=subject.device))
+        found = cam.layers(images, torch.as_tensor(list(classes), device=subject.classifier.device))
     maps = {name: found[name].cpu().numpy() for name in subject.stages}
     return [{name: maps[name][row] for name in maps} for row in range(len(classes))]
 
 
 def prepare(subject: Subject, indices: np.ndarray) -> Tensor:
     """The test images at `indices`, normalised, on the device."""
-    few = Split(np.asarray(subject.test.images[indices]), subject.test.labels[indices])
-    scale = subject.data.statistics
-    loader = loaders_build.evaluation_loader(subject.recipe, few, subject.device, scale)
-    return torch.cat([images for images, _ in loader])
+    return subject.classifier.inputs(np.asarray(subject.test.images[indices]))
 
 
 def samples(subject: Subject) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -53,10 +53,17 @@ def loss_weights(recipe: Recipe, split: Split, *, classes: int = 10) -> Tensor |
 
 
 def evaluation_loader(
-    recipe: Recipe, split: Split, device: torch.device, scale: Statistics
+    recipe: Recipe,
+    split: Split,
+    device: torch.device,
+    scale: Statistics,
+    *,
+    batch_size: int | None = None,
 ) -> Loader:
     """Every image of `split` once, in order, only normalised; works on any machine."""
-    return loader("resident", recipe, device, split, training=False, scale=scale)
+    return loader(
+        "resident", recipe, device, split, training=False, scale=scale, batch_size=batch_size
+    )
 
 
 def few_images(recipe: Recipe, train: Split, scale: Statistics) -> Tensor:
@@ -107,7 +114,7 @@ def loader(
     else:
         still = draws.part(draws.in_order(count, side), group.rank, group.world)
         shown = lambda epoch: still  # noqa: E731
-        size = evaluation_batch(count, group.world, evaluation_most(side, device))
+        size = batch_size or evaluation_batch(count, group.world, evaluation_most(side, device))
     return Kind(
         split,
         shown,

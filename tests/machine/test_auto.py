@@ -14,6 +14,7 @@ from fasttrain.errors import EnvironmentProblem
 from fasttrain.explain import explain
 from fasttrain.machine import auto, memory
 from fasttrain.parallel.group import Group
+from fasttrain.predict import classifier
 
 CPU = torch.device("cpu")
 
@@ -130,8 +131,8 @@ def test_the_gpu_that_is_asked_for_becomes_the_current_one(
         build.build(recipe, build.splits(recipe))
     network = torch.nn.Linear(1, 1)
     saved = {"recipe": recipe.as_dict(), "model": network.state_dict()}
-    monkeypatch.setattr(explain.checkpoint, "load", lambda path: saved)
-    monkeypatch.setattr(explain, "network", lambda recipe, **options: network)
+    monkeypatch.setattr(classifier.checkpoint, "load", lambda path: saved)
+    monkeypatch.setattr(classifier, "network", lambda recipe, **options: network)
     with pytest.raises(Reached, match=f"cuda:{number}"):
         explain.open_run(tmp_path, device=asked)
 

@@ -1,0 +1,1 @@
+"""Answers about images that the network was not trained on."""
