@@ -1,7 +1,6 @@
 """Cuts photographs into tiles of mixed sizes, modes and formats: a folder as people have one.
 
-python -m benchmarks.photographs FOLDER              needs scikit-image, whose wheel has the pictures
-python -m benchmarks.photographs FOLDER --pictures P  the same, from its data folder P
+python -m benchmarks.photographs FOLDER   pip install scikit-image first: its wheel has the pictures
 
 A class is a photograph. Tiles do not overlap, so what is held out was not seen. Some files are
 spoilt as files get spoilt, unless --whole is given. docs/own-images.md shows a run on it.

@@ -56,6 +56,13 @@ class Subject(NamedTuple):
         return self.data.test
 
     @property
+    def files(self) -> list[str]:
+        """The paths of those images within the data set, if they are a person's own; else none."""
+        if self.data.listing is None:
+            return []
+        return [row.path for row in self.data.listing.of_split(self.data.judges)]
+
+    @property
     def stages(self) -> tuple[str, ...]:
         """The names of the network's stages, whose activations Grad-CAM uses."""
         return stages(self.model, side=self.test.images.shape[1])
@@ -80,7 +87,7 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
     Writes class_accuracy.json, misclassified.json and analysis.npz. `sample` is "confident" or
     "random" (with the recipe's seed).
     """
-    predictions, names = predict(subject), subject.data.classes
+    predictions, names, files = predict(subject), subject.data.classes, subject.files
     classes = analysis.by_class(predictions, names)
     chosen = analysis.mistakes(predictions, sample=sample, seed=subject.recipe.seed)
     suspects = analysis.label_errors(predictions)
@@ -90,8 +97,8 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
     listed = {
         "rule": rule,
         "mistakes": wrong,
-        "images": analysis.describe(predictions, chosen, names),
-        "label_errors": analysis.describe(predictions, suspects, names),
+        "images": analysis.describe(predictions, chosen, names, files),
+        "label_errors": analysis.describe(predictions, suspects, names, files),
     }
     write_json(run / "misclassified.json", listed)
     originals, augmented, labels = samples(subject)

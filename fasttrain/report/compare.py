@@ -13,7 +13,7 @@ from ..errors import UsageError
 from ..recipe.fields import earlier
 from ..recipe.recipe import FIELDS
 from .files import check_form, write_whole
-from .overlaid import TITLES, curves, names
+from .overlaid import curves, held_out, names, titles
 from .page import chart, document, esc, scrolled, section
 from .read import Run, read
 from .words import MISSING, fact, hardware, listed, percent, plain, tenths, unfinished, whole
@@ -50,8 +50,8 @@ def refuse(out: Path) -> None:
 
 def page(runs: list[Run]) -> str:
     """Return the whole page as HTML."""
-    charts, titles = curves(runs), names(runs)
-    drawn = "\n".join(chart(name, TITLES[name]) for name in charts)
+    charts, named = curves(runs), names(runs)
+    drawn = "\n".join(chart(name, titles(runs)[name]) for name in charts)
     no_script = "<noscript><p>The curves need JavaScript.</p></noscript>"
     content = f'<div class="charts">{drawn}</div>{no_script}'
     notes = "".join(f"<li>{esc(note)}</li>" for run in runs for note in _notes(run))
@@ -59,11 +59,11 @@ def page(runs: list[Run]) -> str:
     lead = "Point at a curve, or focus it and press the arrow keys, to read its values."
     body = f"""<header>
 <h1 class="title">{title}</h1>
-<p class="lead">{esc(listed(titles))}</p>
+<p class="lead">{esc(listed(named))}</p>
 {f'<ul class="notes">{notes}</ul>' if notes else ""}
 </header>
 <main>
-{section("table", "Results and differences", "", _html(titles, table(runs)))}
+{section("table", "Results and differences", "", _html(named, table(runs)))}
 {section("curves", "Curves", lead, content) if charts else ""}
 </main>
 <footer><p>Drawn by fasttrain.</p></footer>"""
@@ -72,7 +72,13 @@ def page(runs: list[Run]) -> str:
 
 def table(runs: list[Run]) -> list[tuple[str, list[str]]]:
     """Return the lines of the table: a name and a value for each run."""
-    lines = [(name, [value(run) for run in runs]) for name, value in RESULTS.items()]
+    held = held_out(runs)
+    lines = [
+        (name.format(held=held), [value(run) for run in runs]) for name, value in RESULTS.items()
+    ]
+    splits = [run.held_out for run in runs]
+    if len(set(splits)) > 1:
+        lines.insert(0, ("held-out images", splits))
     return lines + differences(runs)
 
 
@@ -101,15 +107,11 @@ def _notes(run: Run) -> list[str]:
 
 
 def _best(run: Run) -> str:
-    return percent(run.best.test_accuracy) + _of(run) if run.best else MISSING
+    return percent(run.best.test_accuracy) if run.best else MISSING
 
 
 def _final(run: Run) -> str:
-    return percent(run.rows[-1].test_accuracy) + _of(run) if run.rows else MISSING
-
-
-def _of(run: Run) -> str:
-    return " (val)" if run.held_out == "val" else ""
+    return percent(run.rows[-1].test_accuracy) if run.rows else MISSING
 
 
 def _summary_fact(name: str, form: Callable[[float], str]) -> Callable[[Run], str]:
@@ -117,9 +119,9 @@ def _summary_fact(name: str, form: Callable[[float], str]) -> Callable[[Run], st
 
 
 RESULTS: dict[str, Callable[[Run], str]] = {
-    "best test accuracy": _best,
+    "best {held} accuracy": _best,
     "in epoch": lambda run: str(run.best.epoch) if run.best else MISSING,
-    "final test accuracy": _final,
+    "final {held} accuracy": _final,
     "epochs done": lambda run: str(len(run.rows)),
     "total seconds": _summary_fact("total_seconds", tenths),
     "seconds of training": _summary_fact("train_seconds", tenths),

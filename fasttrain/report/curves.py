@@ -47,7 +47,7 @@ def accuracy(run: Run) -> Figure | None:
     best = run.best
     made = figure("Accuracy", f"{best_in_words(run)} {drops_in_words(run)}".strip())
     axes = plot(made, x="epoch", y="images classified correctly (%)")
-    _pair(axes, run, "accuracy", 100.0)
+    _pair(axes, run, "accuracy", 100.0, ("train", run.held_out))
     if best:
         place = best.epoch, 100 * best.test_accuracy
         axes.plot(*place, "o", ms=9, mfc="none", mec=INK, mew=1.4, label="_best")
@@ -109,8 +109,9 @@ def train_vs_test(run: Run) -> Figure | None:
     """Draw test accuracy against training accuracy, one dot per epoch."""
     if not run.rows:
         return None
-    made = figure("Training against test accuracy", gap_in_words(run), size=(6.5, 6))
-    axes = plot(made, x="training accuracy (%)", y="test accuracy (%)", grid="both")
+    title = f"Training against {run.held_out} accuracy"
+    made = figure(title, gap_in_words(run), size=(6.5, 6))
+    axes = plot(made, x="training accuracy (%)", y=f"{run.held_out} accuracy (%)", grid="both")
     train, test = (
         [100 * getattr(row, f"{half}_accuracy") for row in run.rows] for half in ("train", "test")
     )
@@ -137,14 +138,14 @@ def drops_in_words(run: Run) -> str:
 
 def gap_in_words(run: Run) -> str:
     """Describe how far training accuracy is from test accuracy at the end."""
-    last = run.rows[-1]
+    last, held = run.rows[-1], run.held_out
     gap = last.train_accuracy - last.test_accuracy
     if not np.isfinite(gap):
         return ""
     if points(gap) == points(0):
-        return f"After epoch {last.epoch}, training and test accuracy are the same."
+        return f"After epoch {last.epoch}, training and {held} accuracy are the same."
     order = "above" if gap > 0 else "below"
-    return f"After epoch {last.epoch}, training accuracy is {points(gap)} {order} test accuracy."
+    return f"After epoch {last.epoch}, training accuracy is {points(gap)} {order} {held} accuracy."
 
 
 def _legend(axes: Axes) -> None:
@@ -157,7 +158,7 @@ def _pair(
     run: Run,
     what: str,
     factor: float,
-    names: tuple[str, str] = ("train", "test"),
+    names: tuple[str, str],
 ) -> None:
     """Draw the training and test line of `what`, times `factor`, and the drops of the rate."""
     epochs = [row.epoch for row in run.rows]

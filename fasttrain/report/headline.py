@@ -56,7 +56,7 @@ def headline(run: Run) -> str:
 def _best_in_words(run: Run) -> str:
     planned = run.recipe.get("epochs", "?")
     if run.best is None:
-        return "no test accuracy is finite" if run.rows else "no epoch has ended yet"
+        return f"no {run.held_out} accuracy is finite" if run.rows else "no epoch has ended yet"
     so_far, held = "" if run.summary else " so far", run.held_out
     if "test_accuracy" in run.summary:
         return f"test accuracy, once, by epoch {run.best.epoch} of {planned}, chosen by {held}"

@@ -16,12 +16,24 @@ from .words import smoothing
 LINE_STYLES = 6  # line styles in page.css
 
 TITLES = {
-    "test_accuracy": "Test accuracy",
-    "time": "Test accuracy against training time",
+    "test_accuracy": "{Held} accuracy",
+    "time": "{Held} accuracy against training time",
     "train_loss": "Training loss",
-    "test_loss": "Test loss",
+    "test_loss": "{Held} loss",
     "lr": "Learning rate",
 }
+
+
+def held_out(runs: Sequence[Run]) -> str:
+    """Return the split that chose the best epoch of all runs, or a word for several."""
+    held = {run.held_out for run in runs}
+    return held.pop() if len(held) == 1 else "held-out"
+
+
+def titles(runs: Sequence[Run]) -> dict[str, str]:
+    """Return the charts' titles."""
+    held = held_out(runs).capitalize()
+    return {name: title.format(Held=held) for name, title in TITLES.items()}
 
 
 def curves(runs: list[Run]) -> dict[str, Spec]:
@@ -50,7 +62,7 @@ def _by_epoch(runs: list[Run], name: str, epochs: list[int], y: Spec) -> Spec:
         at = {row.epoch: getattr(row, name) for row in run.rows}
         values: Values = [at.get(epoch) for epoch in epochs]
         series.append(line(label, f"run{i % LINE_STYLES}", values))
-    made = spec(f"{TITLES[name]} by epoch", axis("epoch", "epoch"), epochs, y, series, [])
+    made = spec(f"{titles(runs)[name]} by epoch", axis("epoch", "epoch"), epochs, y, series, [])
     return made | {"rest": None}  # at rest, each run shows its own last value
 
 
@@ -74,7 +86,7 @@ def _by_time(runs: list[Run], y: Spec) -> Spec:
         for i, (label, clock) in enumerate(zip(names(runs), clocks, strict=True))
     ]
     x = axis("training time (s)", "seconds")
-    return spec(TITLES["time"], x, moments, y, series, []) | {"rest": None}
+    return spec(titles(runs)["time"], x, moments, y, series, []) | {"rest": None}
 
 
 def _clock(rows: list[Row]) -> dict[float, float]:

@@ -12,7 +12,7 @@ from .page import esc, section, table
 from .read import Run
 from .records import Mistake
 from .tiles import data_uri, overlay
-from .words import percent, sure
+from .words import cut, percent, sure
 
 MOST_SIDE = 128  # pixels of an image on the page
 VIEWS = {
@@ -26,15 +26,19 @@ def mistakes(run: Run) -> str:
     """Return the misclassified images; a tile switches between the image and its two maps."""
     if run.mistakes is None:
         return ""
-    shown, images = run.mistakes.shown, run.pictures("images")
+    those, images = run.mistakes.shown, run.pictures("images")
     suspects = {found.place for found in run.mistakes.label_errors}
     lead = how_chosen(run)
-    if shown:
+    if those:
+        file = ", and the file" if those[0].file else ""
         lead += (
-            " In bold: the predicted class; below: the true class, and the index in the test set."
+            " In bold: the predicted class; below: the true class, the index in the "
+            f"{run.judged} set{file}."
         )
     if not len(images):
-        return section("mistakes", "Mistakes", lead, _listed(shown, "Mistakes") if shown else "")
+        return section(
+            "mistakes", "Mistakes", lead, _listed(run, those, "Mistakes") if those else ""
+        )
     maps = {name: run.arrays.get(f"{name}_maps") for name in ("predicted", "true")}
     there = {name: found for name, found in maps.items() if found is not None}
     tiles = "\n".join(
@@ -42,9 +46,10 @@ def mistakes(run: Run) -> str:
             mistake,
             image,
             {name: found[i] for name, found in there.items()},
+            of=run.judged,
             suspect=mistake.place in suspects,
         )
-        for i, (mistake, image) in enumerate(zip(shown, images, strict=True))
+        for i, (mistake, image) in enumerate(zip(those, images, strict=True))
     )
     if there:
         lead += " Press a tile for its Grad-CAM maps: bright is evidence for the class."
@@ -63,10 +68,10 @@ def _views(names: list[str]) -> str:
 
 
 def _tile(
-    mistake: Mistake, image: np.ndarray, maps: dict[str, np.ndarray], *, suspect: bool
+    mistake: Mistake, image: np.ndarray, maps: dict[str, np.ndarray], *, of: str, suspect: bool
 ) -> str:
     """Return a tile: its views in a button if there are maps, else the image alone."""
-    name = f"test image {mistake.place}"
+    name = f"{of} image {mistake.place}"
     views = _img(image, f"{name}, a {mistake.true}", "image", "")
     for which, heat in maps.items():
         target = getattr(mistake, which)
@@ -81,10 +86,12 @@ def _figure(
     content: str, mistake: Mistake, attributes: str = "", *, verb: str = "is", suspect: bool = False
 ) -> str:
     mark = " · label?" if suspect else ""
+    file = f"<small>{esc(cut(mistake.file))}</small>" if mistake.file else ""
     return (
         f'<figure class="tile"{attributes}>{content}<figcaption>'
         f"<strong>{esc(mistake.predicted)}</strong> {sure(mistake.confidence)}"
-        f"<small>{verb} {esc(mistake.true)} · #{mistake.place}{mark}</small></figcaption></figure>"
+        f"<small>{verb} {esc(mistake.true)} · #{mistake.place}{mark}</small>{file}"
+        "</figcaption></figure>"
     )
 
 
@@ -108,23 +115,23 @@ def _shrunk(image: np.ndarray) -> np.ndarray:
     return squares.mean(axis=(1, 3)).round().astype(np.uint8)
 
 
-def _listed(shown: tuple[Mistake, ...], caption: str) -> str:
+def _listed(run: Run, those: tuple[Mistake, ...], caption: str) -> str:
     """Return the mistakes as a table, for a run without their images."""
-    head = ("test image", "taken for", "is", "confidence")
+    head = (f"{run.judged} image", "taken for", "is", "confidence")
     rows = [
         [
-            (str(found.place), None),
+            (f"{found.place} {esc(cut(found.file))}".strip(), None),
             (esc(found.predicted), None),
             (esc(found.true), None),
             (sure(found.confidence), found.confidence),
         ]
-        for found in shown
+        for found in those
     ]
     return table(caption, head, rows, sortable=True)
 
 
 def label_errors(run: Run) -> str:
-    """Return the test images whose label the network contradicts with the most confidence.
+    """Return the images whose label the network contradicts with the most confidence.
 
     Those among the mistakes above are only counted.
     """
@@ -143,9 +150,9 @@ def label_errors(run: Run) -> str:
     images = run.pictures("label_error_images")
     if not len(images) or not further:
         listed = tuple(suspects[i] for i in further)
-        content = _listed(listed, "Likely label errors") if listed else ""
+        content = _listed(run, listed, "Likely label errors") if listed else ""
         return section("labels", "Likely label errors", lead, content)
-    tiles = "\n".join(_suspect(suspects[i], images[i]) for i in further)
+    tiles = "\n".join(_suspect(suspects[i], images[i], run.judged) for i in further)
     return section("labels", "Likely label errors", lead, f'<div class="tiles">\n{tiles}\n</div>')
 
 
@@ -155,11 +162,12 @@ def _caveat(run: Run) -> str:
     if not images:
         return "Many of these are its own mistakes."
     wrong = percent(1 - right / images, 1)
-    return f"It is wrong itself on {wrong} of the test images, so many of these are its mistakes."
+    of = f"{wrong} of the {run.judged} images"
+    return f"It is wrong itself on {of}, so many of these are its mistakes."
 
 
-def _suspect(mistake: Mistake, image: np.ndarray) -> str:
-    name = f"test image {mistake.place}, labelled {mistake.true}"
+def _suspect(mistake: Mistake, image: np.ndarray, of: str) -> str:
+    name = f"{of} image {mistake.place}, labelled {mistake.true}"
     return _figure(_img(image, name, "image", ""), mistake, verb="labelled")
 
 

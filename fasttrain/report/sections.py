@@ -31,7 +31,7 @@ NO_SCRIPT = "<p>The curves need JavaScript. All epochs are below, in numbers.</p
 CURVES = {
     "accuracy": "Accuracy",
     "loss": "Loss",
-    "gap": "Training against test accuracy",
+    "gap": "Training against {held} accuracy",
     "lr": "Learning rate",
 }
 
@@ -49,7 +49,8 @@ def curves(run: Run, charts: dict[str, Spec]) -> str:
         "loss": losses_in_words(run),
         "gap": gap_in_words(run),
     }
-    drawn = "\n".join(chart(n, t, notes.get(n, "")) for n, t in CURVES.items() if n in charts)
+    titles = {name: title.format(held=run.held_out) for name, title in CURVES.items()}
+    drawn = "\n".join(chart(n, t, notes.get(n, "")) for n, t in titles.items() if n in charts)
     smoothed = f"train loss ({smoothing(run)})" if smoothing(run) else "train loss"
     head = [smoothed if name == "train loss" else name for name in _EPOCH_HEAD]
     head = [name.replace("test", run.held_out) for name in head]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from ..errors import shown
 from .read import Run
 from .records import Sweep
 
@@ -89,6 +90,12 @@ def plain(value: object) -> str:
     return str(value)
 
 
+def cut(path: str, most: int = 60) -> str:
+    """Format a path on one line, without its start if it is long: its end is the file's name."""
+    text = shown(path, 1000)
+    return text if len(text) <= most else f"...{text[3 - most :]}"
+
+
 def flat(found: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Return the entries of a JSON object as text; nested ones are named `outer.inner`."""
     entries: list[tuple[str, str]] = []
@@ -152,7 +159,7 @@ def losses_in_words(run: Run) -> str:
     """Explain why training and test loss cannot be compared; empty if they can."""
     if not (smoothed := smoothing(run)):
         return ""
-    return f"Training loss has {smoothed}, test loss has none: they cannot be compared."
+    return f"Training loss has {smoothed}, {run.held_out} loss has none: they cannot be compared."
 
 
 def best_in_words(run: Run) -> str:

@@ -50,6 +50,26 @@ def test_the_page_and_the_tables_have_the_classes_names(trained):
     assert {image["true"] for image in read(run, "misclassified.json")["images"]} <= set(NAMES)
 
 
+def test_a_mistake_is_named_by_its_file_and_words_are_those_of_the_split(trained):
+    run, data = trained
+    page = (run / "report.html").read_text(encoding="utf-8")
+    images = read(run, "misclassified.json")["images"]
+    assert images
+    for image in images:
+        assert (data / image["file"]).parts[-3:-1] == ("test", image["true"])
+        assert image["file"].rpartition("/")[2] in page
+    assert [data / image["file"] for image in images] == [
+        sorted(data.glob("test/*/*"))[image["index"]] for image in images
+    ]
+    for said in (
+        "Training against val accuracy",
+        r"train \u2212 val (points)",
+        "val loss has none",
+    ):
+        assert said in page, said
+    assert "index in the test set, and the file" in page, "mistakes are of the split that judges"
+
+
 def test_val_chose_and_test_came_once_in_summary_and_report(trained):
     run, _ = trained
     summary, page = read(run, "summary.json"), (run / "report.html").read_text(encoding="utf-8")
@@ -80,7 +100,8 @@ def test_the_run_can_be_explained_reported_and_compared_again(trained, tmp_path,
     capsys.readouterr()
     page = tmp_path / "c.html"
     assert cli.main(["compare", str(run), str(run), "--out", str(page)]) == 0
-    assert "(val)" in capsys.readouterr().out
+    assert "best val accuracy" in capsys.readouterr().out
+    assert "Val accuracy against training time" in page.read_text(encoding="utf-8")
 
 
 def test_names_and_normalisation_are_those_of_the_weights(trained):
