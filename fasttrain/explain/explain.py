@@ -137,10 +137,8 @@ def guess(subject: Subject, index: int) -> tuple[int, int]:
     """Return the (predicted, true) class of a test image; UsageError if there is no such image."""
     count = len(subject.test.labels)
     if not 0 <= index < count:
-        raise UsageError(
-            f"--image ({index}): must be from 0 to {count - 1}, the test images of this run. "
-            "See --help."
-        )
+        of = f"the {subject.data.judges} images of this run"
+        raise UsageError(f"--image ({index}): must be from 0 to {count - 1}, {of}. See --help.")
     with torch.no_grad():
         logits = subject.model(prepare(subject, np.array([index])))
     return int(logits.argmax()), int(subject.test.labels[index])

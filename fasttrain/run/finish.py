@@ -110,7 +110,9 @@ def _one_image(run: Path, subject: explain.Subject, index: int) -> Path:
     file = run / "figures" / f"image-{index}.png"
     file.parent.mkdir(exist_ok=True)
     names = subject.data.classes
-    title = f"test image {index}: predicted {names[guess]}, true class {names[truth]}"
+    title = (
+        f"{subject.data.judges} image {index}: predicted {names[guess]}, true class {names[truth]}"
+    )
     figures.draw_layers(subject.test.images[index], predicted, true, title=title, path=file)
     return file
 
