@@ -142,7 +142,7 @@ def world(tmp_path_factory):
             folder = where / "photos" / ["cat", "dog"][number % 2]
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(few[0].images[number]).save(folder / f"{number}.png")
-        patches.setattr(own, "where", lambda: where / "cache")
+        patches.setattr(own, "where", lambda *_: where / "cache")
         patches.setattr(cifar10, "load", lambda *_, **__: few)
         patches.setattr(synthetic, "load", lambda *_, **__: few)
         patches.setattr(cifar10, "describe", lambda *_, **__: {"images": 256})

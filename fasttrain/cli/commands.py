@@ -118,6 +118,8 @@ def explain(call: Call) -> None:
         sample=wanted.sample,
         image=wanted.image,
         device=wanted.device,
+        cache_dir=wanted.cache_dir,
+        cam_layer=wanted.cam_layer,
         display=_display(call),
     )
 
@@ -134,7 +136,7 @@ def compare(call: Call) -> None:
     from ..report import compare
 
     display, runs, page = _display(call), call.options.runs, call.options.out
-    compare.refuse(page)
+    compare.check_out(page)
     display.log(compare.compare(runs))
     display.log(f"page: {compare.write_page(runs, page)}")
 

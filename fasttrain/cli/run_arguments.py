@@ -1,6 +1,6 @@
 """The arguments of the commands that take a RUN, the directory of a trained run.
 
-The run already holds its recipe, so these commands have no flag of a recipe.
+The run already holds its recipe, so of a recipe's flags only those that train nothing are here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from ..storage.paths import path
-from . import values
+from . import recipe_flags, values
 
 
 def explain(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def explain(parser: argparse.ArgumentParser) -> None:
         "--image",
         type=values.index,
         metavar="INDEX",
-        help="show Grad-CAM of one test image in all four stages",
+        help="show Grad-CAM of one test image (or val, if that is all there is) in all stages",
     )
     parser.add_argument(
         "--sample",
@@ -29,6 +29,8 @@ def explain(parser: argparse.ArgumentParser) -> None:
         help="mistakes to show: the most confident or a random sample (default: confident)",
     )
     parser.add_argument("--device", default="auto", help="device: auto, cpu, cuda or cuda:N")
+    for name in ("cache_dir", "cam_layer"):
+        recipe_flags.add_field(parser, name)
 
 
 def report(parser: argparse.ArgumentParser) -> None:

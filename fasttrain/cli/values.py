@@ -5,6 +5,8 @@ A bad one is refused in one line, before torch is imported or a file is opened.
 
 from __future__ import annotations
 
+import os
+
 from ..errors import UsageError, shown
 from ..recipe import fields
 from ..recipe.datasets import from_here
@@ -16,6 +18,8 @@ SAMPLES = ("confident", "random")
 
 def parse(name: str, text: str) -> Scalar:
     """Convert the text of flag `name` to the value of its field; UsageError for a bad number."""
+    if name == "cache_dir" and text:
+        return os.path.abspath(text)  # a run may be resumed from another folder
     return from_here(text) if name == "dataset" else fields.parse(FIELDS[name], text)
 
 

@@ -67,11 +67,6 @@ class Data(NamedTuple):
         return "val" if self.val is not None or only_val else "test"
 
     @property
-    def judges(self) -> str:
-        """The name of the split that is reported: test, or the one that chooses if it is all."""
-        return self.chooses if self.val is None else "test"
-
-    @property
     def held_out(self) -> Split:
         """The split that `chooses` names."""
         return self.test if self.val is None else self.val

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -93,15 +94,18 @@ def load(run: str | os.PathLike[str], *, device: str = "auto") -> Classifier:
     file = checked(run)
     if file.is_dir():
         file = file / "checkpoints" / "best.pt"
-    classifier, _ = open_checkpoint(file, device=device)
+    classifier, _ = open_checkpoint(file, here={"device": device})
     return classifier
 
 
-def open_checkpoint(file: Path, *, device: str = "auto") -> tuple[Classifier, dict | None]:
-    """The network in a checkpoint file, and what origin.about had said of its data."""
+def open_checkpoint(file: Path, *, here: dict[str, Any]) -> tuple[Classifier, dict | None]:
+    """The network in a checkpoint file, and what origin.about had said of its data.
+
+    `here` holds the fields of its Recipe that are this machine's, `device` at least.
+    """
     state = checkpoint.load(file)
     try:
-        recipe = Recipe.saved({**state["recipe"], "device": device})
+        recipe = Recipe.saved({**state["recipe"], **here})
         kept = state.get("data")
         scale = Preprocessing.saved(kept, recipe)
         model = network(recipe, classes=len(scale.classes), side=scale.side)
@@ -113,6 +117,6 @@ def open_checkpoint(file: Path, *, device: str = "auto") -> tuple[Classifier, di
             f"checkpoint ({file}): does not fit this network ({first}). "
             "Name a run that this version of fasttrain trained."
         ) from None
-    where = auto.device(device)
+    where = auto.device(recipe.device)
     auto.make_current(where)
     return Classifier(model, scale, recipe=recipe, device=where), kept

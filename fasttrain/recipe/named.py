@@ -5,10 +5,11 @@ They are plain data, so that a new recipe needs a few lines here and no other ch
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from .fields import Scalar
+from .fields import Scalar, check, plain
 
 MODELS = ("resnet18", "resnet34", "resnet50", "wrn-16-8", "wrn-28-10", "sprint")
 
@@ -67,6 +68,18 @@ LEVELS: list[tuple[float, dict[str, Scalar]]] = [
 # What a sprint's targets were measured on; any other data set is trained to its last epoch.
 SPRINTED = ("cifar10", "synthetic")
 MIRRORED = ("alternate", "test_flips")
+
+
+def fill(recipe: Any, given: Collection[str]) -> None:
+    """Check the `given` fields of a new Recipe; take the others from the recipe that it names."""
+    for field in dataclasses.fields(recipe):
+        value = plain(field, getattr(recipe, field.name))
+        object.__setattr__(recipe, field.name, value)  # a Recipe is frozen from here on
+        if field.name in given:
+            check(field, value)
+    for name, value in settings(recipe.recipe, vars(recipe)).items():
+        if name not in given:
+            object.__setattr__(recipe, name, value)
 
 
 def settings(name: str, given: Mapping[str, Any]) -> dict[str, Scalar]:

@@ -77,8 +77,7 @@ def range_test(run: Run, sweep: Sweep) -> Spec:
 
 
 def _accuracy(run: Run) -> Spec:
-    last, marks = run.rows[-1], _drops(run)
-    held = run.held_out
+    last, marks, held = run.rows[-1], _drops(run), run.held_out
     ends = f"ends at {percent(last.train_accuracy)} train, {percent(last.test_accuracy)} {held}"
     if best := run.best:
         marks.append({"x": best.epoch, "y": best.test_accuracy, "style": "best"})
@@ -89,10 +88,10 @@ def _accuracy(run: Run) -> Spec:
 
 def _loss(run: Run) -> Spec:
     last = run.rows[-1]
-    ends = f"{nats(last.train_loss)} train, {nats(last.test_loss)} {run.held_out}"
+    ends = f"ends at {nats(last.train_loss)} train, {nats(last.test_loss)} {run.held_out}"
     y = axis("cross-entropy (nats per image)", "loss", zero=True)
     series = [s | {"name": n} for s, n in zip(_pair(run, "loss"), loss_names(run), strict=True)]
-    return spec(f"Loss by epoch; ends at {ends}", *_epochs(run), y, series, _drops(run))
+    return spec(f"Loss by epoch; {ends}", *_epochs(run), y, series, _drops(run))
 
 
 def _gap(run: Run) -> Spec:

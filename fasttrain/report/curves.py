@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def loss(run: Run) -> Figure | None:
-    """Draw training and test loss by epoch."""
+    """Draw training and held-out loss by epoch."""
     if not run.rows:
         return None
     made = figure("Loss", f"{losses_in_words(run)} {drops_in_words(run)}".strip())
@@ -41,7 +41,7 @@ def loss(run: Run) -> Figure | None:
 
 
 def accuracy(run: Run) -> Figure | None:
-    """Draw training and test accuracy by epoch, with the best test accuracy marked."""
+    """Draw training and held-out accuracy by epoch, with the best epoch marked."""
     if not run.rows:
         return None
     best = run.best
@@ -106,11 +106,10 @@ def lr_finder(run: Run) -> Figure | None:
 
 
 def train_vs_test(run: Run) -> Figure | None:
-    """Draw test accuracy against training accuracy, one dot per epoch."""
+    """Draw held-out accuracy against training accuracy, one dot per epoch."""
     if not run.rows:
         return None
-    title = f"Training against {run.held_out} accuracy"
-    made = figure(title, gap_in_words(run), size=(6.5, 6))
+    made = figure(gap_title(run), gap_in_words(run), size=(6.5, 6))
     axes = plot(made, x="training accuracy (%)", y=f"{run.held_out} accuracy (%)", grid="both")
     train, test = (
         [100 * getattr(row, f"{half}_accuracy") for row in run.rows] for half in ("train", "test")
@@ -136,8 +135,13 @@ def drops_in_words(run: Run) -> str:
     return f"Dotted: the learning rate falls, after epoch{plural} {listed(drops)}." if drops else ""
 
 
+def gap_title(run: Run) -> str:
+    """Return the title of the figure and of the chart of training against held-out accuracy."""
+    return f"Training against {run.held_out} accuracy"
+
+
 def gap_in_words(run: Run) -> str:
-    """Describe how far training accuracy is from test accuracy at the end."""
+    """Describe how far training accuracy is from held-out accuracy at the end."""
     last, held = run.rows[-1], run.held_out
     gap = last.train_accuracy - last.test_accuracy
     if not np.isfinite(gap):
@@ -160,7 +164,7 @@ def _pair(
     factor: float,
     names: tuple[str, str],
 ) -> None:
-    """Draw the training and test line of `what`, times `factor`, and the drops of the rate."""
+    """Draw training and held-out line of `what`, times `factor`, and the drops of the rate."""
     epochs = [row.epoch for row in run.rows]
     marker = "o" if len(run.rows) == 1 else None  # a line of one point is invisible
     for half, name, style in zip(("train", "test"), names, (TRAIN_LINE, TEST_LINE), strict=True):

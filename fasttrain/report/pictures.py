@@ -26,19 +26,16 @@ def mistakes(run: Run) -> str:
     """Return the misclassified images; a tile switches between the image and its two maps."""
     if run.mistakes is None:
         return ""
-    those, images = run.mistakes.shown, run.pictures("images")
+    shown, images = run.mistakes.shown, run.pictures("images")
     suspects = {found.place for found in run.mistakes.label_errors}
     lead = how_chosen(run)
-    if those:
-        file = ", and the file" if those[0].file else ""
-        lead += (
-            " In bold: the predicted class; below: the true class, the index in the "
-            f"{run.judged} set{file}."
-        )
+    if shown:
+        place = f"the index in the {run.analysed} set"
+        below = f"{place}, and the file" if shown[0].file else f"and {place}"
+        lead += f" In bold: the predicted class; below: the true class, {below}."
     if not len(images):
-        return section(
-            "mistakes", "Mistakes", lead, _listed(run, those, "Mistakes") if those else ""
-        )
+        listed = _listed(shown, "Mistakes", of=run.analysed) if shown else ""
+        return section("mistakes", "Mistakes", lead, listed)
     maps = {name: run.arrays.get(f"{name}_maps") for name in ("predicted", "true")}
     there = {name: found for name, found in maps.items() if found is not None}
     tiles = "\n".join(
@@ -46,13 +43,14 @@ def mistakes(run: Run) -> str:
             mistake,
             image,
             {name: found[i] for name, found in there.items()},
-            of=run.judged,
             suspect=mistake.place in suspects,
+            of=run.analysed,
         )
-        for i, (mistake, image) in enumerate(zip(those, images, strict=True))
+        for i, (mistake, image) in enumerate(zip(shown, images, strict=True))
     )
     if there:
-        lead += " Press a tile for its Grad-CAM maps: bright is evidence for the class."
+        of = f" of {run.mistakes.layer}" if run.mistakes.layer else ""
+        lead += f" Press a tile for its Grad-CAM maps{of}: bright is evidence for the class."
     views = _views(["image", *there]) if there else ""
     content = f'<div class="gallery">{views}\n<div class="tiles">\n{tiles}\n</div></div>'
     return section("mistakes", "Mistakes", lead, content)
@@ -68,9 +66,12 @@ def _views(names: list[str]) -> str:
 
 
 def _tile(
-    mistake: Mistake, image: np.ndarray, maps: dict[str, np.ndarray], *, of: str, suspect: bool
+    mistake: Mistake, image: np.ndarray, maps: dict[str, np.ndarray], *, suspect: bool, of: str
 ) -> str:
-    """Return a tile: its views in a button if there are maps, else the image alone."""
+    """Return a tile: its views in a button if there are maps, else the image alone.
+
+    `of` is the split of the image.
+    """
     name = f"{of} image {mistake.place}"
     views = _img(image, f"{name}, a {mistake.true}", "image", "")
     for which, heat in maps.items():
@@ -115,9 +116,9 @@ def _shrunk(image: np.ndarray) -> np.ndarray:
     return squares.mean(axis=(1, 3)).round().astype(np.uint8)
 
 
-def _listed(run: Run, those: tuple[Mistake, ...], caption: str) -> str:
+def _listed(shown: tuple[Mistake, ...], caption: str, *, of: str) -> str:
     """Return the mistakes as a table, for a run without their images."""
-    head = (f"{run.judged} image", "taken for", "is", "confidence")
+    head = (f"{of} image", "taken for", "is", "confidence")
     rows = [
         [
             (f"{found.place} {esc(cut(found.file))}".strip(), None),
@@ -125,7 +126,7 @@ def _listed(run: Run, those: tuple[Mistake, ...], caption: str) -> str:
             (esc(found.true), None),
             (sure(found.confidence), found.confidence),
         ]
-        for found in those
+        for found in shown
     ]
     return table(caption, head, rows, sortable=True)
 
@@ -150,9 +151,9 @@ def label_errors(run: Run) -> str:
     images = run.pictures("label_error_images")
     if not len(images) or not further:
         listed = tuple(suspects[i] for i in further)
-        content = _listed(run, listed, "Likely label errors") if listed else ""
+        content = _listed(listed, "Likely label errors", of=run.analysed) if listed else ""
         return section("labels", "Likely label errors", lead, content)
-    tiles = "\n".join(_suspect(suspects[i], images[i], run.judged) for i in further)
+    tiles = "\n".join(_suspect(suspects[i], images[i], of=run.analysed) for i in further)
     return section("labels", "Likely label errors", lead, f'<div class="tiles">\n{tiles}\n</div>')
 
 
@@ -162,11 +163,11 @@ def _caveat(run: Run) -> str:
     if not images:
         return "Many of these are its own mistakes."
     wrong = percent(1 - right / images, 1)
-    of = f"{wrong} of the {run.judged} images"
+    of = f"{wrong} of the {run.analysed} images"
     return f"It is wrong itself on {of}, so many of these are its mistakes."
 
 
-def _suspect(mistake: Mistake, image: np.ndarray, of: str) -> str:
+def _suspect(mistake: Mistake, image: np.ndarray, *, of: str) -> str:
     name = f"{of} image {mistake.place}, labelled {mistake.true}"
     return _figure(_img(image, name, "image", ""), mistake, verb="labelled")
 

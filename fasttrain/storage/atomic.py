@@ -25,6 +25,7 @@ _replace, _unlink, _link = os.replace, os.unlink, os.link
 # Follow no symbolic link; binary on Windows. Each is 0 where the system has no such flag.
 _SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+ANOTHER = "or choose another --out"  # ends each OutputError of this module
 LEFTOVER = re.compile(r"\.(?P<name>.+)\.\d+\.[0-9a-f]{8}\.tmp")
 
 
@@ -118,10 +119,10 @@ def reported(path: Path, *, needed: int = 0) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why, what = error.strerror or str(error), "Check the path, or choose another --out"
+        why, what = error.strerror or str(error), f"Check the path, {ANOTHER}"
         if error.errno in _NO_ROOM:
             why += (f", {needed:,} bytes needed" if needed else "") + f", {_free(path)} free"
-            what = "Make room (disk, quota or ulimit -f), or choose another --out"
+            what = f"Make room (disk, quota or ulimit -f), {ANOTHER}"
         raise OutputError(f"output ({path}): {why}. {what}.") from error
 
 
