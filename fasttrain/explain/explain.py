@@ -31,7 +31,7 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
     Writes class_accuracy.json, misclassified.json and analysis.npz. `sample` is "confident" or
     "random" (with the recipe's seed).
     """
-    predictions, names = predict(subject), subject.data.classes
+    predictions, names, files = predict(subject), subject.data.classes, subject.files
     chosen = analysis.mistakes(predictions, sample=sample, seed=subject.recipe.seed)
     suspects = analysis.label_errors(predictions)
     rule = CONFIDENT if sample == "confident" else f"random, seed {subject.recipe.seed}"
@@ -43,8 +43,8 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
         "rule": rule,
         "cam_layer": subject.stages[-1],
         "mistakes": wrong,
-        "images": analysis.describe(predictions, chosen, names),
-        "label_errors": analysis.describe(predictions, suspects, names),
+        "images": analysis.describe(predictions, chosen, names, files),
+        "label_errors": analysis.describe(predictions, suspects, names, files),
     }
     write_json(run / "misclassified.json", listed)
     originals, augmented, labels = samples(subject)

@@ -51,6 +51,12 @@ class Subject(NamedTuple):
         return self.data.chooses if self.data.val is None else "test"
 
     @property
+    def files(self) -> list[str]:
+        """The paths of those images within the data set, if they are a person's own; else none."""
+        listing = self.data.listing
+        return [] if listing is None else [row.path for row in listing.of_split(self.split)]
+
+    @property
     def stages(self) -> tuple[str, ...]:
         """The names of the modules whose activations Grad-CAM uses: the one that is asked for, or
         the network's stages."""
