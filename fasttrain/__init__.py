@@ -14,7 +14,7 @@ _HOMES = {
     "Recipe": "recipe.recipe",
     "train": "run.train",
     "fit": "engine.loop",
-    "evaluate": "engine.loop",
+    "evaluate": "engine.evaluation",
     "Step": "engine.step",
     "find_lr": "engine.lr_finder",
     "GradCAM": "explain.gradcam",

@@ -18,7 +18,7 @@ import fasttrain
 from fasttrain.cli import flags, repeat
 from fasttrain.cli import main as cli
 from fasttrain.cli.values import parse
-from fasttrain.engine.loop import Epoch
+from fasttrain.engine.state import Epoch
 from fasttrain.engine.step import Step
 from fasttrain.errors import UsageError
 from fasttrain.models import build as models_build

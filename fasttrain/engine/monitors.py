@@ -6,10 +6,9 @@ Higher is better for every score, so that neither has to know which one it is.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .loop import Epoch
+from .state import Epoch
 
 UNEQUAL = ("balanced_accuracy", "macro_f1")  # where every class counts the same
 

@@ -9,7 +9,7 @@ from itertools import count
 
 import torch
 
-from ..engine.loop import Hook, Run
+from ..engine.state import Hook, Run
 from ..parallel.group import Group
 from ..parallel.signals import Signals
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..console.console import Display
 from ..data import Data
 from ..engine.build import Built
-from ..engine.loop import Run
+from ..engine.state import Run
 from ..errors import FasttrainError
 from ..explain import explain
 from ..report import figures, html

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ..console.eta import Plan
 from ..data import Data, origin
 from ..engine.build import Built
-from ..engine.loop import Epoch, Hook, Run
+from ..engine.state import Epoch, Hook, Run
 from ..errors import Stopped
 from ..optim.schedule import EveryStep, Plateau
 from ..recipe.named import faster

@@ -16,7 +16,8 @@ from torch import Tensor
 from ..data import Data
 from ..data.origin import about
 from ..engine import metrics, monitors
-from ..engine.loop import Epoch, Run, read_metrics
+from ..engine.loop import read_metrics
+from ..engine.state import Epoch, Run
 from ..engine.step import Step
 from ..errors import CheckpointError, UsageError
 from ..optim.schedule import EveryStep, Plateau

@@ -21,7 +21,7 @@ from time import perf_counter
 from typing import Any
 
 from ..engine import monitors
-from ..engine.loop import Epoch, Run
+from ..engine.state import Epoch, Run
 from ..errors import CheckpointError
 from ..storage import atomic, checkpoint
 from ..storage.contents import on_host

@@ -15,7 +15,7 @@ from ..console.console import Display
 from ..data import Data
 from ..engine import build, monitors
 from ..engine.build import Built
-from ..engine.loop import Epoch, Run
+from ..engine.state import Epoch, Run
 from ..errors import Stopped
 from ..machine import environment
 from ..optim.schedule import EveryStep, Plateau

@@ -19,7 +19,8 @@ from ..data import Data, Split
 from ..data.origin import about
 from ..engine import monitors
 from ..engine.build import Built
-from ..engine.loop import Epoch, Run, evaluate
+from ..engine.evaluation import evaluate
+from ..engine.state import Epoch, Run
 from ..recipe.recipe import Recipe
 from ..storage import checkpoint
 from .ledger import Ledger, summarise

@@ -13,7 +13,8 @@ from fasttrain.console.console import Display
 from fasttrain.console.progress import ProgressLines
 from fasttrain.data import Batch
 from fasttrain.engine import metrics
-from fasttrain.engine.loop import Run, fit
+from fasttrain.engine.loop import fit
+from fasttrain.engine.state import Run
 from fasttrain.errors import Diverged
 from fasttrain.explain import analysis
 from fasttrain.parallel.group import Group

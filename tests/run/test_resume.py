@@ -7,7 +7,7 @@ import torch
 
 from fasttrain.cli import main as cli
 from fasttrain.engine import metrics
-from fasttrain.engine.loop import Run
+from fasttrain.engine.state import Run
 from fasttrain.errors import CheckpointError
 from fasttrain.optim.schedule import Plateau
 from fasttrain.recipe.recipe import Recipe
