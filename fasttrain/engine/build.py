@@ -85,12 +85,7 @@ def build(recipe: Recipe, data: Data, group: Group | None = None, *, fresh: bool
         "loader": auto.loader(recipe.loader, _dali_problem(recipe.loader)),
     }
     chosen["graphs"] = auto.graphs(
-        recipe.graphs,
-        device,
-        amp=chosen["amp"].value,
-        optimizer=recipe.optimizer,
-        filters=recipe.filters,
-        world=group.world,
+        recipe.graphs, device, optimizer=recipe.optimizer, world=group.world
     )
     set_backends(seed=recipe.seed, deterministic=recipe.deterministic)
     scale, classes = data.statistics, len(data.classes)

@@ -126,9 +126,7 @@ def compiled(requested: str, on: torch.device, *, steps: int) -> Choice:
     return Choice("on", f"{steps} steps pay back a minute of compiling")
 
 
-def graphs(
-    requested: str, on: torch.device, *, amp: str, optimizer: str, filters: str, world: int
-) -> Choice:
+def graphs(requested: str, on: torch.device, *, optimizer: str, world: int) -> Choice:
     """Choose on or off; off, with the reason, if the step cannot be captured."""
     if requested == "off":
         return Choice("off", "requested")
@@ -139,10 +137,10 @@ def graphs(
             )
         return Choice("off", "CUDA graphs need a GPU")
     obstacles = {
-        "float16's loss scale is not captured": amp == "fp16",
         "apex keeps the learning rate as a number, and a graph would not see it change": optimizer
         == "apex",
-        f"the update of --filters {filters} is not captured": filters != "sgd",
+        # torch captures DDP only if it was built and warmed up, eleven times, on a side stream,
+        # and NCCL's handling of errors was turned off before the group began.
         "communication between processes is not captured": world > 1,
     }
     found = next((why for why, applies in obstacles.items() if applies), None)
