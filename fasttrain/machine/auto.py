@@ -7,10 +7,11 @@ that was silently not taken.
 from __future__ import annotations
 
 import shutil
-import sys
 from typing import NamedTuple
 
 import torch
+
+import kernels
 
 from ..errors import EnvironmentProblem
 
@@ -110,6 +111,9 @@ def compiled(requested: str, on: torch.device, *, steps: int) -> Choice:
         raise EnvironmentProblem(
             "--compile (on): no C++ compiler found. Install g++ or clang++, or use --compile off."
         )
+    obstacle = kernels.problem(on) if on.type == "cuda" and requested != "off" else None
+    if requested == "on" and obstacle:
+        raise EnvironmentProblem(f"--compile (on): {obstacle}. Install it, or use --compile off.")
     if requested != "auto":
         return Choice(requested, "requested")
     if on.type == "cpu":
@@ -119,8 +123,8 @@ def compiled(requested: str, on: torch.device, *, steps: int) -> Choice:
         return Choice(
             "off", "on a CPU nearly all of a step is convolutions, and compiling gains nothing"
         )
-    if sys.platform == "win32":
-        return Choice("off", "triton has no wheel for this platform")
+    if obstacle:
+        return Choice("off", obstacle)
     if steps < COMPILE_PAYS_AFTER_STEPS:
         return Choice("off", f"{steps} steps are too few to pay back a minute of compiling")
     return Choice("on", f"{steps} steps pay back a minute of compiling")
