@@ -94,7 +94,7 @@ def build(recipe: Recipe, data: Data, group: Group | None = None, *, fresh: bool
     prepare(recipe, model, classes=classes, fresh=fresh)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if recipe.sync_bn and group.world > 1 and not recipe.freeze:
-        model = synchronised(model, device)
+        model = synchronised(model)
     amp = AMP[chosen["amp"].value]
     if suits(device, amp):
         pack_convolutions(model)

@@ -84,7 +84,7 @@ from triton.compiler import ASTSource
 from kernels import augment, sgd
 
 def moves(kernel, fixed, **types):
-    '''How often a thread of the kernel loads and stores, by width; the bytes of its machine code.'''
+    '''How often a thread loads and stores, by width, and the size of the machine code.'''
     names = kernel.arg_names
     signature = {name: types.get(name, "constexpr") for name in names}
     aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if "*" in signature[n]}
