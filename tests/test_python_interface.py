@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import fasttrain
-from fasttrain.cli import flags, repeat
+from fasttrain.cli import flags, repeat, spread
 from fasttrain.cli import main as cli
 from fasttrain.cli.values import parse
 from fasttrain.engine.state import Epoch
@@ -245,9 +245,9 @@ def test_a_target_of_zero_is_reached_by_any_epoch_and_none_by_no_one(target, acc
     recipe = Recipe(target_accuracy=target)
     assert resume.enough(recipe, [ROW._replace(test_accuracy=accuracy)], 1.0) is reached
     assert resume.enough(recipe, [], 1.0) is False
-    found = repeat.sum_up([{"final_test_accuracy": accuracy}], target=target)
+    found = spread.sum_up([{"final_test_accuracy": accuracy}], target=target)
     assert ("reached" in found) is (target is not None)
-    assert ("0 of 1 reached" in repeat.describe(found)) is (target is not None)
+    assert ("0 of 1 reached" in spread.describe(found)) is (target is not None)
 
 
 @pytest.mark.parametrize(("flag", "epochs"), [("0", 1), ("none", 3), ("1", 3)])

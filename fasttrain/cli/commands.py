@@ -134,7 +134,7 @@ def compare(call: Call) -> None:
     from ..report import compare
 
     display, runs, page = _display(call), call.options.runs, call.options.out
-    compare.refuse(page)
+    compare.check_out(page)
     display.log(compare.compare(runs))
     display.log(f"page: {compare.write_page(runs, page)}")
 

@@ -19,7 +19,7 @@ def explain(parser: argparse.ArgumentParser) -> None:
         "--image",
         type=values.index,
         metavar="INDEX",
-        help="show Grad-CAM of one test image in all four stages",
+        help="show Grad-CAM of one test image (or val, if that is all there is) in all stages",
     )
     parser.add_argument(
         "--sample",

@@ -56,8 +56,10 @@ class Display:
 
     @contextmanager
     def counted(self) -> Iterator[Callable[[str], Callable[[int, int], None]]]:
-        """Bars over numbers that are known when they begin, in a terminal; yields what makes, of a
-        title, what to call with those done and all."""
+        """Yield a function that makes, for a title, a callback(done, total) that shows a bar.
+
+        The bar appears at the first call, and only in a terminal.
+        """
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         bars = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
 
@@ -67,7 +69,7 @@ class Display:
             def show(done: int, total: int) -> None:
                 if self.console.is_terminal and (tasks or done < total):
                     if not tasks:
-                        bars.start()  # not before: a download may have a bar of its own
+                        bars.start()  # not earlier: a download may show its own bar
                         tasks.append(bars.add_task(title, total=total))
                     bars.update(tasks[0], completed=done)
 

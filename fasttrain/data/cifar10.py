@@ -67,7 +67,7 @@ def load(
 
 
 def data(train: Split, test: Split, *, std: tuple[float, ...] = STD, name: str = "cifar10") -> Data:
-    """These splits under CIFAR-10's class names, normalised as CIFAR-10 is."""
+    """Return the Data of these splits, with CIFAR-10's class names, mean and deviation."""
     return Data(train, test, None, CLASSES, MEAN, std, name, None)
 
 

@@ -1,6 +1,6 @@
-"""Loads what --dataset names: a published data set, a synthetic one, or a person's own images.
+"""Loads what --dataset names: a published data set, a synthetic one, or own images.
 
-One value comes out of all of them, so that whoever trains need not know which it is.
+The result is a Data in every case, so that no other module has to know the difference.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from . import CLASSES, Data, Split, cache, cifar10, cifar100, mnist, own, scan, 
 from .fetch import Bar, Log, no_bar
 
 Counted = Callable[[str], scan.Progress]
-"""A title -> what to call with the files done and the number of all."""
+"""title -> callback(files done so far, number of files)"""
 
 
 def uncounted(title: str) -> scan.Progress:
-    """No bar."""
+    """Show no progress."""
     return lambda done, total: None
 
 
@@ -41,21 +41,21 @@ def load(
     bar: Bar = no_bar,
     counted: Counted = uncounted,
 ) -> Data:
-    """The data set of that name or at that path, with its limits drawn per class.
+    """Return the data set of that name or at that path; limits are drawn per class.
 
-    Limits of a published data set take its `first` images instead, as release 0.1 did, if asked.
-    `side` None is the published side, or by the median of own images. `reference` takes the
-    deviation that the source experiment divided by. Raises UsageError for what a data set does
-    not have, and what its own module raises.
+    With `first`, a limit takes the first images of a published data set, as release 0.1 did. `side`
+    None is the published side, or goes by the median of own images. `reference` uses the deviation
+    of the source experiment. Raises UsageError for options that the data set does not have, and the
+    errors of the modules that load it.
     """
     if reference and dataset not in ("cifar10", "synthetic"):
         raise UsageError(
-            "--statistics (reference): is of CIFAR-10, and mean and deviation of "
-            f"{shown(dataset)} are measured. Use --statistics measured."
+            "--statistics (reference): exists only for CIFAR-10, not for "
+            f"{shown(dataset)}. Use --statistics measured."
         )
     if is_path(dataset):
         refuse_near_miss(dataset)
-        found, judges = own.load(
+        found, roles = own.load(
             Path(dataset),
             side=side,
             fit=fit,
@@ -67,8 +67,8 @@ def load(
             scanning=counted("reading files"),
             preparing=counted("preparing images"),
         )
-        final, both = found.split(judges.final), judges.chooses != judges.final
-        val = found.split(judges.chooses) if both else None
+        final, both = found.split(roles.final), roles.chooses != roles.final
+        val = found.split(roles.chooses) if both else None
         about = found.listing.classes, found.mean, found.std, title(dataset), found.listing
         unchecked = None if found.verified else found.verify
         return Data(found.split("train"), final, val, *about, unchecked)
@@ -88,7 +88,8 @@ def load(
 
 
 def limited(split: Split, count: int | None, *, first: bool = False) -> Split:
-    """`count` images of a split at most: each class's share, always the same, or the first."""
+    """Return at most `count` images of a split: a share of each class, or with `first` the
+    first."""
     if count is None or count >= len(split.labels):
         return split
     if first:
@@ -98,7 +99,7 @@ def limited(split: Split, count: int | None, *, first: bool = False) -> Split:
 
 
 def describe(dataset: str, data_dir: Path | None, **options: Any) -> dict[str, Any]:
-    """Fetch and verify a published data set, and say where it is and what it holds: heading ->
+    """Fetch and verify a published data set; return where it is and what it holds: heading ->
     line."""
     if dataset == "cifar10":
         return cifar10.describe(data_dir, **options)
@@ -115,7 +116,8 @@ def describe(dataset: str, data_dir: Path | None, **options: Any) -> dict[str, A
 
 
 def _synthetic(train: int | None, test: int | None, side: int) -> Data:
-    """At least as many images as are wanted, in whole chunks, which have as many of each class."""
+    """Make at least as many images as are wanted, in whole chunks with equally many of each
+    class."""
     chunk = synthetic.CHUNK
     counts = (
         most if limit is None else min(most, -(-limit // chunk) * chunk)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..data import Loader
-from ..loaders import contract
+from ..loaders.batches import checked
 from ..profile.trace import span
 from . import metrics, monitors
 from .state import Hook, Run
@@ -49,7 +49,7 @@ def measure(
     run, sums, counts = run or Run(phase="test"), metrics.zeros(step.device), None
     step.model.eval()
     with torch.no_grad():
-        for images, labels in contract.batches(loader, step, where):
+        for images, labels in checked(loader, step, where):
             with span("eval"):
                 logits = predict(images)
                 metrics.update(sums, cross_entropy(logits, labels), logits, labels)

@@ -13,7 +13,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from ..data import Batch, Loader
-from ..loaders import contract
+from ..loaders.batches import checked
 from ..profile.trace import span
 from . import evaluation, metrics, monitors
 from .state import Epoch, Hook, Run
@@ -56,9 +56,7 @@ def fit(
         run.sums = metrics.start(step.sums, step.lr, run.sums)
         run.phase, began = "train", perf_counter() - run.seconds
         step.model.train()
-        batches = contract.batches(
-            train, step, f"epoch {run.epoch + 1}, training", begun=run.step > 0
-        )
+        batches = checked(train, step, f"epoch {run.epoch + 1}, training", begun=run.step > 0)
         for images, labels in _timed_batches(batches, run):
             with span("step"):
                 run.loss, _ = step(images, labels)
@@ -73,7 +71,7 @@ def fit(
         run.phase, began = "test", perf_counter()
         held = evaluation.measure(step, test, run, on_step, step.predict, total, monitor)
         run.eval_seconds += perf_counter() - began
-        metrics.refuse_loss(held.loss, epoch=run.epoch + 1, step=run.step)
+        metrics.check_loss(held.loss, epoch=run.epoch + 1, step=run.step)
         run.epoch += 1
         run.history.append(_row(run, found, held))
         schedule.after_epoch(monitors.score(run.history[-1], monitor))

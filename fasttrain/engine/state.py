@@ -15,8 +15,9 @@ from torch import Tensor
 class Epoch(NamedTuple):
     """One row of the history: accuracies are fractions, times are seconds.
 
-    `test_` is of the images that choose. `seconds` is training alone. `lr` is of the last step,
-    `first_lr` of the first (None in older runs). `skipped_steps` counts overflows of fp16.
+    `test_` values are of the split that chooses the best epoch, val or test. `seconds` is training
+    alone. `lr` is the rate of the last step, `first_lr` of the first (None in older runs).
+    `skipped_steps` counts overflows of fp16.
     """
 
     epoch: int

@@ -51,14 +51,19 @@ class Subject(NamedTuple):
         return self.data.train
 
     @property
-    def test(self) -> Split:
-        """The images that it is judged by."""
+    def analysed(self) -> Split:
+        """The images that are predicted: test, or val if no other split is held out."""
         return self.data.test
+
+    @property
+    def split(self) -> str:
+        """The name of `analysed`: test or val."""
+        return self.data.chooses if self.data.val is None else "test"
 
     @property
     def stages(self) -> tuple[str, ...]:
         """The names of the network's stages, whose activations Grad-CAM uses."""
-        return stages(self.model, side=self.test.images.shape[1])
+        return stages(self.model, side=self.analysed.images.shape[1])
 
 
 def open_run(
@@ -81,13 +86,14 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
     "random" (with the recipe's seed).
     """
     predictions, names = predict(subject), subject.data.classes
-    classes = analysis.by_class(predictions, names)
     chosen = analysis.mistakes(predictions, sample=sample, seed=subject.recipe.seed)
     suspects = analysis.label_errors(predictions)
     rule = CONFIDENT if sample == "confident" else f"random, seed {subject.recipe.seed}"
     wrong = int((predictions.predicted != predictions.labels).sum())
+    classes = {"split": subject.split, **analysis.by_class(predictions, names)}
     write_json(run / "class_accuracy.json", classes)
     listed = {
+        "split": subject.split,
         "rule": rule,
         "mistakes": wrong,
         "images": analysis.describe(predictions, chosen, names),
@@ -96,10 +102,10 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
     write_json(run / "misclassified.json", listed)
     originals, augmented, labels = samples(subject)
     arrays = {
-        "images": np.asarray(subject.test.images[chosen]),
+        "images": np.asarray(subject.analysed.images[chosen]),
         "predicted_maps": gradcam_maps(subject, chosen, predictions.predicted[chosen]),
         "true_maps": gradcam_maps(subject, chosen, predictions.labels[chosen]),
-        "label_error_images": np.asarray(subject.test.images[suspects]),
+        "label_error_images": np.asarray(subject.analysed.images[suspects]),
         "sample_originals": originals,
         "sample_augmented": augmented,
         "sample_labels": labels,
@@ -111,9 +117,9 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
 
 
 def predict(subject: Subject) -> Predictions:
-    """Predict every test image, in the precision that the training evaluated in."""
-    found = subject.classifier.probabilities(subject.test.images)
-    return Predictions(found, np.asarray(subject.test.labels))
+    """Predict every image of `subject.analysed`, in the precision of training's evaluation."""
+    found = subject.classifier.probabilities(subject.analysed.images)
+    return Predictions(found, np.asarray(subject.analysed.labels))
 
 
 def gradcam_maps(subject: Subject, indices: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -127,20 +133,20 @@ def gradcam_maps(subject: Subject, indices: np.ndarray, classes: np.ndarray) -> 
 
 
 def guess(subject: Subject, index: int) -> tuple[int, int]:
-    """Return the (predicted, true) class of a test image; UsageError if there is no such image."""
-    count = len(subject.test.labels)
+    """Return the (predicted, true) class of an image; UsageError if there is no such image."""
+    count = len(subject.analysed.labels)
     if not 0 <= index < count:
         raise UsageError(
-            f"--image ({index}): must be from 0 to {count - 1}, the test images of this run. "
-            "See --help."
+            f"--image ({index}): must be from 0 to {count - 1}, the {subject.split} images of this "
+            "run. See --help."
         )
     with torch.no_grad():
         logits = subject.model(prepare(subject, np.array([index])))
-    return int(logits.argmax()), int(subject.test.labels[index])
+    return int(logits.argmax()), int(subject.analysed.labels[index])
 
 
 def layer_maps(subject: Subject, index: int, classes: Sequence[int]) -> list[dict[str, np.ndarray]]:
-    """Grad-CAM of a test image in all stages; layer -> (side, side) for each class."""
+    """Grad-CAM of an image in all stages; layer -> (side, side) for each class."""
     images = prepare(subject, np.full(len(classes), index))
     with GradCAM(subject.model, *subject.stages) as cam:
         found = cam.layers(images, torch.as_tensor(list(classes), device=subject.classifier.device))
@@ -149,8 +155,8 @@ def layer_maps(subject: Subject, index: int, classes: Sequence[int]) -> list[dic
 
 
 def prepare(subject: Subject, indices: np.ndarray) -> Tensor:
-    """The test images at `indices`, normalised, on the device."""
-    return subject.classifier.inputs(np.asarray(subject.test.images[indices]))
+    """The images of `subject.analysed` at `indices`, normalised, on the device."""
+    return subject.classifier.inputs(np.asarray(subject.analysed.images[indices]))
 
 
 def samples(subject: Subject) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
 """Finds the modules whose maps Grad-CAM shows.
 
-fasttrain's networks name them; a user's own network need not know of fasttrain.
+fasttrain's networks name them; a user's own network need not know fasttrain.
 """
 
 from __future__ import annotations

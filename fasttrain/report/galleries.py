@@ -56,8 +56,9 @@ def misclassified(run: Run) -> Figure | None:
     def tile(_: int, image: np.ndarray) -> np.ndarray:
         return image
 
-    note = " Below each: predicted class, confidence, true class, index in the test set."
-    return _gallery(run, "Misclassified test images", tile, note)
+    of = run.analysed
+    note = f" Below each: predicted class, confidence, true class, index in the {of} set."
+    return _gallery(run, f"Misclassified {of} images", tile, note)
 
 
 def gradcam_predicted(run: Run) -> Figure | None:
@@ -99,7 +100,7 @@ def how_chosen(run: Run) -> str:
     shown = len(mistakes.shown)
     total = max(mistakes.total, shown)
     if not total:
-        return "The model makes no mistake on the test images."
+        return f"The model makes no mistake on the {run.analysed} images."
     if shown < total:
         which = f"{shown} of {total:,} mistakes."
     elif total < WANTED:

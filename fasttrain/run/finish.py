@@ -67,12 +67,13 @@ def explain_run(
 ) -> None:
     """Explain a trained run: its mistakes, Grad-CAM, accuracy by class, figures, report.html.
 
-    With `image`, the index of a test image, only that image is drawn, through all stages. Without
-    `page`, report.html is not written: a training run writes it later from its last summary.
+    With `image`, an index into the test images (val, if there is no test), only that image is
+    drawn, through all stages. Without `page`, report.html is not written: a training run writes it
+    later from its last summary.
     """
     run, display = path(run), display or Display()
     read(run)  # refuses a wrong path before searching for a checkpoint
-    html.refuse(run)
+    html.check_targets(run)
     subject = explain.open_run(run, device=device, data=data, log=display.log)
     if image is not None:
         display.log(str(_one_image(run, subject, image)))
@@ -92,7 +93,7 @@ def draw_report(
 ) -> Path:
     """Redraw a run's figures and its report.html from the run directory alone."""
     run = path(run)
-    html.refuse(run)
+    html.check_targets(run)
     figures.draw_all(run, names=names)
     page = html.write(run)
     (display or Display()).log(f"report: {page}")
@@ -110,8 +111,8 @@ def _one_image(run: Path, subject: explain.Subject, index: int) -> Path:
     file = run / "figures" / f"image-{index}.png"
     file.parent.mkdir(exist_ok=True)
     names = subject.data.classes
-    title = f"test image {index}: predicted {names[guess]}, true class {names[truth]}"
-    figures.draw_layers(subject.test.images[index], predicted, true, title=title, path=file)
+    title = f"{subject.split} image {index}: predicted {names[guess]}, true class {names[truth]}"
+    figures.draw_layers(subject.analysed.images[index], predicted, true, title=title, path=file)
     return file
 
 

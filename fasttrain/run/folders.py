@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import UsageError
 from ..storage import atomic
 
+RUNS = Path("runs")
 LOCK = ".lock"
 SERIES = "series.json"
 JSON_FILES = ["misclassified.json", "class_accuracy.json", "lr_finder.json", "summary.json"]

@@ -88,7 +88,7 @@ def restore(
     """Restore a captured state and return its Run; CheckpointError if the network differs."""
     try:
         step.load_state_dict(state["step"])
-        _refuse_odd(step.optimizer)
+        _check_optimizer(step.optimizer)
         schedule.load_state_dict(state["schedule"])
         torch.set_rng_state(state["rng"])
         run = Run(**{**state["run"], "history": history_of(state)})
@@ -117,8 +117,8 @@ def check_form(state: dict[str, Any]) -> None:
         Recipe.saved(state["recipe"])
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
         raise CheckpointError(
-            f"checkpoint ({type(error).__name__}: {error}): not one that a run goes on from. "
-            "Resume a run directory, or its last.pt."
+            f"checkpoint ({type(error).__name__}: {error}): not a checkpoint that a run "
+            "can resume from. Resume a run directory, or its last.pt."
         ) from None
 
 
@@ -136,8 +136,8 @@ def _sums(run: Run, group: Group) -> Tensor:
     return sums
 
 
-def _refuse_odd(optimizer: torch.optim.Optimizer) -> None:
-    """Raise ValueError if a fused update would read or write past the end of the state."""
+def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError for a state whose shapes would make a fused update access other memory."""
     groups = optimizer.param_groups
     weights = {weight for group in groups for weight in group["params"]}
     for weight, values in optimizer.state.items():

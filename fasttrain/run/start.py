@@ -23,9 +23,9 @@ from ..parallel.group import Group
 from ..recipe.recipe import Recipe
 from ..storage import checkpoint
 from ..storage.encode import for_shell
-from . import folders, lock, resume
+from . import checks, folders, new_folders, resume
 from .rundir import NullRunDir, RunDir
-from .saving import settle
+from .saving import reconcile
 from .session import Session
 
 
@@ -41,9 +41,9 @@ def open_run_dir(
         yield NullRunDir(Path(group.broadcast(None)))
         return
     if continued:
-        opened = RunDir.resume(lock.folder_of(continued))
+        opened = RunDir.resume(checks.folder_of(continued))
     else:
-        path = out or lock.new_folder(lock.RUNS, recipe.recipe, datetime.now())
+        path = out or new_folders.new_folder(folders.RUNS, recipe.recipe, datetime.now())
         opened = RunDir.create(path, overwrite=overwrite, made=[] if out else [path])
     with opened as folder:
         group.broadcast(str(folder.path))
@@ -80,10 +80,10 @@ def restore_position(
         position = resume.restore(state, step, schedule, session.group)
         if recipe.lr not in ("auto", state["recipe"]["lr"]):
             step.lr = float(recipe.lr)
-            schedule.aim(float(recipe.lr))
+            schedule.set_peak(float(recipe.lr))
         schedule.seek(position.epoch * steps + position.step)
         session.ledger.load_state_dict(state["ledger"])
-        best = settle(session.folder, state, session.display.log, monitor=recipe.monitor)
+        best = reconcile(session.folder, state, session.display.log, monitor=recipe.monitor)
     built.train.seek(position.epoch + 1, position.step)
     return position, schedule, best
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from made_images import folder, picture, save
 
 from fasttrain.cli import main as cli
-from fasttrain.data import listing as listings
+from fasttrain.data import listing_file
 from fasttrain.run import folders
 from fasttrain.storage import checkpoint
 from tests.data.test_prepare import spoil
@@ -82,7 +82,7 @@ def test_every_layout_trains(make, counts, names, tmp_path, capsys):
     assert summary["data"]["classes"] == names
     assert summary["chosen_by"] == "val"
     images = summary["images"]
-    rows = listings.read(run / "listing.csv")
+    rows = listing_file.read(run / "listing.csv")
     assert {split: len(rows.of_split(split)) for split in rows.splits} == images
     if counts is None:
         assert set(images) == {"train", "val"}
@@ -98,7 +98,7 @@ def test_every_layout_trains(make, counts, names, tmp_path, capsys):
 
 def test_names_mean_and_deviation_stand_with_the_weights(tmp_path):
     assert train(split_folders(tmp_path), tmp_path / "run") == 0
-    found = listings.read(tmp_path / "run" / "listing.csv")
+    found = listing_file.read(tmp_path / "run" / "listing.csv")
     for name in ("best", "last"):
         kept = checkpoint.load(tmp_path / "run" / "checkpoints" / f"{name}.pt")["data"]
         assert kept["classes"] == NAMES

@@ -138,7 +138,7 @@ def test_a_tally_of_the_first_release_goes_on_where_it_stood():
     assert metrics.compute(recorded([2.0, NAN, 2.0], counts=[4, 4, 4], sums=sums), 5).until == 4
 
 
-def test_the_sum_of_several_processes_tallies_names_the_step_of_the_first():
+def test_the_sum_of_several_processes_metrics_names_the_step_of_the_first():
     """A NaN on one rank reaches the others' weights with its gradient, and so their next loss."""
     for at in range(1, 6):
         one = recorded([*[2.0] * (at - 1), *[NAN] * (7 - at)])
@@ -245,7 +245,7 @@ def test_statistics_that_overflow_under_finite_losses_are_found(tiny_splits):
 def test_a_test_loss_that_is_not_finite_never_makes_a_row(tiny_splits):
     train, test = (tiny_loader(half, training=not i) for i, half in enumerate(tiny_splits))
     run = Run()
-    with pytest.raises(Diverged, match=r"test loss \(nan\): not finite after epoch 1, step 16"):
+    with pytest.raises(Diverged, match=r"loss \(nan\): not finite after epoch 1, step 16"):
         fit(tiny_step(), train, Poisoned(test, 2, NAN), Still(), 1, run=run)
     assert run.history == []
 

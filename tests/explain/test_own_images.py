@@ -59,8 +59,10 @@ def test_val_chose_and_test_came_once_in_summary_and_report(trained):
     assert summary["balanced_accuracy"] == pytest.approx(recalls.mean())
     assert list(summary["recall"].values()) == pytest.approx(recalls.tolist())
     assert 0 <= summary["macro_f1"] <= 1
+    assert (summary["chosen_by"], summary["classes_of"]) == ("val", "test")
+    assert read(run, "misclassified.json")["split"] == "test"
     for said in (
-        "test accuracy, once, by epoch",
+        "of 2, which val chose",
         "chosen by the accuracy on the val images",
         "evaluated once, at the end",
         "Best val accuracy",
@@ -80,7 +82,9 @@ def test_the_run_can_be_explained_reported_and_compared_again(trained, tmp_path,
     capsys.readouterr()
     page = tmp_path / "c.html"
     assert cli.main(["compare", str(run), str(run), "--out", str(page)]) == 0
-    assert "(val)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "best val accuracy" in said
+    assert "test accuracy of that epoch" in said
 
 
 def test_names_and_normalisation_are_those_of_the_weights(trained):
@@ -91,7 +95,7 @@ def test_names_and_normalisation_are_those_of_the_weights(trained):
     assert list(subject.data.mean) == kept["mean"]
     images = explain.prepare(subject, np.array([0]))[0]
     mean, std = (torch.tensor(kept[name]).view(3, 1, 1) for name in ("mean", "std"))
-    pixels = torch.from_numpy(np.array(subject.test.images[0])).permute(2, 0, 1) / 255
+    pixels = torch.from_numpy(np.array(subject.analysed.images[0])).permute(2, 0, 1) / 255
     assert torch.allclose(images, (pixels - mean) / std, atol=1e-5)
 
 

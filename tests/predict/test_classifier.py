@@ -27,7 +27,7 @@ def test_an_image_gets_the_same_numbers_wherever_it_stands(classifier):
 
 def test_the_network_sees_pixels_normalised_as_in_training(classifier, trained):
     subject = explain.open_run(trained, device="cpu")
-    few = np.asarray(subject.test.images[:5])
+    few = np.asarray(subject.analysed.images[:5])
     mean, std = (torch.tensor(each).view(1, 3, 1, 1) for each in subject.data.statistics)
     pixels = torch.from_numpy(few).permute(0, 3, 1, 2) / 255
     torch.testing.assert_close(classifier.inputs(few), (pixels - mean) / std, atol=1e-5, rtol=0)
