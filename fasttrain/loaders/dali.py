@@ -127,7 +127,7 @@ def _copied(pixels: Any, stream: Any, device: torch.device) -> Tensor:
     DALI frees a buffer that is handed over in a thread that waits for the whole device, which
     breaks the capture of a CUDA graph, and costs more than the copy: 25 MB, not measured.
     """
-    from nvidia.dali.plugin.pytorch import feed_ndarray, to_torch_type
+    from nvidia.dali.plugin.pytorch import feed_ndarray, to_torch_type  # type: ignore[attr-defined]
 
     made = torch.empty(pixels.shape(), dtype=to_torch_type[pixels.dtype], device=device)
     return feed_ndarray(pixels, made, cuda_stream=stream)

@@ -24,8 +24,8 @@ from ..recipe.recipe import Recipe
 from ..storage import checkpoint
 from ..storage.encode import for_shell
 from . import checks, folders, new_folders, resume
+from .reconcile import reconcile
 from .rundir import NullRunDir, RunDir
-from .saving import reconcile
 from .session import Session
 
 
