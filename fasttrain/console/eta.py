@@ -36,8 +36,8 @@ class Estimate:
     def __init__(self, plan: Plan, *, warm_up: int = 2) -> None:
         self.plan, self.warm_up = plan, warm_up
         self.timed_steps, self.timed_seconds = 0, 0.0
-        self._done = 0  # steps that have been reported
-        self._at = 0, 0.0  # the last report
+        self._done = 0  # steps reported so far
+        self._at = 0, 0.0  # the step and the seconds of the last report
 
     def reached(self, step: int, seconds: float) -> None:
         """Note that the device has done `step` steps of this epoch in `seconds` of training.
@@ -49,12 +49,11 @@ class Estimate:
         if self._done >= self.warm_up:
             self.timed_steps += steps
             self.timed_seconds += took
-        # The first report of a resumed run may come from the middle of an epoch.
-        self._done += steps if self._done else 1
+        self._done += steps
 
-    def epoch_done(self) -> None:
-        """Note that the next step is the first of an epoch."""
-        self._at = 0, 0.0
+    def begin(self, step: int = 0, seconds: float = 0.0) -> None:
+        """Note where an epoch begins: a resumed one after `step` steps and `seconds`."""
+        self._at = step, seconds
 
     @property
     def images_per_second(self) -> float:

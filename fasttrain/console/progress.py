@@ -48,6 +48,8 @@ class ProgressLines:
     def step(self, run: Run) -> None:
         now = perf_counter()
         training = run.phase == "train"
+        if not self.steps:
+            self.estimate.begin(run.step - 1, run.seconds)
         self.steps += training
         self.due |= now - self.shown_at > self.refresh_seconds()
         self.due |= training and self.steps == FIRST_LINE
@@ -82,7 +84,7 @@ class ProgressLines:
         return f"{state}, {self.estimate.images_per_second:,.0f} images/s, {duration(left)} left"
 
     def epoch(self, run: Run) -> None:
-        self.estimate.epoch_done()
+        self.estimate.begin()
         self.running.forget()
         row = run.history[-1]
         self.log(

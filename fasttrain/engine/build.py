@@ -5,6 +5,7 @@ The parts take plain arguments and no Recipe, so that each also works in a user'
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -131,6 +132,8 @@ def set_backends(*, seed: int, deterministic: bool) -> None:
     """Set torch's global switches; no other code sets any."""
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(deterministic)
+    if deterministic:  # without it torch refuses every matrix product on a GPU
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True

@@ -52,7 +52,9 @@ class HostCopies:
         with torch.cuda.stream(self._stream):
             self._stream.wait_event(taken)
             self._pinned[: len(flat)].copy_(flat, non_blocking=True)
-        self._stream.synchronize()
+            arrived = torch.cuda.Event(blocking=True)  # the thread sleeps, and takes no core
+            arrived.record()
+        arrived.synchronize()
         ids = [id(tensor) for tensor in on_gpu]
         there = dict(zip(ids, unpacked(self._pinned, on_gpu), strict=True))
         return _mapped(tree, lambda tensor: there.get(id(tensor), tensor))

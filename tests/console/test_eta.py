@@ -31,7 +31,7 @@ def test_what_the_host_has_only_launched_is_still_to_be_done():
 
 def test_timed_evaluations_replace_the_foreseen_one():
     estimate = follow(0.5, 1, 40)
-    estimate.epoch_done()
+    estimate.begin()
     run = Run(epoch=1, step=0, eval_seconds=7.0)
     assert estimate.evaluation(run) == pytest.approx(7)
     assert estimate.left(run) == pytest.approx(9 * (40 * 0.5 + 7) + 7, rel=1e-6)
@@ -40,8 +40,9 @@ def test_timed_evaluations_replace_the_foreseen_one():
 
 def test_a_run_that_is_resumed_within_an_epoch_has_not_just_done_its_steps():
     estimate = Estimate(PLAN)
+    estimate.begin(30, 100.0)
     for step in range(31, 36):
-        estimate.reached(step, 100 + 0.5 * step)
+        estimate.reached(step, 100 + 0.5 * (step - 30))
     assert (estimate.timed_steps, estimate.timed_seconds) == (3, pytest.approx(1.5))
 
 

@@ -1,4 +1,4 @@
-"""A captured step equals the plain step: buffers, rate, metrics; on a GPU, the graph itself."""
+"""A captured step equals the plain step: buffers, rate, metrics. On a GPU see test_gpu.py."""
 
 import copy
 import warnings
@@ -227,18 +227,3 @@ def test_the_doctor_tries_graphs_where_they_can_be_captured(monkeypatch, optimiz
     built = build.Built(tiny_step(), [], [], GPU, chosen)
     tried = {kind: recipe for kind, _, recipe in measure.changes(Recipe(), built)}
     assert tried.get("graphs") == (Recipe(graphs="on") if optimizer == "torch" else None)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_a_gpu_captured_steps_train_as_plain_ones():
-    def step():
-        model = tiny_model().cuda().to(memory_format=torch.channels_last)
-        return Step(model, sgd(model, lr=0.1, momentum=0.9, weight_decay=5e-4))
-
-    plain, graphed = step(), GraphedStep(step())
-    for seed in range(6):
-        images, labels = (tensor.cuda() for tensor in batch(seed=seed))
-        graphed.lr = plain.lr = 0.1 / (seed + 1)
-        torch.testing.assert_close(graphed(images, labels)[0], plain(images, labels)[0])
-    for one, other in zip(plain.model.parameters(), graphed.model.parameters(), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)

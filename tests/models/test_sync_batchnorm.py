@@ -60,3 +60,25 @@ def test_on_a_gpu_too_no_layer_makes_the_host_wait(monkeypatch):
     assert len(counted.names) < 45
     with pytest.raises(RuntimeError):  # the control
         images[images > 0]
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_it_computes_what_torchs_own_does_and_the_host_waits_for_nothing():
+    dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        made = [nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).cuda() for _ in range(2)]
+        made[1].load_state_dict(made[0].state_dict())
+        made[1] = synchronised(made[1])
+        images = torch.randn(16, 3, 12, 12, device="cuda")
+        for mode in ("default", "error"):  # in the second step
+            outputs = []
+            torch.cuda.set_sync_debug_mode(mode)
+            for model in made:
+                with torch.autocast("cuda", torch.bfloat16):
+                    outputs.append(model(images))
+                outputs[-1].float().square().sum().backward()
+            torch.cuda.set_sync_debug_mode("default")
+            torch.testing.assert_close(*outputs, rtol=5e-2, atol=5e-2)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+        dist.destroy_process_group()

@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
+from fasttrain.engine.step import Step
+from fasttrain.optim.sgd import sgd
 from fasttrain.storage import checkpoint, host_copy
 from fasttrain.storage.host_copy import HostCopies, on_host, packed, unpacked
-from tests.conftest import tiny_step
+from tests.conftest import tiny_model, tiny_step
 from tests.storage.test_checkpoint import same
 from tests.taped import Launches
 
@@ -66,22 +68,22 @@ class Device:
         self.calls = []
         patches.setattr(host_copy, "_is_on_gpu", is_on_gpu)
         patches.setattr(host_copy, "_pinned", self.pinned)
-        patches.setattr(torch.cuda, "Stream", lambda device: self.stream("side"))
-        patches.setattr(torch.cuda, "Event", lambda: self.event())
+        patches.setattr(torch.cuda, "Stream", lambda device: self.stream())
+        patches.setattr(torch.cuda, "Event", lambda blocking=False: self.event())
         patches.setattr(torch.cuda, "stream", lambda stream: nullcontext())
 
     def pinned(self, size):
         self.calls.append("pinned")
         return torch.zeros(size, dtype=torch.uint8)
 
-    def stream(self, name):
-        return SimpleNamespace(
-            wait_event=lambda event: self.calls.append("the stream waits"),
-            synchronize=lambda: self.calls.append("the thread waits"),
-        )
+    def stream(self):
+        return SimpleNamespace(wait_event=lambda event: self.calls.append("the stream waits"))
 
     def event(self):
-        return SimpleNamespace(record=lambda: self.calls.append("taken"))
+        return SimpleNamespace(
+            record=lambda: self.calls.append("recorded"),
+            synchronize=lambda: self.calls.append("the thread waits"),
+        )
 
 
 def test_from_a_gpu_the_thread_waits_and_the_loop_does_not(monkeypatch):
@@ -90,13 +92,36 @@ def test_from_a_gpu_the_thread_waits_and_the_loop_does_not(monkeypatch):
     step(torch.randn(4, 3, 32, 32), torch.arange(4))
     expected = on_host(step.state_dict())
     copied = copies.begin(step.state_dict())
-    assert device.calls == ["taken"], "all that the loop does is to launch"
+    assert device.calls == ["recorded"], "all that the loop does is to launch"
     step(torch.randn(4, 3, 32, 32), torch.arange(4))  # which changes every weight
     found = copied()
-    assert device.calls[1:] == ["pinned", "the stream waits", "the thread waits"]
+    assert device.calls[1:] == ["pinned", "the stream waits", "recorded", "the thread waits"]
     assert same(found, expected)
     assert found["model"]._metadata == expected["model"]._metadata
     assert not same(found, step.state_dict())
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_copy_is_that_of_the_moment_and_the_host_does_not_wait():
+    model = tiny_model().cuda()
+    step, copies = Step(model, sgd(model, lr=0.1, momentum=0.9, weight_decay=5e-4)), HostCopies()
+    images, labels = torch.randn(4, 3, 32, 32).cuda(), torch.arange(4).cuda()
+    for _ in range(2):
+        step(images, labels)
+        expected, busy = on_host(step.state_dict()), torch.randn(4096, 4096, device="cuda")
+        for _ in range(50):
+            busy = (busy @ busy).clamp(-1, 1)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            copied = copies.begin(step.state_dict())
+            for _ in range(3):
+                step(images, labels)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        found = copied()
+        assert same(found, expected)
+        assert all(not tensor.is_cuda for tensor in host_copy._tensors(found))
+        assert not same(found, on_host(step.state_dict()))
 
 
 def test_the_pinned_buffer_is_used_again_unless_it_is_too_small(monkeypatch):
