@@ -17,7 +17,7 @@ from fasttrain.errors import EnvironmentProblem
 from fasttrain.machine import auto
 from fasttrain.machine.auto import Choice
 from fasttrain.optim.schedule import EveryStep, Plateau
-from fasttrain.optim.sgd import muon, sgd
+from fasttrain.optim.sgd import muon
 from fasttrain.recipe.recipe import Recipe
 from tests.conftest import tiny_loader, tiny_model, tiny_step
 from tests.engine.test_step import batch

@@ -1,9 +1,11 @@
 import math
+import os
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from fasttrain.engine.build import set_backends
 from fasttrain.engine.evaluation import evaluate
 from fasttrain.engine.loop import fit
 from fasttrain.engine.state import Run
@@ -116,3 +118,17 @@ def test_evaluation_counts_every_image_and_leaves_batchnorm_alone(tiny_splits):
     one_batch, _ = evaluate(step, tiny_loader(split, batch_size=70, training=False))
     assert loss == pytest.approx(one_batch, rel=1e-5)
     assert math.isfinite(loss)
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_deterministic_sets_what_torch_asks_for_before_a_product_on_a_gpu(monkeypatch, value):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is undone
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    try:
+        set_backends(seed=0, deterministic=value)
+        assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == (":4096:8" if value else None)
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+        set_backends(seed=0, deterministic=value)
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8", "the user's own"
+    finally:
+        set_backends(seed=0, deterministic=False)
