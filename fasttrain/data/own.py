@@ -138,6 +138,6 @@ def examine(
     return Report([*found.notes, *report.lines, *([line] if line else [])], report.fatal + fatal)
 
 
-def where() -> Path:
-    """The folder of prepared pixels in the user's cache."""
-    return cache.default_folder("images")
+def where(cache_dir: Path | None = None) -> Path:
+    """The folder of prepared pixels in `cache_dir`, else in the user's cache."""
+    return cache.folder_of("images", cache_dir)

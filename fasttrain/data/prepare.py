@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import DataError
 from ..storage.atomic import make_folder
 from . import Split, pictures, scan
+from .cache import written
 from .found import Source
 from .listing import Bad, Listing, listed
 from .making import Log, Work
@@ -75,9 +76,10 @@ def prepare(
         side = pictures.auto_side(np.array([min(row.height, row.width) for row in rows] or [32]))
     if listing.bad and not listing.rows:
         raise _refusal(listing.bad)
-    make_folder(folder)
     work = Work(source, side, fit, folder, log, progress, threads)
-    listing, blocks, verified = work.array_of(listing)
+    with written():
+        make_folder(folder)
+        listing, blocks, verified = work.array_of(listing)
     if not listing.rows or (listing.bad and not skip_bad_files):
         raise _refusal(listing.bad)
     store = Store(work.place(listing), side)

@@ -29,6 +29,7 @@ def load(
     dataset: str,
     *,
     data_dir: Path | None = None,
+    cache_dir: Path | None = None,
     side: int | None = None,
     fit: str = "crop",
     holdout: float = splits.FRACTION,
@@ -43,10 +44,11 @@ def load(
 ) -> Data:
     """Return the data set of that name or at that path; limits are drawn per class.
 
-    With `first`, a limit takes the first images of a published data set, as release 0.1 did. `side`
-    None is the published side, or goes by the median of own images. `reference` uses the deviation
-    of the source experiment. Raises UsageError for options that the data set does not have, and the
-    errors of the modules that load it.
+    With `first`, a limit takes the first images of a published data set, as release 0.1 did.
+    Downloads and prepared pixels are kept in `cache_dir`, else in the user's cache. `side` None is
+    the published side, or goes by the median of own images. `reference` uses the deviation of the
+    source experiment. Raises UsageError for options that the data set does not have, and the errors
+    of the modules that load it.
     """
     if reference and dataset not in ("cifar10", "synthetic"):
         raise UsageError(
@@ -63,6 +65,7 @@ def load(
             train_limit=train_limit,
             test_limit=test_limit,
             skip_bad_files=skip_bad_files,
+            folder=own.where(cache_dir),
             log=log,
             scanning=counted("reading files"),
             preparing=counted("preparing images"),
@@ -75,7 +78,7 @@ def load(
     if dataset == "synthetic":
         data = _synthetic(train_limit, test_limit, synthetic.SIDE if side is None else side)
     else:
-        data = _published(dataset, data_dir, log=log, bar=bar)
+        data = _published(dataset, data_dir, cache_dir, log=log, bar=bar)
         if side not in (None, data.side):
             raise UsageError(
                 f"--side ({side}): {dataset} has images of {data.side} pixels. Leave it out."
@@ -98,15 +101,17 @@ def limited(split: Split, count: int | None, *, first: bool = False) -> Split:
     return Split(np.asarray(split.images[kept]), np.asarray(split.labels[kept]))
 
 
-def describe(dataset: str, data_dir: Path | None, **options: Any) -> dict[str, Any]:
+def describe(
+    dataset: str, data_dir: Path | None, cache_dir: Path | None = None, **options: Any
+) -> dict[str, Any]:
     """Fetch and verify a published data set; return where it is and what it holds: heading ->
     line."""
     if dataset == "cifar10":
-        return cifar10.describe(data_dir, **options)
-    data = load(dataset, data_dir=data_dir, **options)
-    where = (
-        "made by fasttrain" if dataset == "synthetic" else data_dir or cache.default_folder(dataset)
-    )
+        folder = None if data_dir else cifar10.where(cache_dir)
+        return cifar10.describe(data_dir, folder=folder, **options)
+    data = load(dataset, data_dir=data_dir, cache_dir=cache_dir, **options)
+    made = dataset == "synthetic"
+    where = "made by fasttrain" if made else data_dir or cache.folder_of(dataset, cache_dir)
     lines: dict[str, Any] = {"where": where}
     for name, split in (("train", data.train), ("test", data.test)):
         counts = np.bincount(split.labels, minlength=len(data.classes))
@@ -126,8 +131,11 @@ def _synthetic(train: int | None, test: int | None, side: int) -> Data:
     return cifar10.data(*synthetic.load(*counts, side=side), name="synthetic")
 
 
-def _published(dataset: str, data_dir: Path | None, *, log: Log, bar: Bar) -> Data:
+def _published(
+    dataset: str, data_dir: Path | None, cache_dir: Path | None, *, log: Log, bar: Bar
+) -> Data:
     module: Any = {"cifar10": cifar10, "cifar100": cifar100, "mnist": mnist}[dataset]
-    train, test = module.load(data_dir, log=log, bar=bar)
+    folder = None if data_dir else cache.folder_of(dataset, cache_dir)
+    train, test = module.load(data_dir, log=log, bar=bar, folder=folder)
     classes = CLASSES if dataset == "cifar10" else module.CLASSES
     return Data(train, test, None, classes, module.MEAN, module.STD, dataset, None)

@@ -15,6 +15,8 @@ from .named import LEVELS, MODELS, RECIPES, fill
 
 __all__ = ["FIELDS", "LEVELS", "RECIPES", "Recipe", "Scalar", "flag", "make"]
 
+SOURCE = "model_sha256"  # of a user's own network; recipe.json has it beside the fields
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -59,11 +61,7 @@ class Recipe:
         0.0, 0.0, 0.9, "recipe", "fraction of each target spread over all classes"
     )
     balance: str = choice(
-        "none",
-        ("none", "loss", "sample"),
-        "recipe",
-        "classes with few images count more, by frequency^-0.5: in the loss, or by being shown "
-        "more often",
+        "none", ("none", "loss", "sample"), "recipe", "rare classes count more, by frequency^-0.5"
     )
     scheduler: str = choice(
         "plateau", ("plateau", "onecycle", "cosine", "linear"), "recipe", "learning-rate schedule"
@@ -85,10 +83,7 @@ class Recipe:
         4, 0, 16, "augmentation", "random crop: pixels added on each side of a 32x32 image"
     )
     border: str = choice(
-        "black",
-        ("black", "reflect"),
-        "augmentation",
-        "padding of the random crop: black, or the image mirrored at its edge",
+        "black", ("black", "reflect"), "augmentation", "padding: black, or the mirrored image"
     )
     flip: float = number(0.5, 0.0, 1.0, "augmentation", "probability of a horizontal flip")
     alternate: bool = switch("augmentation", "flip an image in every other epoch, not at random")
@@ -109,6 +104,9 @@ class Recipe:
     data_dir: str | os.PathLike[str] | None = place(  # noqa: RUF009 - kept as text
         None, "data", "PATH", "archive or folder of a published data set (else cache or download)"
     )
+    cache_dir: str | os.PathLike[str] | None = place(  # noqa: RUF009 - kept as text
+        None, "data", "FOLDER", "for downloads and prepared pixels; none: the user's cache"
+    )
     side: int | str = number(
         "auto", 8, 1024, "data", "side of the images in pixels; auto: by the median", also=("auto",)
     )
@@ -126,10 +124,7 @@ class Recipe:
 
     device: str = line("auto", "machine", "device: auto, cpu, cuda or cuda:N", metavar="DEVICE")
     amp: str = choice(
-        "auto",
-        ("auto", "bf16", "fp16", "off"),
-        "machine",
-        "mixed precision; auto: by hardware",
+        "auto", ("auto", "bf16", "fp16", "off"), "machine", "mixed precision; auto: by hardware"
     )
     compile: str = choice("auto", ("auto", "on", "off"), "machine", "use torch.compile")
     graphs: str = choice("auto", ("auto", "on", "off"), "machine", "run a step as a CUDA graph")
@@ -154,6 +149,9 @@ class Recipe:
     max_time: float | None = number(
         None, 0.001, 1e9, "stopping", "stop at the first epoch that ends after this many seconds"
     )
+    cam_layer: str | None = line(
+        None, "stopping", "Grad-CAM shows this module; none: the last with a map", metavar="NAME"
+    )
 
     def __new__(cls, *args: Any, **given: Any) -> Recipe:
         """Record which fields are given, which a dataclass's `__init__` cannot know."""
@@ -176,6 +174,7 @@ class Recipe:
         A field that an earlier release did not know gets the value that it stood for there, not
         the value that a recipe of this name has today.
         """
+        fields = {name: value for name, value in fields.items() if name != SOURCE}
         return cls(**{**{name: earlier(field) for name, field in FIELDS.items()}, **fields})
 
     def as_dict(self) -> dict[str, Scalar]:

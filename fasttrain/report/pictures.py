@@ -48,7 +48,8 @@ def mistakes(run: Run) -> str:
         for i, (mistake, image) in enumerate(zip(shown, images, strict=True))
     )
     if there:
-        lead += " Press a tile for its Grad-CAM maps: bright is evidence for the class."
+        of = f" of {run.mistakes.layer}" if run.mistakes.layer else ""
+        lead += f" Press a tile for its Grad-CAM maps{of}: bright is evidence for the class."
     views = _views(["image", *there]) if there else ""
     content = f'<div class="gallery">{views}\n<div class="tiles">\n{tiles}\n</div></div>'
     return section("mistakes", "Mistakes", lead, content)

@@ -185,4 +185,5 @@ def _mistakes(found: dict[str, Any]) -> Mistakes:
         tuple(Mistake.of(image) for image in found.get(key, ()))
         for key in ("images", "label_errors")
     )
-    return Mistakes(str(found.get("rule", "")), int(found.get("mistakes", 0)), shown, suspects)
+    rule, layer = (str(found.get(key, "")) for key in ("rule", "cam_layer"))
+    return Mistakes(rule, int(found.get("mistakes", 0)), shown, suspects, layer)

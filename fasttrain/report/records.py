@@ -84,12 +84,14 @@ class Mistake(NamedTuple):
 
 
 class Mistakes(NamedTuple):
-    """misclassified.json: the `total` of mistakes, those shown, and the `rule` that chose them."""
+    """misclassified.json: the `total` of mistakes, those shown, the `rule` that chose them, and the
+    module whose maps are shown, unless an older release wrote it."""
 
     rule: str = ""
     total: int = 0
     shown: tuple[Mistake, ...] = ()
     label_errors: tuple[Mistake, ...] = ()
+    layer: str = ""
 
 
 class ClassRow(NamedTuple):

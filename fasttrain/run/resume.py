@@ -23,11 +23,14 @@ from ..errors import CheckpointError, UsageError
 from ..optim.schedule import EveryStep, Plateau
 from ..parallel.group import Group
 from ..recipe.datasets import is_path
-from ..recipe.recipe import FIELDS, Recipe, flag
+from ..recipe.recipe import FIELDS, SOURCE, Recipe, flag
+from . import source
 
-# Fields that may differ when a run is resumed: they change its speed, not its result.
+# Fields that may differ when a run is resumed: they do not change what each epoch computes.
 MACHINE = frozenset(name for name, field in FIELDS.items() if field.metadata["group"] == "machine")
-MAY_CHANGE = (MACHINE - {"seed"}) | {"data_dir", "loader", "target_accuracy", "max_time"}
+MAY_CHANGE = MACHINE - {"seed"} | {
+    *("data_dir", "cache_dir", "loader", "target_accuracy", "max_time", "cam_layer"),
+}
 
 
 def capture(
@@ -70,7 +73,7 @@ def best_of(state: dict[str, Any]) -> dict[str, Any]:
         "model": state["step"]["model"],
         "test_accuracy": history_of(state)[-1].test_accuracy,
         "recipe": state["recipe"],
-        **({"data": state["data"]} if "data" in state else {}),
+        **{name: state[name] for name in ("data", SOURCE) if name in state},
     }
 
 
@@ -169,10 +172,11 @@ def is_over(state: dict[str, Any] | None, recipe: Recipe) -> bool:
 
 
 def is_changed(state: dict[str, Any] | None, recipe: Recipe) -> bool:
-    """Return whether a captured state has training left and was made by another recipe."""
+    """Return whether a captured state has training left and was made by another recipe, or by
+    another source of the user's own network."""
     if state is None or is_over(state, recipe):
         return False
-    return Recipe.saved(state["recipe"]) != recipe
+    return Recipe.saved(state["recipe"]) != recipe or source.is_changed(state, recipe)
 
 
 def check_changes(saved: Recipe, asked: Recipe, *, override: bool = False) -> None:

@@ -258,11 +258,11 @@ def test_any_folder_is_a_result_or_an_error_of_the_data(
     said = ""
     try:
         made = prepared(top, cache, side=8, skip_bad_files=skip_bad_files)
-        listing, judges = splits.judged(made.listing)
+        listing, roles = splits.assign_roles(made.listing)
         assert made.images.shape == (len(made.listing.rows), 8, 8, 3)
         assert problems.problems(listing).lines
         made.listing.check("data")
-        assert listing.of_split(judges.final)
+        assert listing.of_split(roles.final)
     except DataError as error:
         said = str(error)
     assert "\n" not in said
@@ -290,7 +290,7 @@ def test_three_hundred_classes(tmp_path):
         save(tmp_path / "data" / f"class {number}" / "0.png", number, height=4, width=4)
         save(tmp_path / "data" / f"class {number}" / "1.png", 1000 + number, height=4, width=4)
     made = prepared(tmp_path / "data", tmp_path / "cache", side=8)
-    listing, _ = splits.judged(made.listing)
+    listing, _ = splits.assign_roles(made.listing)
     assert len(listing.classes) == 300
     assert len(listing.of_split("val")) >= 300
     assert listing.labels("train").max() == 299

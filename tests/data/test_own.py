@@ -83,7 +83,7 @@ def test_a_class_that_is_lost_with_its_bad_files_is_refused_in_the_other_splits(
 def test_only_bad_files_are_named(tmp_path):
     (tmp_path / "d" / "a").mkdir(parents=True)
     (tmp_path / "d" / "a" / "1.png").write_text("x")
-    with pytest.raises(DataError, match=r"a/1\.png \(no image"):
+    with pytest.raises(DataError, match=r"a/1\.png \(not an image"):
         own.load(tmp_path / "d", folder=tmp_path / "cache")
 
 

@@ -288,7 +288,7 @@ def spoil(data):
     return {
         "train/a/cut.png": "truncated",
         "train/a/empty.png": "empty",
-        "train/b/text.jpg": "no image",
+        "train/b/text.jpg": "not an image",
         "test/c/bomb.png": "more than 100 megapixels",
     }
 

@@ -58,7 +58,7 @@ def test_all_problems_are_said_at_once(tmp_path):
         "test has no image of c, few, many",
         "cannot be used: train/a/cut.png: damaged",
         "cannot be used: train/a/empty.png: empty",
-        "cannot be used: train/b/text.jpg: no image",
+        "cannot be used: train/b/text.jpg: not an image",
         "cannot be used: test/c/bomb.png: more than 100 megapixels",
     ):
         assert line in text, line
