@@ -13,7 +13,7 @@ ROOMS = {
     "": "",  # fasttrain/__init__.py: the version
     "recipe": "errors",
     "storage": "errors",
-    "machine": "errors",
+    "machine": "errors kernels",
     "parallel": "errors",
     "optim": "errors kernels",
     "data": "errors recipe storage",

@@ -5,6 +5,7 @@ The parts take plain arguments and no Recipe, so that each also works in a user'
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,12 +94,7 @@ def build(recipe: Recipe, data: Data, group: Group | None = None, *, fresh: bool
         "loader": auto.loader(recipe.loader, _dali_problem(recipe.loader)),
     }
     chosen["graphs"] = auto.graphs(
-        recipe.graphs,
-        device,
-        amp=chosen["amp"].value,
-        optimizer=recipe.optimizer,
-        filters=recipe.filters,
-        world=group.world,
+        recipe.graphs, device, optimizer=recipe.optimizer, world=group.world
     )
     set_backends(seed=recipe.seed, deterministic=recipe.deterministic)
     scale, classes = data.statistics, len(data.classes)
@@ -113,7 +109,7 @@ def build(recipe: Recipe, data: Data, group: Group | None = None, *, fresh: bool
         check_layer(model, recipe.cam_layer, side=data.side)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if recipe.sync_bn and group.world > 1 and not recipe.freeze:
-        model = synchronised(model, device)
+        model = synchronised(model)
     amp = AMP[chosen["amp"].value]
     if suits(device, amp):
         pack_convolutions(model)
@@ -150,6 +146,8 @@ def set_backends(*, seed: int, deterministic: bool) -> None:
     """Set torch's global switches; no other code sets any."""
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(deterministic)
+    if deterministic:  # without it torch refuses every matrix product on a GPU
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True

@@ -108,9 +108,8 @@ def test_skipped_steps_of_unequal_batches_are_whole_steps():
 @pytest.mark.parametrize(("saved", "world"), [(1, 1), (1, 3), (4, 4), (4, 1), (4, 2)])
 def test_a_tally_goes_on_in_a_group_of_another_size(saved, world):
     """Two steps by `saved` processes, two more by `world`; the fourth is bad on one of them."""
-    halves = [recorded([2.0, 2.0], lrs=[0.1, 0.2]) for _ in range(saved)]
-    for half in halves:
-        metrics.start(half, 0.1)
+    begun = [metrics.start(metrics.zeros(torch.device("cpu")), 0.1) for _ in range(saved)]
+    halves = [recorded([2.0, 2.0], lrs=[0.1, 0.2], sums=sums) for sums in begun]
     run = Run(step=2, sums=torch.stack(halves))
     ranks = []
     for rank in range(world):

@@ -13,7 +13,15 @@ import fasttrain
 from fasttrain.console.console import Display
 from fasttrain.models.resnet import ResNet18
 from fasttrain.run import ledger as ledger_module
-from fasttrain.run.ledger import GEMM_SIDES, Ledger, gemm_rate, summarise, training_flops
+from fasttrain.run.ledger import (
+    GEMM_SIDES,
+    TF32,
+    Ledger,
+    arithmetic,
+    gemm_rate,
+    summarise,
+    training_flops,
+)
 
 
 def by_formula(model):
@@ -59,7 +67,7 @@ def test_a_measurement_of_the_rate_keeps_its_second_however_slow_the_machine(flo
     assert sum(took[1:]) < 1.5  # the smallest product is the least that tells anything
     assert max(took[1:], default=0) <= max(1 / 3, took[0])
     sides = [round((seconds * flops / 2) ** (1 / 3)) for seconds in took]
-    assert (max(sides) == GEMM_SIDES[-1]) == (flops >= 6e10)
+    assert (max(sides) == GEMM_SIDES["cpu"][-1]) == (flops >= 6e10)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -68,6 +76,52 @@ def test_any_type_of_numbers_is_measured_in_about_a_second(dtype):
     began = time.process_time()
     assert gemm_rate(torch.device("cpu"), dtype, seconds=0.3) > 1e6
     assert time.process_time() - began < 2
+
+
+@pytest.fixture
+def tf32():
+    """torch's switch, on as in a run; pytest cannot patch it."""
+    switch = torch.backends.cuda.matmul
+    before, switch.allow_tf32 = switch.allow_tf32, True
+    yield switch
+    switch.allow_tf32 = before
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, TF32])
+def test_float32_is_not_measured_with_the_tensor_cores_of_tf32(monkeypatch, tf32, kind):
+    """Training switches them on, and the rate would then be that of another arithmetic."""
+    found = []
+
+    def best(product, seconds, sides):
+        found.append(tf32.allow_tf32)
+        return product(sides[0])
+
+    monkeypatch.setattr(ledger_module, "_best_rate", best)
+    gemm_rate(torch.device("cpu"), kind)
+    assert found == [kind == TF32]
+    assert tf32.allow_tf32
+
+
+def test_training_is_compared_with_the_rate_of_its_own_arithmetic(tf32):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
+    assert [arithmetic(None, device) for device in (cpu, gpu)] == [torch.float32, TF32]
+    assert arithmetic(torch.bfloat16, gpu) is torch.bfloat16
+    tf32.allow_tf32 = False
+    assert arithmetic(None, gpu) is torch.float32
+
+
+@pytest.mark.parametrize("flops", [3e14, 1e15])
+def test_on_a_large_gpu_the_product_fills_it_and_keeps_its_second(flops):
+    """The launches that are timed together count too: 20 of each product."""
+    took = []
+
+    def product(side):
+        took.append(2 * side**3 / flops)
+        return took[-1]
+
+    assert ledger_module._best_rate(product, 1.0 / 20, GEMM_SIDES["cuda"]) == pytest.approx(flops)
+    assert took[-1] == 2 * 8192**3 / flops
+    assert 20 * sum(took) < 1.5
 
 
 def test_a_measurement_leaves_torchs_random_numbers_as_they_were():
