@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.conftest import DEVICE, batch, wait
 from fasttrain.engine.build import schedule
-from fasttrain.engine.loop import Run
+from fasttrain.engine.state import Run
 from fasttrain.engine.step import Step
 from fasttrain.models.resnet import ResNet18
 from fasttrain.optim.sgd import sgd

@@ -143,7 +143,7 @@ def hurry() -> None:
 
 def plant(fault: str) -> None:
     """Make KIND happen in this process when it reaches PLACE."""
-    from fasttrain.engine import loop, step
+    from fasttrain.engine import evaluation, step
     from fasttrain.parallel import rendezvous, watch
     from fasttrain.run import find_lr, finish, train
     from fasttrain.storage import atomic
@@ -158,7 +158,7 @@ def plant(fault: str) -> None:
         "range test": (find_lr, "find_lr"),
         "destroy": (torch.distributed, "destroy_process_group"),
         "leave": (watch.Watch, "leave"),
-        "evaluation": (loop, "_evaluate"),
+        "evaluation": (evaluation, "measure"),
         "save": (atomic, "write_atomically"),
         "disk": (atomic, "_write"),
         "analysis": (finish, "explain_run"),

@@ -17,7 +17,7 @@ TITLES = {
     "augmentation": "augmentation (of training images)",
     "data": "data",
     "machine": "machine (hardware and speed)",
-    "stopping": "stopping and final test",
+    "stopping": "stopping, final test and report",
 }
 
 
@@ -26,7 +26,7 @@ def add(parser: argparse.ArgumentParser, *, speed_only: bool = False) -> None:
     groups = {group: parser.add_argument_group(title) for group, title in TITLES.items()}
     for field in FIELDS.values():
         if not speed_only or _affects_speed(field):
-            _add_field(groups[field.metadata["group"]], field)
+            add_field(groups[field.metadata["group"]], field.name)
 
 
 def given(options: argparse.Namespace) -> dict[str, Scalar]:
@@ -38,7 +38,9 @@ def given(options: argparse.Namespace) -> dict[str, Scalar]:
     }
 
 
-def _add_field(group: Any, field: Any) -> None:
+def add_field(group: Any, name: str) -> None:
+    """Add the flag of the field `name` to a parser or a group of one."""
+    field = FIELDS[name]
     facts = field.metadata
     if isinstance(field.default, bool):
         either = argparse.BooleanOptionalAction  # also --no-..., for what a named recipe turns on

@@ -8,7 +8,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import NamedTuple
 
-from ..engine.loop import Run
+from ..engine.state import Run
 
 # Time of an evaluated image relative to a trained one, until the first evaluation has been timed: a
 # forward pass is a third of the arithmetic.

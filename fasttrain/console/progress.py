@@ -19,7 +19,7 @@ from rich.progress import (
     TextColumn,
 )
 
-from ..engine.loop import Run
+from ..engine.state import Run
 from .eta import Estimate, Plan, duration
 
 REFRESH_SECONDS = 0.2

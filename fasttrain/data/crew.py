@@ -1,7 +1,8 @@
-"""Threads over all cores that work through a list in order, with a bounded number under way.
+"""Runs a function over a list in several threads, and yields the results in order.
 
-Decoding and hashing release the interpreter's lock, so threads are as fast as processes and need
-no copies. Large images take turns, so that memory stays bounded however many cores there are.
+Decoding and hashing release the interpreter's lock, so threads are as fast as processes and need no
+copies. The number of tasks is bounded, and large images wait for each other, so memory stays
+bounded on any number of cores.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
@@ -20,12 +21,13 @@ from typing import TypeVar
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-TOGETHER = 128  # items a task at most: each handing over is a fight for the interpreter's lock
-AHEAD = 3  # tasks under way for each thread
+TOGETHER = 128  # items per task: every hand-over competes for the interpreter's lock
+AHEAD = 3  # tasks per thread that are submitted in advance
+IN_FLIGHT = 80_000_000  # pixels decoded at a time: 1 GB in three copies of 4 bytes
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -38,13 +40,30 @@ def in_order(
     threads: int | None = None,
     together: int = TOGETHER,
 ) -> Generator[Out, None, None]:
-    """The result of `work` for each item, in the order of `items`.
+    """Yield the result of `work` for each item, in the order of `items`.
 
-    A task is `together` items at most, and AHEAD tasks for each thread wait to be taken.
+    A task has at most `together` items. At most AHEAD tasks per thread are submitted in advance.
     """
     threads = cores() if threads is None else threads
-    size = min(together, 1 + len(items) // (4 * threads))  # a few large ones are shared out too
-    groups = (items[start : start + size] for start in range(0, len(items), size))
+    # A short list of large images is spread over all threads too.
+    size = min(together, 1 + len(items) // (4 * threads))
+    return streamed(work, items, threads=threads, together=size)
+
+
+def streamed(
+    work: Callable[[In], Out],
+    items: Iterable[In],
+    *,
+    threads: int | None = None,
+    together: int = TOGETHER,
+) -> Generator[Out, None, None]:
+    """The same for items that are made as they are needed and whose number nobody knows.
+
+    `items` is read by the caller's thread, no further ahead than there is work under way.
+    """
+    threads = cores() if threads is None else threads
+    rest = iter(items)
+    groups = iter(lambda: list(islice(rest, together)), [])
     pool = ThreadPoolExecutor(threads, thread_name_prefix="fasttrain-images")
     waiting: deque[Future[list[Out]]] = deque()
     try:
@@ -55,7 +74,7 @@ def in_order(
             for group in islice(groups, 1):
                 waiting.append(pool.submit(_all, work, group))
             yield from done
-    finally:  # also where the caller leaves early
+    finally:  # also if the caller stops early
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -64,10 +83,10 @@ def _all(work: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
 
 
 class Budget:
-    """Lets work under way until its size reaches `total`; something larger goes alone.
+    """Lets work start while the sum of the sizes is at most `total`; a larger item runs alone.
 
-    After every half of `total`, what was freed goes back to the system: glibc would keep up to
-    64 MB for each thread that ever held a large image.
+    Whenever half of `total` has been freed, the memory goes back to the system: glibc would keep up
+    to 64 MB for each thread that ever held a large image.
     """
 
     def __init__(self, total: int) -> None:
@@ -76,7 +95,7 @@ class Budget:
 
     @contextmanager
     def taking(self, size: int) -> Iterator[None]:
-        """Wait for room for `size`; what is small needs to ask nobody."""
+        """Wait until there is room for `size`; a small size never waits."""
         if size <= self.total // 500:
             yield
             return
@@ -98,7 +117,7 @@ class Budget:
 
 
 def _give_back() -> None:
-    """Let glibc return freed memory; other systems' allocators do so by themselves."""
+    """Return freed memory to the system with glibc; other allocators do so by themselves."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:

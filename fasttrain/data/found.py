@@ -1,6 +1,7 @@
-"""What a layout (folder, table, array file) finds: entries, and how the bytes of one are had.
+"""The result of finding a data set: its entries, and the source that reads their bytes.
 
-Kept apart from the layouts so that scanning and preparing know none of them.
+It is separate from the layouts (folder, table, array file), so that scanning and preparing do not
+depend on any of them.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from . import pictures
 from .listing import Bad, Listing
 from .pictures import Unusable
 
-MOST_BYTES = 512 << 20  # of one file: 100 megapixels of RGB are 300 MB
-SMALL_BYTES = 4 << 20  # of a file that is read in one go
-FRESH_SECONDS = 1.0  # a file changed so shortly ago may change again within its time stamp
+MOST_BYTES = 512 << 20  # of one file; 100 megapixels of RGB are 300 MB
+SMALL_BYTES = 4 << 20  # a file up to this size is read in one call
+FRESH_SECONDS = 1.0  # a file that changed more recently may change again without a new time stamp
 
 
 class Entry(NamedTuple):
-    """An image that a layout names; its file was not opened yet."""
+    """An image that a layout lists; its file has not been opened yet."""
 
     path: str
     label: str
@@ -33,23 +34,23 @@ class Entry(NamedTuple):
 
 
 class Source(Protocol):
-    """Where the bytes of an entry come from. Every method may be called from several threads."""
+    """Reads the bytes of entries. Every method may be called from several threads."""
 
     def stamp(self, path: str) -> str:
-        """What changes whenever the entry's bytes do, for free; "" if that cannot be known."""
+        """Return a text that changes whenever the entry does, without reading it; "" if unknown."""
         ...
 
     def open(self, path: str) -> BinaryIO:
-        """The entry's bytes; Unusable, with the reason, if they cannot be read."""
+        """Open the entry's bytes; raise Unusable, with the reason, if they cannot be read."""
         ...
 
     def image(self, file: BinaryIO) -> Image.Image:
-        """The image that the bytes hold, not decoded yet; Unusable if they hold none."""
+        """Return the image in the bytes, not decoded yet; raise Unusable if there is none."""
         ...
 
 
 class Found(NamedTuple):
-    """A data set: `line` says in one line what it is, `notes` what was left out."""
+    """A data set: `line` describes it in one line, `notes` lists what was left out."""
 
     root: Path
     line: str
@@ -67,7 +68,7 @@ class Files:
     """Entries that are files under a folder."""
 
     def __init__(self, root: Path) -> None:
-        self.root = str(root)  # a text: joining Paths costs a tenth of a scan
+        self.root = str(root)  # a str: joining Paths would take a tenth of a scan
 
     def stamp(self, path: str) -> str:
         try:
@@ -98,7 +99,7 @@ class Files:
 
 
 def stamp_of(found: os.stat_result) -> str:
-    """Size, times and inode of a file; "" if it changed too shortly ago for its times to tell."""
+    """Return size, times and inode of a file; "" if it changed too recently to trust its times."""
     if max(found.st_mtime, found.st_ctime) > time.time() - FRESH_SECONDS:
         return ""
     return f"{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}-{found.st_ino}"

@@ -1,9 +1,9 @@
-"""One image file to one small RGB array, by one stated rule: upright, 8 bits, antialiased.
+"""Turns one image file into one small RGB array, by a fixed rule: upright, 8 bits, antialiased.
 
-Preparing and predicting share it, so what is trained on is what is asked about. The rule: the EXIF
-turn, then Pillow's plain conversion to RGB (16 bits scaled to 8, alpha dropped as it stands, which
-is also what DALI does), then for `crop` the centred square, for `pad` a black border; one bilinear
-resize with Pillow's antialiasing.
+Preparing and predicting share the rule, so a network sees the same pixels in both. The rule: apply
+the EXIF turn; convert to RGB as Pillow does (16 bits scaled to 8, alpha dropped, which is also what
+DALI does); take the central square for `crop`, or add a black border for `pad`; resize once,
+bilinearly, with Pillow's antialiasing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-RULE = 2  # to be raised whenever the pixels that come out change
+RULE = 2  # increase it whenever the resulting pixels change
 FITS = ("crop", "squash", "pad")
 SIDES = (32, 64, 128, 224)
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
@@ -42,12 +42,14 @@ def auto_side(shorter: np.ndarray) -> int:
 
 
 def opened(file: BinaryIO) -> Image.Image:
-    """The image in `file`, its header read and nothing decoded; Unusable if it is none, or one of
-    more than 100 megapixels."""
+    """Open the image in `file` and read its header; nothing is decoded.
+
+    Raises Unusable if it is not an image, or one of more than 100 megapixels.
+    """
     try:
         image = Image.open(file, formats=_formats())
     except UnidentifiedImageError:
-        raise Unusable("no image that Pillow knows, or a damaged header") from None
+        raise Unusable("not an image that Pillow knows, or a damaged header") from None
     except Image.DecompressionBombError:
         raise Unusable(_too_large()) from None
     # What else Pillow raises for damaged files is not documented, and is of many kinds.
@@ -62,7 +64,7 @@ def opened(file: BinaryIO) -> Image.Image:
 
 
 def header(image: Image.Image) -> tuple[int, int, str, str]:
-    """Upright height and width, mode, and what is worth saying, from the header alone."""
+    """Return upright height and width, mode and note of an image, from its header alone."""
     width, height = image.size
     turn, notes = _turn(image), []
     # Pillow gives a TIFF's size upright already.
@@ -80,7 +82,7 @@ def header(image: Image.Image) -> tuple[int, int, str, str]:
 
 
 def pixels(image: Image.Image, side: int, *, fit: str = "crop") -> np.ndarray:
-    """The image as uint8 (side, side, 3) RGB, by the rule above; Unusable if it is damaged."""
+    """Return the image as uint8 (side, side, 3) RGB, by the rule above; Unusable if damaged."""
     try:
         image.load()
         image = _rgb(ImageOps.exif_transpose(image) if _turn(image) != 1 else image)
@@ -130,7 +132,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """0..65535 to 0..255, rounded; Unusable for integers outside."""
+    """Scale 0..65535 to 0..255, rounded; Unusable for integers outside."""
     wide = values.astype(np.int64)
     if wide.min() < 0 or wide.max() > 65535:
         raise Unusable("integers outside 0 to 65,535")
@@ -138,7 +140,7 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
 
 
 def _of_floats(values: np.ndarray) -> np.ndarray:
-    """0..1, or else 0..255, to 0..255, rounded; Unusable for numbers outside."""
+    """Scale 0..1, or else 0..255, to 0..255, rounded; Unusable for numbers outside."""
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 255):  # also where one is not a number
         raise Unusable("numbers outside 0 to 255")
@@ -146,7 +148,7 @@ def _of_floats(values: np.ndarray) -> np.ndarray:
 
 
 def _turn(image: Image.Image) -> int:
-    """EXIF's orientation, 1 to 8; 1 where there is none or it is damaged."""
+    """Return EXIF's orientation, 1 to 8; 1 if there is none or it is damaged."""
     try:
         # A PNG's own getexif would decode the whole image at once.
         unread = image.format == "PNG" and "exif" not in image.info
@@ -157,7 +159,7 @@ def _turn(image: Image.Image) -> int:
 
 
 def reason(error: Exception) -> str:
-    """An error of a decoder in a few words on one line."""
+    """Describe a decoder's error in a few words on one line."""
     words = " ".join(str(error).split()) or type(error).__name__
     return f"damaged: {words[:120]}"
 
@@ -168,9 +170,9 @@ def _too_large() -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what Pillow warns about: damaged EXIF, large images, palettes with alpha.
+    """Silence Pillow's warnings: damaged EXIF, large images, palettes with alpha.
 
-    Entered by the thread that starts the others: a filter is the whole process's.
+    Enter it in the thread that starts the others, because warning filters are global.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\b")
@@ -179,6 +181,6 @@ def quiet() -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _formats() -> tuple[str, ...]:
-    """FORMATS as far as this Pillow reads them."""
+    """Return those of FORMATS that this Pillow reads."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)

@@ -1,7 +1,8 @@
-"""Prepared pixels on the disk: one uint8 array in blocks, each with its SHA-256.
+"""Prepared pixels on disk: one uint8 array in blocks, each with its SHA-256.
 
-A block counts once its bytes are on the disk and its line is in the progress file, so a killed
-preparation goes on where it was, and a finished array can be verified on all cores at once.
+A block counts once its bytes are on disk and its line is in the progress file. So a preparation
+that was killed continues where it stopped, and a finished array can be verified on all cores at
+once.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ PIECE = 1 << 16  # pixels, 1.5 MB as float64
 
 @dataclass(frozen=True)
 class Block:
-    """`images` of the listing that were gone through, `rows` of them good; sums over the training
-    images' values and their squares by channel."""
+    """Part of the array: `images` of the listing were decoded, `rows` of them are good. `sums` and
+    `squares` are over the values of the `training` images, by channel."""
 
     images: int
     rows: int
@@ -38,16 +39,16 @@ class Block:
     training: int = 0
     sums: tuple[int, ...] = (0, 0, 0)
     squares: tuple[int, ...] = (0, 0, 0)
-    bad: dict[str, str] = field(default_factory=dict)  # SHA-256 of a file -> why
+    bad: dict[str, str] = field(default_factory=dict)  # SHA-256 of a file -> reason
 
 
 def rows_in_block(side: int) -> int:
-    """Images that make a block."""
+    """Return how many images make a block."""
     return max(1, min(MOST_ROWS, BLOCK_BYTES // (side * side * 3)))
 
 
 def totals(pixels: np.ndarray) -> np.ndarray:
-    """Sums of uint8 (..., 3) and of its squares by channel, (2, 3) float64; exact below 2^53."""
+    """Return the sums of uint8 (..., 3) and of its squares by channel, (2, 3); exact below 2^53."""
     flat, found = pixels.reshape(-1, 3), np.zeros((2, 3))
     for start in range(0, len(flat), PIECE):
         piece = flat[start : start + PIECE].astype(np.float64)
@@ -71,15 +72,15 @@ def _mean_std(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if not count:
         return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    # Whole numbers until here, so the order of the images does not show in the last digit.
+    # Whole numbers up to here, so that the order of the images does not change the last digit.
     variances = [(count * q - s * s) / (count * count) for s, q in zip(sums, squares, strict=True)]
-    # Images of one colour would have 0, and pixels are divided by it: one level at least.
+    # Images of one colour have a deviation of 0, and pixels are divided by it: use at least 1/255.
     deviations = tuple(max(variance**0.5, 1.0) / 255 for variance in variances)
     return tuple(total / count / 255 for total in sums), deviations
 
 
 def split_mean_std(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The same for any uint8 array (N, S, S, 3), in pieces on all cores."""
+    """Return the same for any uint8 array (N, S, S, 3), computed in pieces on all cores."""
     step = max(1, (1 << 20) // max(1, images[0].nbytes if len(images) else 1))
     pieces = range(0, len(images), step)
     found = list(crew.in_order(lambda start: totals(images[start : start + step]), pieces))
@@ -89,13 +90,13 @@ def split_mean_std(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, 
 
 
 class Store:
-    """One array's folder: what of it is there, and more of it."""
+    """The folder of one array: reads what is there, and appends blocks."""
 
     def __init__(self, folder: Path, side: int) -> None:
         self.folder, self.row = folder, side * side * 3
 
     def done(self) -> list[Block] | None:
-        """The blocks of a finished array; None if it is not finished."""
+        """Return the blocks of a finished array; None if it is not finished."""
         try:
             about = json.loads((self.folder / DONE).read_bytes())
             blocks = [_block(one) for one in about["blocks"]]
@@ -105,7 +106,7 @@ class Store:
         return blocks if size == sum(block.rows for block in blocks) * self.row else None
 
     def intact(self, blocks: list[Block], *, threads: int | None = None) -> int:
-        """How many blocks from the first on have the bytes that they had when written."""
+        """Return how many blocks, counted from the first, still have their SHA-256."""
         starts = [0]
         for block in blocks:
             starts.append(starts[-1] + block.rows * self.row)
@@ -126,7 +127,7 @@ class Store:
         return hashlib.sha256(data).hexdigest() == block.sha256
 
     def begun(self) -> list[Block]:
-        """The intact blocks of an unfinished array; what follows them on the disk is cut off."""
+        """Return the intact blocks of an unfinished array; cut off what follows them on disk."""
         blocks = []
         with suppress(OSError, ValueError, TypeError, KeyError):  # a torn last line
             for line in (self.folder / BLOCKS).read_bytes().splitlines():
@@ -140,7 +141,7 @@ class Store:
         return blocks
 
     def append(self, blocks: Iterable[tuple[np.ndarray, Block]]) -> Iterator[Block]:
-        """Put blocks on the disk while the next is made; yields each once it is there."""
+        """Write blocks to disk while the next one is made; yield each once it is there."""
         with (
             open(self.folder / PIXELS, "ab", buffering=0) as pixels,
             open(self.folder / BLOCKS, "ab", buffering=0) as progress,
@@ -168,13 +169,13 @@ class Store:
         return block
 
     def finish(self, blocks: list[Block], about: dict[str, Any]) -> None:
-        """Declare the array whole."""
+        """Mark the array as complete."""
         write_json(self.folder / DONE, {**about, "blocks": [asdict(block) for block in blocks]})
         with suppress(OSError):
             (self.folder / BLOCKS).unlink()
 
     def mapped(self, blocks: list[Block], side: int) -> np.ndarray:
-        """The array, mapped and read-only: uint8 (N, side, side, 3)."""
+        """Return the array, memory-mapped and read-only: uint8 (N, side, side, 3)."""
         count = sum(block.rows for block in blocks)
         if not count:
             return np.empty((0, side, side, 3), np.uint8)

@@ -1,7 +1,7 @@
-"""Reads every file once: SHA-256 of its bytes, and what its header says; remembers both.
+"""Reads every file once, and caches the SHA-256 of its bytes and the facts in its header.
 
-A file whose size, times and inode are the remembered ones is not read again, so a second start
-costs one look at each name and not at each byte.
+A file whose size, times and inode have not changed is not read again, so a second start only looks
+at the names.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from .listing import Bad, Listing, Row
 from .pictures import RULE, Unusable, header, quiet
 
 Progress = Callable[[int, int], None]
-"""Called with the files done so far and the number of all."""
+"""callback(files done so far, number of files)"""
 
 Facts = tuple[str, int, int, str, str]  # SHA-256, height, width, mode, note
 CHUNK = 1 << 20
 EVERY = 64  # files between two calls of a Progress
-# Another rule or another Pillow may be able to.
+# Another rule or another version of Pillow may decode them.
 UNDECODABLE = f"undecodable-{RULE}-{PIL.__version__.partition('.')[0]}.csv"
 
 
@@ -40,10 +40,10 @@ def scan(
     progress: Progress = lambda done, total: None,
     threads: int | None = None,
 ) -> Listing:
-    """The listing of a data set; what cannot be used is in its `bad`, with the reason.
+    """Return the listing of a data set; `bad` holds the files that cannot be used, with reasons.
 
-    `folder` is where what was read is remembered. A truncated image is found out only by decoding
-    it, which `prepare` does; from then on it is known here too.
+    `folder` is the cache. A truncated image is noticed only by `prepare`, when it is decoded; from
+    then on the cache knows it.
     """
     index = None if folder is None else _index(folder, found.root)
     known = {} if index is None else _remembered(index)
@@ -82,7 +82,7 @@ def scan(
 
 
 def sha256_of(file: BinaryIO) -> str:
-    """SHA-256 of a file from its start; the file stands at its start again."""
+    """Return the SHA-256 of a file from its start, and rewind the file."""
     digest = hashlib.sha256()
     while data := file.read(CHUNK):
         digest.update(data)
@@ -91,7 +91,7 @@ def sha256_of(file: BinaryIO) -> str:
 
 
 def _facts(found: Found, entry: Entry) -> Facts | str:
-    """What one file holds, or why it cannot be used."""
+    """Read one file; return its facts, or the reason why it cannot be used."""
     try:
         with found.source.open(entry.path) as file:
             sha256 = sha256_of(file)
@@ -103,7 +103,7 @@ def _facts(found: Found, entry: Entry) -> Facts | str:
 
 
 def read_undecodable(folder: Path) -> dict[str, str]:
-    """Why the images with these SHA-256 cannot be decoded, as far as that was tried."""
+    """Return the known files that cannot be decoded: SHA-256 -> reason."""
     try:
         with open(folder / UNDECODABLE, encoding="utf-8", newline="") as file:
             return dict(csv.reader(file))
@@ -112,7 +112,7 @@ def read_undecodable(folder: Path) -> dict[str, str]:
 
 
 def add_undecodable(folder: Path, reasons: dict[str, str]) -> None:
-    """Remember why images cannot be decoded, by the SHA-256 of their files."""
+    """Add files that cannot be decoded to the cache: SHA-256 -> reason."""
     text = io.StringIO(newline="")
     csv.writer(text).writerows(sorted({**read_undecodable(folder), **reasons}.items()))
     write_atomically(folder / UNDECODABLE, text.getvalue().encode("utf-8", "replace"))
@@ -124,7 +124,7 @@ def _index(folder: Path, root: Path) -> Path:
 
 
 def _remembered(index: Path) -> dict[str, tuple[str, Facts]]:
-    """Path -> stamp and facts; nothing if the file is not there, or not as it was written."""
+    """Read the cache: path -> stamp and facts; empty if it is missing or damaged."""
     try:
         digest, _, data = index.read_bytes().partition(b"\n")
         if hashlib.sha256(data).hexdigest().encode() != digest:
@@ -139,7 +139,7 @@ def _remembered(index: Path) -> dict[str, tuple[str, Facts]]:
 
 
 def _remember(index: Path, facts: list[tuple[str, str, Facts | str]]) -> None:
-    """Write what `_remembered` reads; a file that cannot be used is tried again at every start."""
+    """Write the cache that `_remembered` reads; unusable files are read again at every start."""
     text = io.StringIO(newline="")
     good = ((path, stamp, *fact) for path, stamp, fact in facts if not isinstance(fact, str))
     csv.writer(text).writerows(good)

@@ -45,7 +45,7 @@ def _split(count: int, *, seed: int, half: int, side: int, classes: int) -> Spli
 def _chunk(
     random: np.random.Generator, start: int, size: int, *, side: int, classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`size` images, the first of them number `start`, and their classes."""
+    """Return `size` images and their classes; `start` is the number of the first one."""
     orientations = -(-classes // len(WAVELENGTHS))
     labels = random.permutation((start + np.arange(size)) % classes)
     turned = labels % orientations + random.normal(0, 0.12, size)

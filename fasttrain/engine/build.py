@@ -19,6 +19,7 @@ from ..machine.allocator import keep_pages
 from ..machine.auto import Choice
 from ..models.build import network, optimizer, prepare
 from ..models.packed_conv import pack_convolutions, suits
+from ..models.stages import check_layer
 from ..models.sync_batchnorm import synchronised
 from ..optim.schedule import EveryStep, Plateau
 from ..parallel.group import Group
@@ -49,6 +50,7 @@ def splits(recipe: Recipe, **options: Any) -> Data:
     return sets.load(
         str(recipe.dataset),
         data_dir=Path(recipe.data_dir) if recipe.data_dir else None,
+        cache_dir=Path(recipe.cache_dir) if recipe.cache_dir else None,
         side=None if recipe.side == "auto" else int(recipe.side),
         fit=recipe.fit,
         holdout=recipe.holdout,
@@ -66,7 +68,7 @@ def build(recipe: Recipe, data: Data, group: Group | None = None, *, fresh: bool
 
     With a `group` of several processes the loaders give this process's share of each batch. A run
     that is not `fresh` resumes a checkpoint and does not read --init's weights. Raises UsageError
-    if the batch size does not fit the data or the group.
+    if the batch size does not fit the data or the group, or --cam-layer not the network.
     """
     group = group or Group()
     count, batch = len(data.train.labels), recipe.batch_size
@@ -97,6 +99,8 @@ def build(recipe: Recipe, data: Data, group: Group | None = None, *, fresh: bool
     few = partial(few_images, recipe, data.train, scale)
     model = network(recipe, few, classes=classes, side=data.side)
     prepare(recipe, model, classes=classes, fresh=fresh)
+    if recipe.cam_layer is not None:
+        check_layer(model, recipe.cam_layer, side=data.side)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if recipe.sync_bn and group.world > 1 and not recipe.freeze:
         model = synchronised(model, device)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import Diverged, UsageError
-from ..loaders import contract
+from ..loaders.batches import checked
 from .lr_rules import RULES, TRIM, suggest
 
 GRACE = 5  # steps before the loss can count as diverged: the first losses are mostly noise
@@ -103,7 +103,7 @@ def _train_steps(step: Trainable, loader: Batches, grid: list[float]) -> Iterato
     step.model.train()
     done = 0
     while True:
-        for images, labels in contract.batches(loader, step, "range test"):
+        for images, labels in checked(loader, step, "range test"):
             step.lr = grid[done]
             # A copy, because a captured graph overwrites its loss at the next step.
             yield step(images, labels)[0].to(torch.float64, copy=True)

@@ -103,18 +103,21 @@ def compute(sums: Tensor, steps: int = 0) -> EpochMetrics:
     )
 
 
-def refuse_loss(loss: float, *, epoch: int, step: int) -> None:
+def check_loss(loss: float, *, epoch: int, step: int) -> None:
     """Raise Diverged unless the loss of an evaluation is finite."""
     if not math.isfinite(loss):
         raise Diverged(
-            f"test loss ({loss}): not finite after epoch {epoch}, step {step}. "
+            f"evaluation loss ({loss}): not finite after epoch {epoch}, step {step}. "
             "Try a lower --lr; checkpoints hold only finite numbers."
         )
 
 
 class Evaluation(NamedTuple):
-    """What an evaluation found: mean loss, accuracy, and the means over classes of recall and of
-    F1, None where classes were not counted."""
+    """The results of an evaluation: mean loss and accuracy, and means over classes.
+
+    `balanced_accuracy` is the mean recall, `macro_f1` the mean F1; None if classes were not
+    counted.
+    """
 
     loss: float
     accuracy: float
@@ -123,8 +126,10 @@ class Evaluation(NamedTuple):
 
 
 def count(counts: Tensor | None, logits: Tensor, labels: Tensor) -> Tensor:
-    """Add a batch to `counts`, float64 (3 * classes,): of each class its images, the answers that
-    name it, and the correct ones. Three additions on the device; the host waits for none."""
+    """Add a batch to `counts`, float64 (3 * classes,), without waiting for the device.
+
+    They are, for each class: its images, the predictions of it, and the correct ones.
+    """
     classes = logits.shape[1]
     if counts is None:
         counts = torch.zeros(3 * classes, dtype=torch.float64, device=logits.device)
@@ -136,7 +141,10 @@ def count(counts: Tensor | None, logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def evaluation(sums: Tensor) -> Evaluation:
-    """Sums of a whole evaluation, the counts of `count` behind them, on the host: the only wait."""
+    """Compute the results from the sums of an evaluation, with the counts of `count` appended.
+
+    The host waits for the device here, and only here.
+    """
     values = sums.tolist()
     images = max(values[IMAGES], 1)
     loss, accuracy = values[LOSS] / images, values[CORRECT] / images

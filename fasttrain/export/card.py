@@ -130,7 +130,7 @@ def _results(run: Run) -> list[str]:
     right, count = sum(row.correct for row in run.classes), sum(row.images for row in run.classes)
     low, high = wilson(right, count)
     lines = [
-        f"On the {run.judged} images, in the precision of training; intervals are Wilson's, 95 %.",
+        f"On the {run.analysed} images, in the precision of training; intervals are Wilson's, 95 %.",
         "",
         "| | value | interval | images |",
         "| --- | --- | --- | --- |",
@@ -153,9 +153,9 @@ def _limits(run: Run, data: str, classes: int) -> list[str]:
         f"- The results hold for images like those of {data}; others were not measured.",
         "- Whether a probability of 0.9 is right nine times in ten was not measured.",
     ]
-    if run.judged == run.held_out:
+    if run.analysed == run.held_out:
         lines.append(
-            f"- The {run.judged} images also chose the best epoch, so the accuracy is a little "
+            f"- The {run.analysed} images also chose the best epoch, so the accuracy is a little "
             "optimistic."
         )
     return lines

@@ -70,7 +70,7 @@ def export(
 
 def _in_float32(checkpoint: Path) -> tuple[Classifier, dict[str, Any] | None]:
     """The classifier on the CPU, without the lower precision that it may have been trained in."""
-    found, kept = open_checkpoint(checkpoint, device="cpu")
+    found, kept = open_checkpoint(checkpoint, here={"device": "cpu"})
     recipe = replace(found.recipe, amp="off")
     return Classifier(found.module, found.preprocessing, recipe=recipe, device=found.device), kept
 

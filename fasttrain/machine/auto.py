@@ -59,7 +59,7 @@ def make_current(device: torch.device) -> None:
 
 
 def current_device(asked: str) -> torch.device:
-    """The device that this process uses: of several GPUs its own, whatever all were asked for."""
+    """Return the device that this process uses: of several GPUs its own one."""
     found = device(asked)
     return torch.device("cuda", torch.cuda.current_device()) if found.type == "cuda" else found
 

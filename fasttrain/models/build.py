@@ -47,9 +47,9 @@ def network(
 def prepare(
     recipe: Recipe, model: nn.Module, *, classes: int = 10, fresh: bool = True
 ) -> tuple[str, ...]:
-    """Do what --init and --freeze ask; return the names of the head's weights if they are new.
+    """Apply --init and --freeze; return the names of the head's weights if they are new.
 
-    A run that is not `fresh` gets its weights from its own checkpoint, and --init is not read.
+    A run that is not `fresh` gets its weights from its own checkpoint and does not read --init.
     Raises CheckpointError if the weights do not fit, UsageError if weights are needed and none are
     named.
     """

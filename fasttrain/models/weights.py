@@ -1,6 +1,6 @@
-"""Starts a network from saved weights, and keeps all but its head still.
+"""Starts a network from saved weights, and freezes all but its head.
 
-The weights come from a run of fasttrain or from a safetensors file; neither can hold code.
+The weights come from a run of fasttrain or from a safetensors file; neither can contain code.
 """
 
 from __future__ import annotations
@@ -80,29 +80,29 @@ def head(model: nn.Module, *, classes: int) -> str:
     return names[-1]
 
 
-class _Still(nn.Module):
+class _Frozen(nn.Module):
     """A BatchNorm that `train` leaves in eval mode."""
 
     def train(self: Kind, mode: bool = True) -> Kind:
         return super().train(False)
 
 
-class StillBatchNorm1d(_Still, nn.BatchNorm1d):
-    """nn.BatchNorm1d in eval mode for ever."""
+class FrozenBatchNorm1d(_Frozen, nn.BatchNorm1d):
+    """nn.BatchNorm1d that stays in eval mode."""
 
 
-class StillBatchNorm2d(_Still, nn.BatchNorm2d):
-    """nn.BatchNorm2d in eval mode for ever."""
+class FrozenBatchNorm2d(_Frozen, nn.BatchNorm2d):
+    """nn.BatchNorm2d that stays in eval mode."""
 
 
-class StillBatchNorm3d(_Still, nn.BatchNorm3d):
-    """nn.BatchNorm3d in eval mode for ever."""
+class FrozenBatchNorm3d(_Frozen, nn.BatchNorm3d):
+    """nn.BatchNorm3d that stays in eval mode."""
 
 
 STILL: dict[type[nn.Module], type[nn.Module]] = {
-    nn.BatchNorm1d: StillBatchNorm1d,
-    nn.BatchNorm2d: StillBatchNorm2d,
-    nn.BatchNorm3d: StillBatchNorm3d,
+    nn.BatchNorm1d: FrozenBatchNorm1d,
+    nn.BatchNorm2d: FrozenBatchNorm2d,
+    nn.BatchNorm3d: FrozenBatchNorm3d,
 }
 
 

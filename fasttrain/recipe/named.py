@@ -5,10 +5,11 @@ They are plain data, so that a new recipe needs a few lines here and no other ch
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from .fields import Scalar
+from .fields import Scalar, check, plain
 
 MODELS = ("resnet18", "resnet34", "resnet50", "wrn-16-8", "wrn-28-10", "sprint")
 
@@ -62,6 +63,19 @@ LEVELS: list[tuple[float, dict[str, Scalar]]] = [
     (0.94, {"widths": "128,384,384", "epochs": 12, "crop_padding": 4}),
     (0.95, {"widths": "128,384,384", "epochs": 24, "crop_padding": 4}),
 ]
+
+
+def fill(recipe: Any, given: Collection[str]) -> None:
+    """Check the `given` fields of a new Recipe; take the others from the recipe that it names."""
+    for field in dataclasses.fields(recipe):
+        value = plain(field, getattr(recipe, field.name))
+        object.__setattr__(recipe, field.name, value)  # a Recipe is frozen from here on
+        if field.name in given:
+            check(field, value)
+    target = {"target_accuracy": recipe.target_accuracy}
+    for name, value in settings(recipe.recipe, target).items():
+        if name not in given:
+            object.__setattr__(recipe, name, value)
 
 
 def settings(name: str, given: Mapping[str, Any]) -> dict[str, Scalar]:

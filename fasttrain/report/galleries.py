@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 COLUMNS = 5
 LINE = 0.13  # height of a line of text under a tile, in tile widths
 WANTED = 25
+TITLE_LETTER = 0.11  # inches of a title's letter
 
 
 def samples(run: Run) -> Figure | None:
@@ -56,8 +57,9 @@ def misclassified(run: Run) -> Figure | None:
     def tile(_: int, image: np.ndarray) -> np.ndarray:
         return image
 
-    note = " Below each: predicted class, confidence, true class, index in the test set."
-    return _gallery(run, "Misclassified test images", tile, note)
+    of = run.analysed
+    note = f" Below each: predicted class, confidence, true class, index in the {of} set."
+    return _gallery(run, f"Misclassified {of} images", tile, note)
 
 
 def gradcam_predicted(run: Run) -> Figure | None:
@@ -79,7 +81,9 @@ def layers(
 ) -> Figure:
     """Draw an image (side, side, 3) and its maps in each layer, one row for each class."""
     note = "Grad-CAM in each layer. Bright: evidence for the class."
-    made = figure(title, note, size=(1.7 * (1 + len(predicted)), 4.5))
+    title = shown(title, 100)
+    width = max(1.7 * (1 + len(predicted)), 0.3 + TITLE_LETTER * len(title))
+    made = figure(title, note, size=(width, 4.5))
     axes = pictures(made, width=1.05 * (1 + len(predicted)), height=2.36)
     for row, (name, maps) in enumerate((("predicted", predicted), ("true", true))):
         top = 1.2 * row + 0.14
@@ -99,7 +103,7 @@ def how_chosen(run: Run) -> str:
     shown = len(mistakes.shown)
     total = max(mistakes.total, shown)
     if not total:
-        return "The model makes no mistake on the test images."
+        return f"The model makes no mistake on the {run.analysed} images."
     if shown < total:
         which = f"{shown} of {total:,} mistakes."
     elif total < WANTED:
@@ -119,7 +123,9 @@ def _cams(run: Run, which: str) -> Figure | None:
         return overlay(image, maps[i], max(1, 160 // len(image)))
 
     title = f"Where the network looked: Grad-CAM for the {which} class"
-    return _gallery(run, title, tile, " Bright: evidence for the class in italics.", stress=which)
+    of = f" Maps of {run.mistakes.layer}." if run.mistakes and run.mistakes.layer else ""
+    note = f"{of} Bright: evidence for the class in italics."
+    return _gallery(run, title, tile, note, stress=which)
 
 
 def _gallery(

@@ -29,7 +29,8 @@ class Row(NamedTuple):
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> Row:
-        """What val images chose by stands under `val_`, and is `test_` here."""
+        """Parse a line of metrics.jsonl; the `val_` values of a run where val chose become
+        `test_`."""
         held = {name: found.get(name.replace("test_", "val_")) for name in cls._fields}
         values = (number(found.get(name, held[name])) for name in cls._fields[1:])
         return cls(int(number(found["epoch"])), *values)
@@ -83,12 +84,14 @@ class Mistake(NamedTuple):
 
 
 class Mistakes(NamedTuple):
-    """misclassified.json: the `total` of mistakes, those shown, and the `rule` that chose them."""
+    """misclassified.json: the `total` of mistakes, those shown, the `rule` that chose them, and the
+    module whose maps are shown, unless an older release wrote it."""
 
     rule: str = ""
     total: int = 0
     shown: tuple[Mistake, ...] = ()
     label_errors: tuple[Mistake, ...] = ()
+    layer: str = ""
 
 
 class ClassRow(NamedTuple):

@@ -15,13 +15,15 @@ from pathlib import Path
 from ..console.console import Display
 from ..data import Data
 from ..engine.build import Built
-from ..engine.loop import Run
+from ..engine.state import Run
 from ..errors import FasttrainError
 from ..explain import explain
+from ..explain.subject import Subject, open_run
 from ..report import figures, html
 from ..report.read import read
 from ..storage.encode import for_shell
 from ..storage.paths import path
+from . import source
 from .observe import Observers
 from .session import Session
 from .summary import headline, write_summary
@@ -61,19 +63,29 @@ def explain_run(
     sample: str = "confident",
     image: int | None = None,
     device: str = "auto",
+    cache_dir: str | os.PathLike[str] | None = None,
+    cam_layer: str | None = None,
     data: Data | None = None,
     page: bool = True,
     display: Display | None = None,
 ) -> None:
     """Explain a trained run: its mistakes, Grad-CAM, accuracy by class, figures, report.html.
 
-    With `image`, the index of a test image, only that image is drawn, through all stages. Without
-    `page`, report.html is not written: a training run writes it later from its last summary.
+    With `image`, an index into the test images (val, if there is no test), only that image is
+    drawn, through all stages. `cache_dir` and `cam_layer` are those of the run's recipe, unless
+    they are given. Without `page`, report.html is not written: a training run writes it later from
+    its last summary.
     """
     run, display = path(run), display or Display()
-    read(run)  # refuses a wrong path before searching for a checkpoint
-    html.refuse(run)
-    subject = explain.open_run(run, device=device, data=data, log=display.log)
+    saved = read(run).recipe  # refuses a wrong path before searching for a checkpoint
+    html.check_targets(run)
+    cache = saved.get("cache_dir") if cache_dir is None else str(path(cache_dir))
+    layer = saved.get("cam_layer") if cam_layer is None else cam_layer
+    subject = open_run(
+        run, device=device, cache_dir=cache, cam_layer=layer, data=data, log=display.log
+    )
+    if source.is_changed(saved, subject.recipe):
+        display.log(f"the source of {subject.recipe.model} has changed since this run was trained")
     if image is not None:
         display.log(str(_one_image(run, subject, image)))
         return
@@ -92,7 +104,7 @@ def draw_report(
 ) -> Path:
     """Redraw a run's figures and its report.html from the run directory alone."""
     run = path(run)
-    html.refuse(run)
+    html.check_targets(run)
     figures.draw_all(run, names=names)
     page = html.write(run)
     (display or Display()).log(f"report: {page}")
@@ -104,14 +116,14 @@ def draw_end(run: Path, *, whole: bool, display: Display) -> None:
     draw_report(run, names=tuple(figures.FIGURES) if whole else ("ledger",), display=display)
 
 
-def _one_image(run: Path, subject: explain.Subject, index: int) -> Path:
+def _one_image(run: Path, subject: Subject, index: int) -> Path:
     guess, truth = explain.guess(subject, index)
     predicted, true = explain.layer_maps(subject, index, [guess, truth])
     file = run / "figures" / f"image-{index}.png"
     file.parent.mkdir(exist_ok=True)
     names = subject.data.classes
-    title = f"test image {index}: predicted {names[guess]}, true class {names[truth]}"
-    figures.draw_layers(subject.test.images[index], predicted, true, title=title, path=file)
+    title = f"{subject.split} image {index}: predicted {names[guess]}, true class {names[truth]}"
+    figures.draw_layers(subject.analysed.images[index], predicted, true, title=title, path=file)
     return file
 
 

@@ -16,10 +16,11 @@ from typing import Any
 from ..errors import UsageError
 from ..storage import atomic
 
+RUNS = Path("runs")
 LOCK = ".lock"
 SERIES = "series.json"
 JSON_FILES = ["misclassified.json", "class_accuracy.json", "lr_finder.json", "summary.json"]
-JSON_FILES += ["profile.json", "environment.json", "classes.json", "recipe.json"]
+JSON_FILES += ["profile.json", "environment.json", "classes.json", "model.json", "recipe.json"]
 FOLDERS = ("figures", "tensorboard", "checkpoints")
 EXPORTED = ["model.onnx", "model.pt2", "model.safetensors", "config.json", "classes.json"]
 EXPORTED += ["README.md", "export.json"]

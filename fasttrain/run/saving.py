@@ -21,7 +21,7 @@ from time import perf_counter
 from typing import Any
 
 from ..engine import monitors
-from ..engine.loop import Epoch, Run
+from ..engine.state import Epoch, Run
 from ..errors import CheckpointError
 from ..storage import atomic, checkpoint
 from ..storage.contents import on_host
@@ -74,7 +74,7 @@ class Saver(AbstractContextManager["Saver"]):
     def epoch(self, run: Run) -> None:
         """The `on_epoch` hook: save last.pt, then best.pt if the weights are the best so far.
 
-        If the run is killed between the two, `settle` makes best.pt again from last.pt."""
+        If the run is killed between the two, `reconcile` makes best.pt again from last.pt."""
         self.wait()
         self._start(run, row=monitors.line(run.history[-1], self._held_out))
 
@@ -120,18 +120,18 @@ class Saver(AbstractContextManager["Saver"]):
             self._folder.append_epoch(row)
 
 
-def settle(
+def reconcile(
     folder: RunDir | NullRunDir,
     state: State,
     log: Callable[[str], None],
     *,
     monitor: str = "accuracy",
 ) -> Epoch | None:
-    """Set aside checkpoints newer than `state` or of another branch, before the run continues,
-    and return the epoch whose weights are in best.pt, if there is one.
+    """Make the checkpoints in `folder` consistent with `state` before the run continues from it.
 
-    They are renamed to NAME.abandoned. If the weights of the best epoch are gone, those of
-    `state` take their place if they are the best left, and a message reports it.
+    Checkpoints that are newer, or of another branch, are renamed to NAME.abandoned. If the weights
+    of the best epoch are gone, those of `state` take their place if they are the best left, and a
+    message says so. Returns the epoch whose weights are in best.pt, if there is one.
     """
     if not isinstance(folder, RunDir):
         return None
@@ -146,8 +146,8 @@ def settle(
         best = rows[-1]
     first = max(rows, key=lambda row: monitors.score(row, monitor), default=None)
     if first and _is_better(first, best, monitor):
-        named = f"epoch {best.epoch}, or a better one to come" if best else "the best one to come"
-        log(f"  the weights of epoch {first.epoch}, the best, are gone: best.pt holds {named}")
+        named = f"epoch {best.epoch} until a better one" if best else "none until the next epoch"
+        log(f"  the weights of the best epoch, {first.epoch}, are gone: best.pt holds {named}")
     return best
 
 
@@ -157,7 +157,7 @@ def _lead_to(state: State, folder: RunDir, log: Callable[[str], None]) -> None:
     if not _leads_to(state, last):
         aside = last.with_name(f"{last.name}.abandoned")
         checkpoint.save(last, state, keep=aside)  # last.pt exists at every moment
-        log(f"  {last.name} is of what is left behind: kept as {aside.name}")
+        log(f"  {last.name} holds later epochs, which the run leaves: renamed to {aside.name}")
     if not _leads_to(state, previous):
         _set_aside(previous, log)
 
@@ -186,7 +186,7 @@ def _set_aside(path: Path, log: Callable[[str], None]) -> None:
     aside = path.with_name(f"{path.name}.abandoned")
     with atomic.reported(path):
         path.replace(aside)
-    log(f"  {path.name} is of what is left behind: kept as {aside.name}")
+    log(f"  {path.name} holds later epochs, which the run leaves: renamed to {aside.name}")
 
 
 def _is_better(row: Epoch, best: Epoch | None, monitor: str) -> bool:

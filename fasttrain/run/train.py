@@ -19,8 +19,9 @@ import torch
 from ..console.console import Display
 from ..data import Data, origin
 from ..engine.build import Built, build, splits
-from ..engine.loop import Epoch, Run, fit
+from ..engine.loop import fit
 from ..engine.lr_finder import restored
+from ..engine.state import Epoch, Run
 from ..errors import UsageError
 from ..machine import auto, memory
 from ..parallel.distributed import joined
@@ -94,7 +95,7 @@ def train(
                 _warm_up(session, built, state)
                 sweep = _find_lr(session, built, state)
                 position, schedule, best = restore_position(session, built, state)
-                begin(session, command, state, position, sweep, data)
+                begin(session, command, state, position, sweep, data, built)
                 begun()
                 hooks = observed(
                     session,

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from made_images import folder, picture, save
 
 from fasttrain.cli import main as cli
-from fasttrain.data import listing as listings
-from fasttrain.run import folders
+from fasttrain.data import listing_file
+from fasttrain.run import finish, folders
+from fasttrain.run.finish import explain_run
 from fasttrain.storage import checkpoint
 from tests.data.test_prepare import spoil
 
@@ -82,7 +83,7 @@ def test_every_layout_trains(make, counts, names, tmp_path, capsys):
     assert summary["data"]["classes"] == names
     assert summary["chosen_by"] == "val"
     images = summary["images"]
-    rows = listings.read(run / "listing.csv")
+    rows = listing_file.read(run / "listing.csv")
     assert {split: len(rows.of_split(split)) for split in rows.splits} == images
     if counts is None:
         assert set(images) == {"train", "val"}
@@ -98,7 +99,7 @@ def test_every_layout_trains(make, counts, names, tmp_path, capsys):
 
 def test_names_mean_and_deviation_stand_with_the_weights(tmp_path):
     assert train(split_folders(tmp_path), tmp_path / "run") == 0
-    found = listings.read(tmp_path / "run" / "listing.csv")
+    found = listing_file.read(tmp_path / "run" / "listing.csv")
     for name in ("best", "last"):
         kept = checkpoint.load(tmp_path / "run" / "checkpoints" / f"{name}.pt")["data"]
         assert kept["classes"] == NAMES
@@ -197,7 +198,7 @@ def no_train(data):
 
 FATAL = {
     "a class that train has not": (unknown_class, "dog"),
-    "one class": (one_class, "single class"),
+    "one class": (one_class, "only one class"),
     "empty train": (no_train, "no usable image to train on"),
 }
 
@@ -239,7 +240,7 @@ def test_a_misspelt_name_is_exit_2_and_a_path_that_is_missing_exit_4(given, mean
 
 REFUSED = {
     "a side that the set has not": (["--dataset=synthetic", "--side=7"], "must be a whole number"),
-    "the experiment's statistics": (["--statistics=reference"], "is of CIFAR-10"),
+    "the experiment's statistics": (["--statistics=reference"], "exists only for CIFAR-10"),
     "fewer images than classes": (["--train-limit=2"], "3 classes"),
 }
 
@@ -259,6 +260,47 @@ def test_a_path_is_found_again_from_another_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "else")
     assert cli.main(["--resume", str(tmp_path / "run")]) == 0
     assert folders.read_recipe(tmp_path / "run")["dataset"] == str(tmp_path / "d")
+
+
+def test_a_named_cache_is_used_by_every_command_and_binds_no_run(tmp_path, monkeypatch, capsys):
+    data, named = split_folders(tmp_path), tmp_path / "named"
+    monkeypatch.chdir(tmp_path)
+    assert train(data, "run", "--cache-dir", "named") == 0
+    assert "images of 32 x 32" in capsys.readouterr().out
+    pixels = [path.relative_to(named) for path in named.rglob("pixels.u8")]
+    assert len(pixels) == 1
+    assert pixels[0].parts[0] == "images"
+    assert folders.read_recipe(tmp_path / "run")["cache_dir"] == str(named)
+    words = ["data", "--dataset", str(data), "--side", "32", "--cache-dir", str(named)]
+    assert cli.main(words) == 0
+    assert "preparing" not in capsys.readouterr().out, "it is there already"
+    seen = []
+    monkeypatch.setattr(finish, "explain_run", explain_run)
+    monkeypatch.setattr(finish.explain, "explain", lambda subject, *a, **o: seen.append(subject))
+    monkeypatch.setattr(finish, "draw_report", lambda *args, **options: None)
+    for asked, folder_ in (([], named), (["--cache-dir", "other"], tmp_path / "other")):
+        assert cli.main(["explain", "run", "--device", "cpu", *asked]) == 0
+        assert list(folder_.rglob("pixels.u8"))
+        assert len(seen.pop().analysed.labels) == 12
+    assert not (tmp_path / "cache").exists(), "nothing in the user's cache"
+    again = ["--resume", "run", "--epochs", "3", "--override", "--cache-dir"]
+    assert cli.main([*again, str(tmp_path / "third")]) == 0
+    assert folders.read_recipe(tmp_path / "run")["cache_dir"] == str(tmp_path / "third")
+
+
+@pytest.mark.parametrize("name", ["taken", "taken/below", "n" * 300])
+def test_a_cache_that_cannot_be_is_one_line_that_names_the_flag(name, tmp_path, capsys):
+    (tmp_path / "taken").write_text("a file")
+    data = class_folders(tmp_path)
+    assert train(data, tmp_path / "run", "--cache-dir", str(tmp_path / name)) == 6
+    for dataset in ("mnist", "cifar10"):
+        words = ["data", "--dataset", dataset, "--cache-dir", str(tmp_path / name)]
+        assert cli.main(words) == 4
+    for line in capsys.readouterr().err.splitlines():
+        assert line.startswith("fasttrain: error: ")
+        assert "name another folder with --cache-dir" in line
+        assert "--out" not in line
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_replaced_run_leaves_no_listing_behind(tmp_path):

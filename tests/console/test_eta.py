@@ -1,7 +1,7 @@
 import pytest
 
 from fasttrain.console.eta import Estimate, Plan, duration
-from fasttrain.engine.loop import Run
+from fasttrain.engine.state import Run
 
 PLAN = Plan(epochs=10, steps=40, batch_size=128, test_batches=10, test_images=2500, on_cpu=True)
 

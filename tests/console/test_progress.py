@@ -7,7 +7,7 @@ from rich.console import Console
 from fasttrain.cli.flags import read
 from fasttrain.console.console import Display
 from fasttrain.console.eta import Plan
-from fasttrain.engine.loop import Epoch, Run
+from fasttrain.engine.state import Epoch, Run
 from fasttrain.recipe.named import faster
 from fasttrain.recipe.recipe import make
 

@@ -271,7 +271,7 @@ def test_of_concurrent_starts_one_prepares(data, tmp_path, monkeypatch):
         thread.join()
     assert len(decoded) == 60
     assert len(made) == 4
-    assert said.count("waiting for another process that prepares these images") == 3
+    assert said.count("waiting for another process that is preparing these images") == 3
     for one_of in made:
         assert (one_of.images == reference(listing, data, 16)).all()
 
@@ -288,7 +288,7 @@ def spoil(data):
     return {
         "train/a/cut.png": "truncated",
         "train/a/empty.png": "empty",
-        "train/b/text.jpg": "no image",
+        "train/b/text.jpg": "not an image",
         "test/c/bomb.png": "more than 100 megapixels",
     }
 

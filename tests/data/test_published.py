@@ -8,7 +8,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from fasttrain.data import cifar100, fetch, mnist
+from fasttrain.cli import main as cli
+from fasttrain.data import cifar100, fetch, mnist, sets
 from fasttrain.errors import DataError
 
 COUNT = {"train": 30, "test": 20}
@@ -103,6 +104,17 @@ def test_it_is_fetched_once_then_kept_and_a_damaged_cache_is_set_right(tiny, mon
     tiny.expect(tiny.module.load(folder=cache))
     assert len(fetched) == 2
     assert {path.name for path in cache.iterdir()} == {".lock", *tiny.files}
+
+
+def test_its_place_is_in_the_named_cache(tiny, monkeypatch, capsys):
+    monkeypatch.setattr(
+        fetch, "fetch", lambda scratch, **options: shutil.copy(tiny.archive, scratch)
+    )
+    name = tiny.module.__name__.rpartition(".")[2]
+    assert cli.main(["data", "--dataset", name, "--cache-dir", str(tiny.folder / "c")]) == 0
+    assert str(tiny.folder / "c" / name) in capsys.readouterr().out.splitlines()[-4]
+    assert {path.name for path in (tiny.folder / "c" / name).iterdir()} == {".lock", *tiny.files}
+    tiny.expect(sets.load(name, cache_dir=tiny.folder / "c")[:2])
 
 
 @pytest.mark.parametrize("damage", ["a bit", "cut off", "longer", "missing", "archive", "gz"])

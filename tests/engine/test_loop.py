@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fasttrain.engine.loop import Run, evaluate, fit
+from fasttrain.engine.evaluation import evaluate
+from fasttrain.engine.loop import fit
+from fasttrain.engine.state import Run
 from fasttrain.errors import Diverged
 from tests.conftest import tiny_loader, tiny_step
 

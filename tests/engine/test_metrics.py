@@ -13,7 +13,8 @@ from fasttrain.console.console import Display
 from fasttrain.console.progress import ProgressLines
 from fasttrain.data import Batch
 from fasttrain.engine import metrics
-from fasttrain.engine.loop import Run, fit
+from fasttrain.engine.loop import fit
+from fasttrain.engine.state import Run
 from fasttrain.errors import Diverged
 from fasttrain.explain import analysis
 from fasttrain.parallel.group import Group
@@ -138,7 +139,7 @@ def test_a_tally_of_the_first_release_goes_on_where_it_stood():
     assert metrics.compute(recorded([2.0, NAN, 2.0], counts=[4, 4, 4], sums=sums), 5).until == 4
 
 
-def test_the_sum_of_several_processes_tallies_names_the_step_of_the_first():
+def test_the_sum_of_several_processes_metrics_names_the_step_of_the_first():
     """A NaN on one rank reaches the others' weights with its gradient, and so their next loss."""
     for at in range(1, 6):
         one = recorded([*[2.0] * (at - 1), *[NAN] * (7 - at)])
@@ -245,7 +246,7 @@ def test_statistics_that_overflow_under_finite_losses_are_found(tiny_splits):
 def test_a_test_loss_that_is_not_finite_never_makes_a_row(tiny_splits):
     train, test = (tiny_loader(half, training=not i) for i, half in enumerate(tiny_splits))
     run = Run()
-    with pytest.raises(Diverged, match=r"test loss \(nan\): not finite after epoch 1, step 16"):
+    with pytest.raises(Diverged, match=r"loss \(nan\): not finite after epoch 1, step 16"):
         fit(tiny_step(), train, Poisoned(test, 2, NAN), Still(), 1, run=run)
     assert run.history == []
 

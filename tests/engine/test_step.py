@@ -152,7 +152,7 @@ def test_a_schedule_and_its_new_aim_keep_the_ratios(kind):
     schedule = EveryStep(step.optimizer, kind=kind, lr=0.1, steps=8)
     for rate in (None, 0.5):
         if rate:
-            schedule.aim(rate)
+            schedule.set_peak(rate)
             schedule.seek(2)
         for _ in range(2):
             step.optimizer.step()

@@ -6,14 +6,21 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from tiny_runs import small
 
 import fasttrain
 from fasttrain.cli import main as cli
-from fasttrain.errors import UsageError
+from fasttrain.errors import Stopped, UsageError
 from fasttrain.explain import explain
+from fasttrain.explain.subject import open_run
 from fasttrain.recipe.recipe import Recipe
+from fasttrain.report import figures
+from fasttrain.run import finish
+from fasttrain.run.finish import explain_run
 from fasttrain.storage import checkpoint
-from tests.run.test_train import SMALL
+from tests.run.test_train import SMALL, Interrupting
+
+WORDS = "--dataset synthetic --train-limit 48 --test-limit 32 --batch-size 16 --epochs 1 --lr 0.1"
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +64,7 @@ def test_a_training_ends_with_its_whole_explanation(trained):
 
 
 def test_the_listed_mistakes_are_the_networks_own(trained):
-    subject = explain.open_run(trained, device="cpu")
+    subject = open_run(trained, device="cpu")
     wrong = read(trained, "misclassified.json")["images"]
     with torch.no_grad():
         for row in wrong[:3]:
@@ -90,13 +97,69 @@ def test_a_run_from_another_machine_is_explained_here(trained, tmp_path, capsys)
 def test_one_image_is_shown_through_all_four_layers(trained, capsys):
     assert cli.main(["explain", str(trained), "--image", "3"]) == 0
     assert (trained / "figures" / "image-3.png").read_bytes().startswith(b"\x89PNG")
-    subject = explain.open_run(trained, device="cpu")
+    subject = open_run(trained, device="cpu")
     first, second = explain.layer_maps(subject, 3, [1, 2])
     assert list(first) == ["layer1", "layer2", "layer3", "layer4"]
     assert all(grid.shape == (32, 32) for grid in first.values())
     assert any((first[name] != second[name]).any() for name in first)
     with pytest.raises(UsageError, match=r"--image \(64\): must be from 0 to 63"):
         explain.guess(subject, 64)
+
+
+def test_the_maps_are_of_the_named_layer_and_files_page_and_figures_say_of_which(
+    trained, tmp_path, capsys
+):
+    other = tmp_path / "copied"
+    shutil.copytree(trained, other)
+    words = ["explain", str(other), "--device", "cpu"]
+    maps = []
+    for layer, asked in (("layer4", []), ("layer3.1.conv1", ["--cam-layer", "layer3.1.conv1"])):
+        assert cli.main([*words, *asked]) == 0
+        assert read(other, "misclassified.json")["cam_layer"] == layer
+        assert f"Grad-CAM maps of {layer}:" in (other / "report.html").read_text()
+        maps.append(np.load(other / "analysis.npz")["true_maps"])
+    assert maps[0].shape == maps[1].shape
+    assert (maps[0] != maps[1]).any()
+    subject = open_run(other, device="cpu", cam_layer="layer2")
+    assert list(explain.layer_maps(subject, 3, [1])[0]) == ["layer2"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        ("layer5", "no module of that name. Did you mean layer4 or layer3 or layer2?"),
+        ("fc", "it puts out (N, 10) and no map (N, C, H, W). Leave it out to see layer4"),
+    ],
+)
+def test_a_layer_without_maps_is_exit_2_and_nothing_is_written(layer, said, trained, capsys):
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    new = trained.parent / "new"
+    for command in (["explain", str(trained)], ["--out", str(new), *WORDS.split()]):
+        assert cli.main([*command, "--device", "cpu", "--cam-layer", layer]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"fasttrain: error: --cam-layer ({layer}): ")
+        assert said in err
+        assert err.count("\n") == 1
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+    assert not new.exists()
+
+
+def test_a_run_of_a_named_layer_ends_and_is_explained_with_it_and_takes_another(tiny, tmp_path):
+    """Also with a best checkpoint from before the layer was named."""
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(finish, "explain_run", explain_run)
+        patches.setattr(figures, "draw_all", lambda *args, **options: [])
+        with pytest.raises(Stopped):
+            fasttrain.train(small(), out=run, display=Interrupting(6))
+        assert checkpoint.load(run / "checkpoints" / "best.pt")["progress"] == [1, 0]
+        assert cli.main(["--resume", str(run), "--cam-layer", "layer2"]) == 0
+        assert read(run, "misclassified.json")["cam_layer"] == "layer2"
+        assert read(run, "recipe.json")["cam_layer"] == "layer2"
+        patches.setattr(finish, "draw_report", lambda *args, **options: None)
+        for asked, layer in (([], "layer2"), (["--cam-layer", "layer1"], "layer1")):
+            assert cli.main(["explain", str(run), "--device", "cpu", *asked]) == 0
+            assert read(run, "misclassified.json")["cam_layer"] == layer
 
 
 @pytest.mark.parametrize("command", ["explain", "report"])

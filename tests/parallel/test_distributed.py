@@ -176,7 +176,7 @@ def test_outside_the_training_a_hang_is_found_when_the_others_have_waited_for_lo
     """The second net: the time limit of a collective."""
     ended = Ranks(tmp_path / "log", flags(tmp_path / "a"), faults={1: "hang@data"}).ended()
     dead_is_named(ended, "loop", dead=1)
-    assert "does not answer" in ended[0].err
+    assert "does not respond" in ended[0].err
 
 
 def test_who_is_slow_and_who_waits_for_it_are_not_taken_for_hanging(tmp_path):
@@ -249,7 +249,7 @@ def dead_is_named(ended, kind, *, dead):
         # Where rank 0 holds the store, torch itself may say, at length, that it has gone.
         lines = re.findall("^fasttrain: .*", "".join(each.err for each in reporters), re.MULTILINE)
         assert len(lines) == 1, lines
-        words = "died|does not answer|ended with|hangs"
+        words = "died|does not respond|ended with|hangs"
         assert re.search(rf"error: (training \(.+\): )?rank {dead} .*({words})", lines[0])
     assert ended[dead].status != 0
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import tiny_step
 
-from fasttrain.engine.loop import Epoch, Run
+from fasttrain.engine.state import Epoch, Run
 from fasttrain.errors import OutputError
 from fasttrain.optim.schedule import Plateau
 from fasttrain.recipe.recipe import Recipe

@@ -17,7 +17,7 @@ from rich.console import Console
 import fasttrain
 from fasttrain.cli import main as cli
 from fasttrain.console.console import Display
-from fasttrain.engine.loop import Epoch, Run
+from fasttrain.engine.state import Epoch, Run
 from fasttrain.run import profiling
 from fasttrain.run.profiling import Profiling
 from fasttrain.run.rundir import RunDir

@@ -15,7 +15,7 @@ from fasttrain.console.console import Display
 from fasttrain.console.progress import ProgressLines
 from fasttrain.errors import Stopped, UsageError
 from fasttrain.recipe.recipe import Recipe
-from fasttrain.run import lock
+from fasttrain.run import checks
 from fasttrain.storage import checkpoint
 
 SMALL = {
@@ -190,7 +190,7 @@ def test_with_override_it_may(tiny, short, tmp_path):
 
 def test_one_command_line_serves_launch_and_relaunch(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert lock.run_to_resume(None, None) is None
+    assert checks.run_to_resume(None, None) is None
     words = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
     launch = [*words, "--epochs=1", "--resume", "--out", "a"]
     assert cli.main(launch) == 0
