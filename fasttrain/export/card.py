@@ -130,7 +130,7 @@ def _results(run: Run) -> list[str]:
     right, count = sum(row.correct for row in run.classes), sum(row.images for row in run.classes)
     low, high = wilson(right, count)
     lines = [
-        f"On the {run.analysed} images, in the precision of training; intervals are Wilson's, 95 %.",
+        f"On the {run.analysed} images, in training's precision; intervals are Wilson's, 95 %.",
         "",
         "| | value | interval | images |",
         "| --- | --- | --- | --- |",
