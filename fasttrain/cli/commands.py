@@ -65,9 +65,11 @@ def predict(call: Call) -> int:
 def export(call: Call) -> None:
     """Write a run's network as files for other programs, each verified by its own runtime."""
     from ..export.export import export
+    from ..parallel.signals import Signals
 
     wanted, log = call.options, call.display().log
-    export(wanted.run, formats=wanted.format, out=wanted.out, input=wanted.input, log=log)
+    with Signals():  # so that a signal unwinds it, and no half-written file stays
+        export(wanted.run, formats=wanted.format, out=wanted.out, input=wanted.input, log=log)
 
 
 def serve(call: Call) -> None:

@@ -136,9 +136,9 @@ def _results(run: Run) -> list[str]:
         "| --- | --- | --- | --- |",
         f"| accuracy | {percent(right / count)} | {_interval(low, high)} | {count:,} |",
     ]
-    for name in ("balanced_accuracy", "macro_f1"):
+    for title, name in (("balanced accuracy", "balanced_accuracy"), ("macro F1", "macro_f1")):
         value = fact(run.summary, name)
-        lines.append(f"| {name.replace('_', ' ')} | {percent(value)} | {MISSING} | {count:,} |")
+        lines.append(f"| {title} | {percent(value)} | {MISSING} | {count:,} |")
     lines += ["", "| class | recall | interval | images |", "| --- | --- | --- | --- |"]
     return lines + [
         f"| {_cell(row.name)} | {percent(row.accuracy)} | {_interval(row.low, row.high)} | "
