@@ -141,7 +141,7 @@ def measured(count: int, side: int, rounds: int) -> dict[str, Any]:
 
 def scan_age() -> float:
     """Seconds after which a file's time stamp is believed."""
-    from fasttrain.data.found import FRESH_SECONDS
+    from fasttrain.data.files import FRESH_SECONDS
 
     return FRESH_SECONDS + 0.1
 

@@ -1,7 +1,7 @@
-"""Threads over all cores that work through a list in order, with a bounded number under way.
+"""Threads that work through tasks in order, with a bounded number under way.
 
-Decoding and hashing release the interpreter's lock, so threads are as fast as processes and need
-no copies. Large images take turns, so that memory stays bounded however many cores there are.
+What decodes or hashes releases the interpreter's lock. Large images take turns, so that memory
+stays bounded however many cores there are.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
@@ -20,7 +20,6 @@ from typing import TypeVar
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-TOGETHER = 128  # items a task at most: each handing over is a fight for the interpreter's lock
 AHEAD = 3  # tasks under way for each thread
 
 
@@ -33,34 +32,34 @@ def cores() -> int:
 
 def in_order(
     work: Callable[[In], Out],
-    items: Sequence[In],
+    tasks: Iterable[In],
     *,
     threads: int | None = None,
-    together: int = TOGETHER,
+    abandon: Callable[[], None] = lambda: None,
 ) -> Generator[Out, None, None]:
-    """The result of `work` for each item, in the order of `items`.
+    """The result of `work` for each task, in their order; AHEAD for each thread are under way.
 
-    A task is `together` items at most, and AHEAD tasks for each thread wait to be taken.
+    Handing a task over is a fight for the interpreter's lock, so a task should be a millisecond at
+    least. `abandon` is called where the caller leaves early or a task fails, before those under
+    way are waited for.
     """
-    threads = cores() if threads is None else threads
-    size = min(together, 1 + len(items) // (4 * threads))  # a few large ones are shared out too
-    groups = (items[start : start + size] for start in range(0, len(items), size))
+    threads, rest = cores() if threads is None else threads, iter(tasks)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="fasttrain-images")
-    waiting: deque[Future[list[Out]]] = deque()
+    waiting: deque[Future[Out]] = deque()
     try:
-        for group in islice(groups, threads * AHEAD):
-            waiting.append(pool.submit(_all, work, group))
+        for task in islice(rest, threads * AHEAD):
+            waiting.append(pool.submit(work, task))
         while waiting:
             done = waiting.popleft().result()
-            for group in islice(groups, 1):
-                waiting.append(pool.submit(_all, work, group))
-            yield from done
-    finally:  # also where the caller leaves early
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _all(work: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
-    return [work(item) for item in items]
+            for task in islice(rest, 1):
+                waiting.append(pool.submit(work, task))
+            yield done
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        abandon()
+        raise
+    finally:
+        pool.shutdown(wait=True)
 
 
 class Budget:
