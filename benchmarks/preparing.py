@@ -14,6 +14,8 @@ BEGIN, END = "<!-- table: python -m benchmarks.preparing -->", "<!-- end of prep
 
 def table(results: list[dict[str, Any]]) -> str:
     """Markdown: for each machine the providers, by median, and the most memory that ours took."""
+    if not results:
+        return "*Not measured* yet; `python -m benchmarks.bench_prepare --name mybox` does it."
     parts = []
     for result in results:
         cores, bar = result["cores"], result["bar"]

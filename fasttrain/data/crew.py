@@ -50,13 +50,15 @@ def in_order(
         for task in islice(rest, threads * AHEAD):
             waiting.append(pool.submit(work, task))
         while waiting:
-            done = waiting.popleft().result()
+            done = waiting[0].result()
+            waiting.popleft()
             for task in islice(rest, 1):
                 waiting.append(pool.submit(work, task))
             yield done
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
-        abandon()
+        if waiting:
+            abandon()
         raise
     finally:
         pool.shutdown(wait=True)

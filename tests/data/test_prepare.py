@@ -456,6 +456,22 @@ def test_work_ahead_is_bounded_and_errors_come_out(tmp_path):
         list(crew.in_order(lambda n: 1 // n, [1, 0]))
 
 
+def test_only_what_is_under_way_is_abandoned():
+    said = []
+    options = {"threads": 2, "abandon": lambda: said.append("abandoned")}
+    results = crew.in_order(str, range(3), **options)
+    assert [next(results) for _ in range(3)] == ["0", "1", "2"]
+    results.close()  # it was not asked whether there is a fourth
+    assert said == []
+    results = crew.in_order(str, range(3), **options)
+    next(results)
+    results.close()
+    assert said == ["abandoned"]
+    with pytest.raises(ZeroDivisionError):
+        list(crew.in_order(lambda n: 1 // n, [1, 0], **options))
+    assert said == ["abandoned"] * 2
+
+
 def test_what_was_remembered_of_a_folder_is_not_believed_if_it_is_damaged(data, tmp_path):
     cache = tmp_path / "cache"
     time.sleep(1.1)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from made_images import folder, listing_of, prepared, save
 
-from fasttrain.data import crew, decoding, pictures, pixels, prepare, reading, workers
+from fasttrain.data import crew, decoding, own, pictures, pixels, prepare, reading, workers
 from fasttrain.errors import DataError, OutOfMemory
 from tests.data.test_prepare import reference, spoil
 
@@ -74,6 +74,20 @@ def test_processes_and_threads_make_the_same_array_and_the_same_reasons(data, tm
     assert by_processes.folder.name == by_threads.folder.name
     assert by_processes.blocks == by_threads.blocks
     assert (by_processes.mean, by_processes.std) == (by_threads.mean, by_threads.std)
+
+
+def test_the_same_processes_read_and_decode_also_where_files_turn_out_to_be_damaged(
+    data, tmp_path, many, monkeypatch
+):
+    started, real = [], workers._started
+    monkeypatch.setattr(workers, "_started", lambda: started.append(real()) or started[-1])
+    spoil(data)
+    said, options = [], {"side": 16, "skip_bad_files": True, "folder": tmp_path / "cache"}
+    made, _ = own.load(data, **options, log=said.append)
+    assert len(made.listing.bad) == 4
+    assert any("without files that cannot be used" in line for line in said)
+    assert len(started) == 2
+    assert alive([process.pid for process in started]) == []
 
 
 def test_a_small_folder_starts_no_process(data, tmp_path, monkeypatch):
