@@ -49,7 +49,7 @@ ONE_HOME = {
     "PIL": {"fasttrain/data/decode.py", "fasttrain/export/verify.py", "fasttrain/report/tiles.py"}
     | {
         f"fasttrain/data/{name}.py"
-        for name in ("arrays", "content", "found", "making", "packed", "preprocessing")
+        for name in ("arrays", "content", "depths", "files", "found", "making", "packed")
     }
     | {f"fasttrain/data/{name}.py" for name in ("pictures", "preprocessing", "scan")},
     "pyarrow": {"fasttrain/data/packed.py"},

@@ -20,6 +20,7 @@ from benchmarks import (
     bench_step,
     conftest,
     headline,
+    preparing,
     scaling,
     sprints,
     switches,
@@ -82,6 +83,7 @@ WRITERS = {
     (headline.BEGIN, headline.END): headline.table,
     (sprints.BEGIN, sprints.END): lambda: sprints.table(table.results("sprint")),
     (switches.BEGIN, switches.END): lambda: switches.table(table.results("switches")),
+    (preparing.BEGIN, preparing.END): lambda: preparing.table(table.results("prepare")),
     (scaling.BEGIN, scaling.END): scaling.table,
 }
 
@@ -412,3 +414,21 @@ def test_steps_are_timed_with_the_switches_of_a_run(monkeypatch):
 def test_pytest_benchmarks_measures_without_another_flag(pytestconfig):
     assert pytestconfig.pluginmanager.hasplugin("benchmark")
     assert not [word for word in pytestconfig.getini("addopts") if "benchmark" in word]
+
+
+def test_the_table_of_preparing_has_each_provider_and_the_memory():
+    row = {"n": 5, "images_per_second": 3400.4, "of_cores_times_one_thread": 0.846}
+    result = {
+        "command": "python -m benchmarks.bench_prepare",
+        "environment": ENVIRONMENT,
+        "load": 0.5,
+        "group": "preparing 10 JPEGs",
+        "cores": 2,
+        "bar": 0.8,
+        "rows": [{"provider": "ours", **row}],
+        "peak_bytes": {"these 10": 300 << 20, "not on this system": None},
+    }
+    made = preparing.table([result])
+    assert "| ours | 5 | 3,400 | 0.85 |" in made
+    assert "Peak memory of ours, all its processes: 300 MiB, these 10." in made
+    assert made.endswith("Wanted of ours: 0.8. By `python -m benchmarks.bench_prepare`.")
