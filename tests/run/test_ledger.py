@@ -50,6 +50,18 @@ def test_torchs_counter_agrees_with_the_formula():
     assert training_flops(ResNet18()) == pytest.approx(5.745e9, rel=1e-3)
 
 
+def test_a_network_whose_forward_looks_at_numbers_is_counted_too():
+    class Choosy(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.flatten(1)) * (1 if x.sum() > 0 else 2)
+
+    model = Choosy(12, 5)
+    state = torch.get_rng_state()
+    assert training_flops(model, (3, 2, 2)) == 2 * 2 * 12 * 5  # no gradient of the images
+    assert model.weight.grad is None
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_the_gemm_rate_is_that_of_this_machine():
     rate = gemm_rate(torch.device("cpu"), torch.float32, seconds=0.2)
     assert 1e9 < rate < 1e15
