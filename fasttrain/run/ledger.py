@@ -5,7 +5,6 @@ Speeds alone do not compare across machines, so the machine's own GEMM rate is m
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
@@ -13,7 +12,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+
+from ..models.flops import training_flops
 
 # A product of side 2048 does not fill a large GPU.
 GEMM_SIDES = {"cpu": (256, 512, 1024, 2048), "cuda": (256, 1024, 4096, 8192)}
@@ -79,26 +79,6 @@ class Ledger:
         self.began -= state["total"]
         for name in self.parts:
             self.parts[name] += state[name]
-
-
-def training_flops(model: nn.Module, shape: tuple[int, int, int] = (3, 32, 32)) -> int:
-    """Return the floating-point operations to train on one image, forward and backward.
-
-    Counts convolutions and linear layers, a multiply-add as two. Uses torch's counter on a copy of
-    the model on the meta device, or where the model is if its forward looks at numbers.
-    """
-    try:
-        return _training_flops(copy.deepcopy(model).to("meta"), shape, torch.device("meta"))
-    except (RuntimeError, NotImplementedError):  # what torch raises where a number is asked for
-        device = next(model.parameters()).device
-        return _training_flops(copy.deepcopy(model), shape, device)
-
-
-def _training_flops(twin: nn.Module, shape: tuple[int, int, int], device: torch.device) -> int:
-    images = torch.zeros(2, *shape, device=device)  # BatchNorm rejects a batch of one
-    with FlopCounterMode(display=False) as counter, torch.random.fork_rng(devices=[]):
-        twin.train()(images).sum().backward()
-    return counter.get_total_flops() // 2
 
 
 def arithmetic(amp: torch.dtype | None, device: torch.device) -> Arithmetic:
