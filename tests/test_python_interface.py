@@ -110,7 +110,7 @@ def test_every_command_takes_a_path_as_text(tiny, tmp_path, monkeypatch):
     run, seen = tmp_path / "s" / "seed-0", []
     monkeypatch.setattr(finish.figures, "draw_all", lambda path, **_: seen.append(path))
     monkeypatch.setattr(finish.html, "write", lambda path: path / "report.html")
-    monkeypatch.setattr(finish.html, "refuse", lambda path: None)
+    monkeypatch.setattr(finish.html, "check_targets", lambda path: None)
     assert finish.draw_report(str(run)) == run / "report.html"
     assert seen == [run]
 

@@ -10,6 +10,7 @@ from torch import nn
 
 import fasttrain
 from fasttrain.data import Data, Split
+from fasttrain.data.listing import Listing
 from fasttrain.engine import build
 from fasttrain.loaders.build import few_images
 from fasttrain.models.averages import start_averages
@@ -18,6 +19,7 @@ from fasttrain.recipe.recipe import Recipe
 
 FIELDS = {"recipe": "sprint", "widths": "4,8,8", "batch_size": 16, "device": "cpu", "amp": "off"}
 NAMES = ("a", "b")
+OWN = Listing.of([], [])
 
 
 @pytest.fixture
@@ -59,13 +61,13 @@ def test_the_next_batch_counts_a_tenth_and_is_the_first(images):
     assert norm.num_batches_tracked == 1
 
 
-def averages(count, *, batch_size=16, **options):
+def averages(count, *, batch_size=16, listing=OWN, **options):
     """The first running mean of a network as it is built for `count` images."""
     random = np.random.default_rng(0)
     split = Split(
         random.integers(0, 256, (count, 16, 16, 3), np.uint8), np.arange(count, dtype=np.int64) % 2
     )
-    data = Data(split, split, None, NAMES, (0.5,) * 3, (0.25,) * 3, "x", None)
+    data = Data(split, split, None, NAMES, (0.5,) * 3, (0.25,) * 3, "x", listing)
     recipe = Recipe(**{**FIELDS, "loader": "resident", "batch_size": batch_size})
     return build.build(recipe, data, **options).step.model.layer1.bn1.running_mean
 
@@ -73,6 +75,7 @@ def averages(count, *, batch_size=16, **options):
 def test_only_a_fresh_run_of_short_epochs_begins_so():
     assert averages(40).any()
     assert not averages(40, fresh=False).any()
+    assert not averages(40, listing=None).any(), "published images begin as in release 0.1"
     assert not averages(200, batch_size=2).any(), "a hundred steps an epoch, as CIFAR-10 has"
 
 
