@@ -17,6 +17,7 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 ADDED = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 LINK = re.compile(r"\]\(\.\./([^)#]+)")
+CODE = re.compile(r"((?<!</span>)(?<!<pre>)<code>)([^<]*)</code>")  # not a block's
 HELP = re.compile(r"<!-- help: (\S+) -->")
 
 
@@ -35,6 +36,16 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     for name, source in ADDED.items():
         markdown = markdown.replace(f"](../{source}", f"]({name}")
     return HELP.sub(lambda found: _help(found[1]), LINK.sub(r"](tree/\1", markdown))
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Let code in a line break between words and in long names, but not after a flag's hyphens."""
+    return CODE.sub(lambda found: f"{found[1]}{_breakable(found[2])}</code>", html)
+
+
+def _breakable(code: str) -> str:
+    code = re.sub(r"(?<![\w-])--?\w[\w-]*", r'<span class="flag">\g<0></span>', code)
+    return re.sub(r"(?<=[a-z])(_|::)(?=[a-z])", r"\1<wbr>", code)
 
 
 def _from_root(path: Path) -> str:

@@ -115,8 +115,9 @@ def _redirect(number: int, path: Path) -> None:
 
 def announce(phase: str, at: Path) -> None:
     """Make a phase of the next run touch `at` when it begins, and take LASTS longer."""
-    from fasttrain.engine import loop, step
+    from fasttrain.engine import evaluation, step
     from fasttrain.parallel import signals
+    from fasttrain.predict import classifier
     from fasttrain.run import find_lr, finish, train
     from fasttrain.storage import atomic
 
@@ -125,10 +126,11 @@ def announce(phase: str, at: Path) -> None:
         "lr finder": (find_lr, "find_lr"),
         "compile": (train, "_warm_up"),
         "epoch": (step.Step, "__call__"),
-        "eval": (loop, "_evaluate"),
+        "eval": (evaluation, "measure"),
         "save": (atomic, "write_atomically"),
         "summary": (finish, "write_summary"),
         "analysis": (finish, "explain_run"),
+        "predict": (classifier.Classifier, "probabilities"),
         "end": (signals, "ignore"),
     }
     home, name = homes[phase]

@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 import fasttrain
-from fasttrain.cli import flags, repeat
+from fasttrain.cli import flags, repeat, spread
 from fasttrain.cli import main as cli
 from fasttrain.cli.values import parse
-from fasttrain.engine.loop import Epoch
+from fasttrain.engine.state import Epoch
 from fasttrain.engine.step import Step
 from fasttrain.errors import UsageError
 from fasttrain.models import build as models_build
@@ -110,7 +110,7 @@ def test_every_command_takes_a_path_as_text(tiny, tmp_path, monkeypatch):
     run, seen = tmp_path / "s" / "seed-0", []
     monkeypatch.setattr(finish.figures, "draw_all", lambda path, **_: seen.append(path))
     monkeypatch.setattr(finish.html, "write", lambda path: path / "report.html")
-    monkeypatch.setattr(finish.html, "refuse", lambda path: None)
+    monkeypatch.setattr(finish.html, "check_targets", lambda path: None)
     assert finish.draw_report(str(run)) == run / "report.html"
     assert seen == [run]
 
@@ -245,9 +245,9 @@ def test_a_target_of_zero_is_reached_by_any_epoch_and_none_by_no_one(target, acc
     recipe = Recipe(target_accuracy=target)
     assert resume.enough(recipe, [ROW._replace(test_accuracy=accuracy)], 1.0) is reached
     assert resume.enough(recipe, [], 1.0) is False
-    found = repeat.sum_up([{"final_test_accuracy": accuracy}], target=target)
+    found = spread.sum_up([{"final_test_accuracy": accuracy}], target=target)
     assert ("reached" in found) is (target is not None)
-    assert ("0 of 1 reached" in repeat.describe(found)) is (target is not None)
+    assert ("0 of 1 reached" in spread.describe(found)) is (target is not None)
 
 
 @pytest.mark.parametrize(("flag", "epochs"), [("0", 1), ("none", 3), ("1", 3)])

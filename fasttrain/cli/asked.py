@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from ..errors import CheckpointError, UsageError
 from ..parallel import launch
 from ..recipe.recipe import Recipe, Scalar, make
-from ..run import folders, lock
+from ..run import checks, folders
 
 
 class Asked(NamedTuple):
@@ -32,7 +32,9 @@ def asked(options: argparse.Namespace, given: dict[str, Scalar], place: launch.P
     continued, count = None, options.runs or 0
     if options.resume is not None:
         named = None if options.resume is True else options.resume
-        continued = lock.run_to_resume(named, options.out, runs=not count, series=place.world == 1)
+        continued = checks.run_to_resume(
+            named, options.out, runs=not count, series=place.world == 1
+        )
     if continued:
         found = folders.read_recipe(continued) if continued.is_dir() else {}
         series = folders.series_of(continued) if continued.is_dir() and not found else {}
@@ -44,19 +46,19 @@ def asked(options: argparse.Namespace, given: dict[str, Scalar], place: launch.P
             raise UsageError(f"--resume ({continued}): how many runs? Add --runs.")
         if series and place.world > 1:
             raise UsageError(f"--resume ({continued}): a series needs one process.")
-    folder = lock.folder_of(continued) if continued else options.out
+    folder = checks.folder_of(continued) if continued else options.out
     new, seed = continued is None, make(given).seed
-    folders.seed_folders(lock.RUNS, seed, count)
+    folders.seed_folders(folders.RUNS, seed, count)
     if folder and count:
-        lock.look_series(folder, seed, count, new=new, overwrite=options.overwrite)
+        checks.check_series(folder, seed, count, new=new, overwrite=options.overwrite)
     elif folder:
-        lock.check_free(folder, new=new, overwrite=options.overwrite)
+        checks.check_free(folder, new=new, overwrite=options.overwrite)
     return Asked(str(continued) if continued else None, given, count)
 
 
 def _saved_recipe(continued: Path, series: dict[str, Any]) -> dict[str, Scalar]:
     try:
-        file = lock.folder_of(continued) / "recipe.json"
+        file = checks.folder_of(continued) / "recipe.json"
         saved = series["recipe"] if series else json.loads(file.read_text(encoding="utf-8"))
         return Recipe.saved(saved).as_dict()
     except FileNotFoundError:

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from statistics import mean, stdev
 from time import perf_counter
 from typing import Any
 
@@ -20,11 +19,21 @@ from ..console.console import Display
 from ..errors import CheckpointError, UsageError
 from ..machine import environment
 from ..recipe.recipe import Recipe
-from ..run import lock, resume
-from ..run.folders import SERIES, is_trained, own_files, read_recipe, seed_folders, seeds, series_of
+from ..run import checks, lock, new_folders, resume
+from ..run.folders import (
+    RUNS,
+    SERIES,
+    is_trained,
+    own_files,
+    read_recipe,
+    seed_folders,
+    seeds,
+    series_of,
+)
 from ..run.train import train
 from ..storage import atomic
 from ..storage.paths import some_path
+from .spread import describe, sum_up
 
 KEPT = [
     *("best_test_accuracy", "final_test_accuracy", "final_test_accuracy_with_flips", "epochs"),
@@ -54,13 +63,13 @@ def train_runs(
     """
     display = display or Display()
     out, continued = some_path(out), some_path(continued)
-    before = _to_go_on_with(continued, recipe, runs, override=override) if continued else {}
+    before = _resumable(continued, recipe, runs, override=override) if continued else {}
     if continued and _is_done(before, recipe, runs):
         display.log(f"{continued} is finished: nothing to do.")
         return before
     name = f"{recipe.recipe}-{runs}-runs"
-    folder = continued or out or lock.new_folder(lock.RUNS, name, datetime.now())
-    lock.look_series(folder, recipe.seed, runs, new=not continued, overwrite=overwrite)
+    folder = continued or out or new_folders.new_folder(RUNS, name, datetime.now())
+    checks.check_series(folder, recipe.seed, runs, new=not continued, overwrite=overwrite)
     paths = seed_folders(folder, recipe.seed, runs)
     rows: list[dict[str, Any]] = []
     asked = {"command": command, "asked": runs, "runs": rows, "recipe": recipe.as_dict()}
@@ -101,7 +110,7 @@ def train_runs(
     return found
 
 
-def _to_go_on_with(continued: Path, recipe: Recipe, runs: int, *, override: bool) -> dict[str, Any]:
+def _resumable(continued: Path, recipe: Recipe, runs: int, *, override: bool) -> dict[str, Any]:
     """Return the series to resume; raise before any training if it cannot be resumed."""
     found = series_of(continued)
     if not found:
@@ -125,12 +134,12 @@ def _is_done(found: dict[str, Any], recipe: Recipe, runs: int) -> bool:
 @contextmanager
 def _alone(folder: Path, *, new: bool, overwrite: bool, made: Sequence[Path]) -> Iterator[None]:
     """Lock a series' folder; a new series that fails before any training leaves no files."""
-    made = [*made, *lock.missing(folder)]
+    made = [*made, *new_folders.missing(folder)]
     atomic.make_folder(folder)
     held = lock.acquire(folder)
     try:
         if new:
-            lock.check_new(folder, overwrite, series=True)
+            checks.check_new(folder, overwrite, series=True)
         atomic.check_writable(folder)
         atomic.remove_leftovers(folder)
         for file in [] if is_trained(folder) or not new else own_files(folder):
@@ -138,7 +147,7 @@ def _alone(folder: Path, *, new: bool, overwrite: bool, made: Sequence[Path]) ->
         yield
     except Exception:
         if new and not is_trained(folder):
-            lock.withdraw(folder, made)
+            new_folders.withdraw(folder, made)
         raise
     finally:
         lock.release(held)
@@ -151,41 +160,3 @@ def _clear(folder: Path, paths: Sequence[Path]) -> None:
         # Keep recipe.json: a folder with other files can be replaced only while it is a run.
         if file.exists() and not (file.name == "recipe.json" and file.parent in paths):
             atomic.remove(file)
-
-
-def sum_up(rows: Sequence[dict[str, Any]], *, target: float | None) -> dict[str, Any]:
-    """Return mean and standard deviation of the final accuracy, and of the time to `target`.
-
-    The time is over the runs that reached the target; `reached` is their number."""
-    judged = ("test_accuracy", "final_test_accuracy", "final_val_accuracy")
-    accuracies = [next(row[name] for name in judged if name in row) for row in rows]
-    found: dict[str, Any] = {
-        "count": len(rows),
-        "target": target,
-        **_spread("accuracy", accuracies),
-    }
-    if target is not None:
-        times = [row["seconds_to_target"] for row in rows if "seconds_to_target" in row]
-        found |= {"reached": len(times), **_spread("seconds", times)}
-    return found
-
-
-def describe(found: dict[str, Any]) -> str:
-    """Describe a series in one line."""
-    line = (
-        f"{found['count']} runs: final test accuracy {found['accuracy_mean']:.2%} "
-        f"(standard deviation {found['accuracy_deviation']:.2%})"
-    )
-    if found["target"] is None:
-        return line
-    line += f"; {found['reached']} of {found['count']} reached {found['target']:.2%}"
-    mean_seconds, spread = found["seconds_mean"], found["seconds_deviation"]
-    return line + (f", in {mean_seconds:.1f} s ({spread:.1f})" if found["reached"] else "")
-
-
-def _spread(name: str, values: Sequence[float]) -> dict[str, float | None]:
-    deviation = stdev(values) if len(values) > 1 else 0.0
-    return {
-        f"{name}_mean": mean(values) if values else None,
-        f"{name}_deviation": deviation if values else None,
-    }

@@ -43,10 +43,7 @@ class BrokenPipeSafe:
     def _discard(self, error: OSError) -> None:
         _redirect_to_null(self._stream)
         why = error.strerror or str(error)
-        print_error(
-            f"fasttrain: standard output ({why}): closed. "
-            "Training continues. See the run directory."
-        )
+        print_error(f"fasttrain: standard output ({why}): closed. fasttrain continues without it.")
 
 
 def print_error(line: str) -> None:

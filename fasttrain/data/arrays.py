@@ -1,7 +1,6 @@
 """Reads a MedMNIST-style .npz: {train,val,test}_images and _labels, without unpickling anything.
 
-Images are streamed out of the file, a block at a time, so an array larger than memory is no
-trouble.
+Images are read from the file one block at a time, so an array may be larger than memory.
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ from .found import Entry, Found
 from .listing import SPLITS
 from .pictures import Unusable
 
-BLOCK_BYTES, BLOCKS = 8 << 20, 8  # kept of what was read last
+BLOCK_BYTES, BLOCKS = 8 << 20, 8  # the last blocks read are cached
 MODES = {(): "L", (1,): "L", (3,): "RGB", (4,): "RGBA"}
-# zipfile has RuntimeError for a password, and NotImplementedError for a method it lacks.
+# zipfile raises RuntimeError for a password and NotImplementedError for an unknown compression.
 _PLAIN = (OSError, ValueError, EOFError, KeyError, SyntaxError, RuntimeError)
 DAMAGED = (*_PLAIN, zlib.error, zipfile.BadZipFile)
 
 
 class Member:
-    """One array of images in the file, read in blocks, forwards if it can be."""
+    """One array of images in the file; blocks are read in order where possible, and cached."""
 
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name, self.lock = path, f"{name}.npy", threading.Lock()
         self.stream: Any = None
-        self.next = 0  # block that the stream is at
+        self.next = 0  # index of the block that the stream reads next
         self.blocks: OrderedDict[int, bytes] = OrderedDict()
         with zipfile.ZipFile(path) as archive, archive.open(self.name) as file:
             self.shape, dtype = _header(file)
@@ -77,7 +76,7 @@ class Member:
 
 
 class Arrays:
-    """Entries named "train/000017" that are rows of arrays."""
+    """The source of entries such as "train/000017", which are rows of arrays."""
 
     def __init__(self, path: Path, members: dict[str, Member]) -> None:
         self.path, self.members = path, members
@@ -103,10 +102,10 @@ class Arrays:
 
 
 def find(path: Path) -> Found:
-    """The rows of the file at `path`; DataError if its arrays are missing or unfit."""
+    """Return the rows of the file at `path`; DataError if its arrays are missing or do not fit."""
     entries, members = [], {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with _opened(path) as archive:
             names = set(archive.files)
             if not {"train_images", "train_labels"} <= names:
                 said = ", ".join(sorted(names)[:10]) or "nothing"
@@ -130,8 +129,46 @@ def find(path: Path) -> Found:
     return Found(path, f"arrays, {given}", Arrays(path, members), entries, [], [])
 
 
+def find_images(path: Path) -> tuple[Arrays, list[tuple[str, int, list[str] | None]]]:
+    """Every array of images in the file at `path`, labelled or not: where their rows are had, and
+    of each its name, its number of images and their labels. DataError if there is none.
+
+    "train_images" is named "train", and "train_labels" are its labels; others keep their names.
+    """
+    members, found = {}, []
+    try:
+        with _opened(path) as archive:
+            names = set(archive.files)
+            for name in archive.files:
+                try:
+                    member = Member(path, name)
+                except ValueError:  # an array of something else
+                    continue
+                short = name.removesuffix("_images")
+                labels = "labels" if name == "images" else f"{short}_labels"
+                of = None
+                if labels in names:
+                    of = _labels(archive[labels], short, member.shape[0])
+                short = short.replace("/", "-")
+                members[short] = member
+                found.append((short, member.shape[0], of))
+    except DAMAGED as error:
+        raise DataError(f"arrays ({path}): {error}. It needs uint8 (N, H, W, 3).") from None
+    if not found:
+        said = ", ".join(sorted(names)[:10]) or "nothing"
+        raise DataError(f"arrays ({path}): holds {said}, no uint8 (N, H, W) or (N, H, W, 3).")
+    return Arrays(path, members), found
+
+
+def _opened(path: Path) -> Any:
+    """The arrays in the file; ValueError if it is none, which np.load opens if it is one array."""
+    if not zipfile.is_zipfile(path):
+        raise ValueError("no .npz file, or one that was cut short")
+    return np.load(path, allow_pickle=False)
+
+
 def _labels(found: np.ndarray, split: str, count: int) -> list[str]:
-    """Labels as names."""
+    """Return the labels as names."""
     if found.ndim == 2 and found.shape[1] == 1:
         found = found[:, 0]
     if found.shape != (count,):
@@ -142,7 +179,7 @@ def _labels(found: np.ndarray, split: str, count: int) -> list[str]:
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of a .npy stream, which then stands at its data."""
+    """Return the shape and type of a .npy stream, and leave the stream at its data."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0
     shape, fortran, dtype = (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(

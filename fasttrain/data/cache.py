@@ -21,6 +21,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from ..errors import DataError, OutputError
+from ..storage.atomic import ANOTHER
 from . import Split
 
 IMAGES, LABELS = (np.uint8, (32, 32, 3)), (np.int64, ())
@@ -37,6 +38,11 @@ WAIT_SECONDS = 2400  # longer than any download may take
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def folder_of(name: str, cache_dir: Path | None) -> Path:
+    """Return the folder of data set `name` in `cache_dir`, else the default one."""
+    return default_folder(name) if cache_dir is None else cache_dir / name
+
+
 def default_folder(name: str) -> Path:
     """Return the folder of data set `name` in the user's caches; DataError if there is no home.
 
@@ -49,7 +55,7 @@ def default_folder(name: str) -> Path:
         return platformdirs.user_cache_path("fasttrain", appauthor=False) / name
     except RuntimeError as error:
         raise DataError(
-            f"cache ({name}): no home folder ({error}). Set HOME, or name the data with --data-dir."
+            f"cache ({name}): no home folder ({error}). Set HOME, or name one with --cache-dir."
         ) from None
 
 
@@ -92,6 +98,16 @@ def digests_of(halves: tuple[Split, Split]) -> dict[str, str]:
 
 
 @contextmanager
+def written() -> Iterator[None]:
+    """Within the block, let an OutputError advise --cache-dir and not --out."""
+    try:
+        yield
+    except OutputError as error:
+        advice = "or name another folder with --cache-dir"
+        raise OutputError(str(error).replace(ANOTHER, advice)) from None
+
+
+@contextmanager
 def exclusive(folder: Path, log: Callable[[str], None]) -> Iterator[None]:
     """Create the folder and hold its lock; the lock of a process that died is free.
 
@@ -108,7 +124,8 @@ def exclusive(folder: Path, log: Callable[[str], None]) -> Iterator[None]:
         try:
             for leftover in folder.glob(f"{SCRATCH}*"):  # of a process that was killed
                 shutil.rmtree(leftover, ignore_errors=True)
-            yield
+            with written():
+                yield
         finally:
             lock.release()
     except Timeout:
@@ -125,7 +142,8 @@ def _problem(folder: Path, error: Exception) -> DataError | OutputError:
     no_room = isinstance(error, OSError) and error.errno in NO_ROOM
     kind, what = (OutputError, "Make room") if no_room else (DataError, "Make it writable")
     return kind(
-        f"cache ({folder}): {why}. {what}, set XDG_CACHE_HOME, or name the data with --data-dir."
+        f"cache ({folder}): {why}. {what}, name another folder with --cache-dir, or the data with "
+        "--data-dir."
     )
 
 

@@ -67,21 +67,25 @@ def load(
 
 
 def data(train: Split, test: Split, *, std: tuple[float, ...] = STD, name: str = "cifar10") -> Data:
-    """These splits under CIFAR-10's class names, normalised as CIFAR-10 is."""
+    """Return the Data of these splits, with CIFAR-10's class names, mean and deviation."""
     return Data(train, test, None, CLASSES, MEAN, std, name, None)
 
 
-def where() -> Path:
-    """Return the default cache folder of CIFAR-10."""
-    return cache.default_folder("cifar10")
+def where(cache_dir: Path | None = None) -> Path:
+    """Return the folder of CIFAR-10 in `cache_dir`, else in the user's cache."""
+    return cache.folder_of("cifar10", cache_dir)
 
 
 def describe(
-    data_dir: Path | None = None, *, log: Log = lambda line: None, bar: Bar = no_bar
+    data_dir: Path | None = None,
+    *,
+    log: Log = lambda line: None,
+    bar: Bar = no_bar,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Load CIFAR-10 and describe its folder, splits and digests: heading -> line."""
-    halves = load(data_dir, log=log, bar=bar)
-    lines: dict[str, Any] = {"where": data_dir or where()}
+    halves = load(data_dir, log=log, bar=bar, folder=folder)
+    lines: dict[str, Any] = {"where": data_dir or folder or where()}
     for name, split in zip(("train", "test"), halves, strict=True):
         counts = np.bincount(split.labels, minlength=len(CLASSES))
         kinds = f"{counts.min():,} to {counts.max():,} a class"

@@ -1,6 +1,6 @@
-"""CIFAR-100 from its authors' binary archive: --data-dir, the user's cache, or their server.
+"""CIFAR-100 from its binary archive: --data-dir, the user's cache, or its authors' server.
 
-Its records have two labels, of which the fine one is trained on.
+Its records have a coarse and a fine label; training uses the fine one.
 """
 
 from __future__ import annotations
@@ -55,10 +55,8 @@ def load(
     bar: Bar = no_bar,
     folder: Path | None = None,
 ) -> tuple[Split, Split]:
-    """50,000 training and 10,000 test images with their fine labels, read-only and verified.
-
-    As `cifar10.load`.
-    """
+    """Return 50,000 training and 10,000 test images with their fine labels, as `cifar10.load`
+    does."""
     files = kept.load(
         Remote("CIFAR-100", URL, BINARY, "", "", KNOWN),
         DIGESTS,

@@ -1,7 +1,7 @@
-"""Threads that work through tasks in order, with a bounded number under way.
+"""Runs a function over a list in several threads, and yields the results in order.
 
-What decodes or hashes releases the interpreter's lock. Large images take turns, so that memory
-stays bounded however many cores there are.
+Decoding and hashing release the interpreter's lock. The number of tasks is bounded, and large
+images wait for each other, so memory stays bounded on any number of cores.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
@@ -20,11 +20,13 @@ from typing import TypeVar
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-AHEAD = 3  # tasks under way for each thread
+TOGETHER = 128  # items per task: every hand-over competes for the interpreter's lock
+AHEAD = 3  # tasks per thread that are submitted in advance
+IN_FLIGHT = 80_000_000  # pixels decoded at a time: 1 GB in three copies of 4 bytes
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -32,43 +34,67 @@ def cores() -> int:
 
 def in_order(
     work: Callable[[In], Out],
-    tasks: Iterable[In],
+    items: Sequence[In],
     *,
     threads: int | None = None,
+    together: int = TOGETHER,
+) -> Generator[Out, None, None]:
+    """Yield the result of `work` for each item, in the order of `items`.
+
+    A task has at most `together` items. At most AHEAD tasks per thread are submitted in advance.
+    """
+    threads = cores() if threads is None else threads
+    # A short list of large images is spread over all threads too.
+    size = min(together, 1 + len(items) // (4 * threads))
+    return streamed(work, items, threads=threads, together=size)
+
+
+def streamed(
+    work: Callable[[In], Out],
+    items: Iterable[In],
+    *,
+    threads: int | None = None,
+    together: int = TOGETHER,
     abandon: Callable[[], None] = lambda: None,
 ) -> Generator[Out, None, None]:
-    """The result of `work` for each task, in their order; AHEAD for each thread are under way.
+    """The same for items that are made as they are needed and whose number nobody knows.
 
-    Handing a task over is a fight for the interpreter's lock, so a task should be a millisecond at
-    least. `abandon` is called where the caller leaves early or a task fails, before those under
-    way are waited for.
+    `items` is read by the caller's thread, no further ahead than there is work under way. `abandon`
+    is called if work is under way when the caller leaves early or a task fails, before it is
+    waited for.
     """
-    threads, rest = cores() if threads is None else threads, iter(tasks)
+    threads = cores() if threads is None else threads
+    rest = iter(items)
+    groups = iter(lambda: list(islice(rest, together)), [])
     pool = ThreadPoolExecutor(threads, thread_name_prefix="fasttrain-images")
-    waiting: deque[Future[Out]] = deque()
+    waiting: deque[Future[list[Out]]] = deque()
     try:
-        for task in islice(rest, threads * AHEAD):
-            waiting.append(pool.submit(work, task))
+        for group in islice(groups, threads * AHEAD):
+            waiting.append(pool.submit(_all, work, group))
         while waiting:
             done = waiting[0].result()
             waiting.popleft()
-            for task in islice(rest, 1):
-                waiting.append(pool.submit(work, task))
-            yield done
+            for group in islice(groups, 1):
+                waiting.append(pool.submit(_all, work, group))
+            yield from done
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         if waiting:
             abandon()
         raise
-    finally:
+    finally:  # also if the caller stops early
         pool.shutdown(wait=True)
 
 
-class Budget:
-    """Lets work under way until its size reaches `total`; something larger goes alone.
+def _all(work: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
+    return [work(item) for item in items]
 
-    After every half of `total`, what was freed goes back to the system: glibc would keep up to
-    64 MB for each thread that ever held a large image.
+
+class Budget:
+    """Lets work start while the sum of the sizes is at most `total`; a larger item runs alone.
+
+    Whenever half of `total` has been freed, the memory goes back to the system: glibc would keep up
+    to 64 MB for each thread that ever held a large image.
     """
 
     def __init__(self, total: int) -> None:
@@ -77,7 +103,7 @@ class Budget:
 
     @contextmanager
     def taking(self, size: int) -> Iterator[None]:
-        """Wait for room for `size`; what is small needs to ask nobody."""
+        """Wait until there is room for `size`; a small size never waits."""
         if size <= self.total // 500:
             yield
             return
@@ -99,7 +125,7 @@ class Budget:
 
 
 def _give_back() -> None:
-    """Let glibc return freed memory; other systems' allocators do so by themselves."""
+    """Return freed memory to the system with glibc; other allocators do so by themselves."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:

@@ -82,7 +82,7 @@ def _halves(files: dict[str, bytes], where: str, digests: Mapping[str, str]) -> 
 
 
 def _binary_records(files: dict[str, bytes], name: str) -> np.ndarray:
-    """Take a batch of the archive out of `files`, as bytes of any number."""
+    """Remove a batch of the archive from `files` and return its bytes, of any length."""
     return np.frombuffer(files.pop(f"{name}.bin"), np.uint8)
 
 
@@ -124,7 +124,7 @@ def _pixels(data: bytes, name: str) -> np.ndarray:
 
 
 def _checked(name: str, data: np.ndarray, where: str, digests: Mapping[str, str]) -> np.ndarray:
-    """Return bytes as records, uint8 (N, 3073), after checking size, labels and SHA-256."""
+    """Return bytes as records, uint8 (N, 3073), after checking their size, labels and SHA-256."""
     if len(data) != RECORD * BATCH:
         raise DataError(
             f"{name} (in {where}): {len(data):,} bytes, not {RECORD * BATCH:,}. Fetch it again."

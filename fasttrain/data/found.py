@@ -1,6 +1,7 @@
-"""What a layout (folder, table, array file) finds: entries, and how the bytes of one are had.
+"""The result of finding a data set: its entries, and the source that reads their bytes.
 
-Kept apart from the layouts so that scanning and preparing know none of them.
+It is separate from the layouts (folder, table, array file), so that scanning and preparing do not
+depend on any of them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from .listing import Bad, Listing
 
 
 class Entry(NamedTuple):
-    """An image that a layout names; its file was not opened yet."""
+    """An image that a layout lists; its file has not been opened yet."""
 
     path: str
     label: str
@@ -23,23 +24,23 @@ class Entry(NamedTuple):
 
 
 class Source(Protocol):
-    """Where the bytes of an entry come from. Every method may be called from several threads."""
+    """Reads the bytes of entries. Every method may be called from several threads."""
 
     def stamp(self, path: str) -> str:
-        """What changes whenever the entry's bytes do, for free; "" if that cannot be known."""
+        """Return a text that changes whenever the entry does, without reading it; "" if unknown."""
         ...
 
     def open(self, path: str) -> BinaryIO:
-        """The entry's bytes; Unusable, with the reason, if they cannot be read."""
+        """Open the entry's bytes; raise Unusable, with the reason, if they cannot be read."""
         ...
 
     def image(self, file: BinaryIO) -> Image.Image:
-        """The image that the bytes hold, not decoded yet; Unusable if they hold none."""
+        """Return the image in the bytes, not decoded yet; raise Unusable if there is none."""
         ...
 
 
 class Found(NamedTuple):
-    """A data set: `line` says in one line what it is, `notes` what was left out."""
+    """A data set: `line` describes it in one line, `notes` lists what was left out."""
 
     root: Path
     line: str

@@ -1,7 +1,7 @@
-"""Keeps a published data set's own files in the user's cache, verified at every start.
+"""Keeps a published data set's own files in the user's cache, and verifies them at every start.
 
-For sets that are read in a second from their files: CIFAR-100 and MNIST. A damaged cache is set
-right, a damaged source is refused.
+It suits sets whose files are read within a second: CIFAR-100 and MNIST. A damaged cache is
+replaced, a damaged source is refused.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ def load(
     log: Log,
     bar: Bar,
 ) -> dict[str, bytes]:
-    """The files named in `digests`, genuine: from `data_dir`, or `folder`, or the network.
+    """Return the verified files named in `digests`, from `data_dir`, the cache or the network.
 
-    `inside` is the folder of the archive that holds them. Raises DataError, with what to do.
+    `folder` is the cache, `inside` the folder within the archive that holds the files. Raises
+    DataError, which says what to do.
     """
     try:
         if data_dir is not None:
@@ -44,7 +45,9 @@ def load(
             return files
     except OSError as error:
         why = error.strerror or error
-        raise DataError(f"{remote.title} ({data_dir or folder}): {why}. Look at it.") from None
+        raise DataError(
+            f"{remote.title} ({data_dir or folder}): {why}. Check the path and its permissions."
+        ) from None
     with cache.exclusive(folder, log):
         if (files := _cached(folder, digests)) is not None:  # another process was first
             return files
@@ -58,7 +61,7 @@ def load(
 
 
 def _given(remote: Remote, digests: Digests, inside: str, path: Path) -> dict[str, bytes]:
-    """The files from an archive, or a folder that holds it or them, plain or as .gz."""
+    """Read the files from an archive, or from a folder that holds it or them, plain or as .gz."""
     if path.is_file():
         return _of_archive(remote, digests, inside, path)
     for folder in (path, path / inside, *(path / name for name in ("raw", "MNIST/raw", "data"))):
@@ -76,7 +79,7 @@ def _given(remote: Remote, digests: Digests, inside: str, path: Path) -> dict[st
 
 
 def _file(folder: Path, name: str, size: int) -> bytes | None:
-    """A file's content, a byte more than is right at most; None if it is not there."""
+    """Return at most `size` + 1 bytes of a file, to notice a longer one; None if it is missing."""
     if (folder / name).is_file():
         with open(folder / name, "rb") as file:
             return file.read(size + 1)
@@ -98,7 +101,7 @@ def _of_archive(remote: Remote, digests: Digests, inside: str, path: Path) -> di
 
 
 def _cached(folder: Path, digests: Digests) -> dict[str, bytes] | None:
-    """The files of the cache, if they are genuine."""
+    """Return the files in the cache if all are intact, else None."""
     try:
         files = {name: (folder / name).read_bytes() for name in digests}
     except OSError:

@@ -1,6 +1,6 @@
-"""Says what a path given as --dataset is: class folders, splits of them, a table, arrays.
+"""Recognises the layout of a path given as --dataset: class folders, splits, a table, arrays.
 
-Looks at names alone, opens no image, and refuses with what it looked for.
+It reads only names and opens no image. If it recognises nothing, the error lists what it accepts.
 """
 
 from __future__ import annotations
@@ -13,31 +13,33 @@ from . import arrays, folders, packed, tables
 from .found import Found
 from .listing import SPLITS
 
-LOOKED_FOR = (
+ACCEPTED = (
     "a folder of class folders; a folder with train/ and val/ or test/ of them; a .csv, .tsv or "
     ".jsonl with file_name and label; a .npz with train_images and train_labels; .parquet"
 )
 
 
 def find(path: Path) -> Found:
-    """The data set at `path`, its images not opened yet.
+    """Return the data set at `path`; its images are not opened yet.
 
-    Raises DataError if there is none or its layout is contradictory, EnvironmentProblem if a
-    package is missing that it needs.
+    Raises DataError if there is none or if its layout contradicts itself, EnvironmentProblem if it
+    needs a package that is missing.
     """
     try:
         found = _of_file(path) if path.is_file() else _of_folder(path)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         why = getattr(error, "strerror", None) or error
-        raise DataError(f"--dataset ({path}): cannot be read ({why}). Look at the path.") from None
+        raise DataError(
+            f"--dataset ({path}): cannot be read ({why}). Check the path and its permissions."
+        ) from None
     if not found.entries and not found.bad:
         left = f" ({'; '.join(found.notes)})" if found.notes else ""
-        raise DataError(f"--dataset ({path}): holds no images{left}. It can be {LOOKED_FOR}.")
+        raise DataError(f"--dataset ({path}): holds no images{left}. It can be {ACCEPTED}.")
     return found._replace(line=f"{path}: {found.line}, {counts(found)}")
 
 
 def counts(found: Found) -> str:
-    """Images by split, and classes, in a few words."""
+    """Describe the number of classes, and of images in each split, in a few words."""
     splits = Counter(entry.split for entry in found.entries)
     classes = len({entry.label for entry in found.entries})
     images = ", ".join(f"{name} {splits[name]:,}" for name in SPLITS if splits[name])
@@ -53,7 +55,7 @@ def _of_file(path: Path) -> Found:
     if suffix == ".parquet":
         return packed.find([path])
     raise DataError(
-        f"--dataset ({path}): not a kind of file that holds a data set. It can be {LOOKED_FOR}. "
+        f"--dataset ({path}): not a file format that fasttrain reads. It can be {ACCEPTED}. "
         "Unpack an archive first."
     )
 
@@ -62,9 +64,9 @@ def _of_folder(path: Path) -> Found:
     if not path.is_dir():
         raise DataError(
             f"--dataset ({path}): neither the name of a data set nor a path that exists. "
-            f"It can be {LOOKED_FOR}."
+            f"It can be {ACCEPTED}."
         )
-    # There, or in data/ as Hugging Face has it: to search every folder takes as long as a scan.
+    # There, or in data/, Hugging Face's layout: searching every folder takes as long as a scan.
     sharded = sorted(one for at in (path, path / "data") for one in at.glob("*.parquet"))
     if sharded:
         return packed.find(sharded, root=path)

@@ -1,34 +1,31 @@
-"""What a person's own images are: a row for each file, and the names of the classes.
+"""The listing of a person's own images: a row for each file, and the names of the classes.
 
-A pure value, so that splits, limits and reports are functions of it, and so that class numbers come
-from one place: the train split's names, in lexicographic order, to which other splits are joined.
+It is a plain value, so that splits, limits and reports are functions of it. Class numbers come from
+one place: the sorted class names of the train split, which the other splits are joined to by name.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import DataError, shown
-from ..storage.atomic import write_atomically
 
 SPLITS = ("train", "val", "test")
 SYNONYMS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-MOST_SHOWN = 20  # of a list of mistakes, in one message
+MOST_SHOWN = 20  # items of a list in one message
 
 
 class Row(NamedTuple):
-    """An image: `path` within the data set, SHA-256 of the file's bytes, upright size in pixels,
-    Pillow's mode, and what is worth saying (EXIF turn, 16-bit, alpha)."""
+    """An image. `path` is relative to the data set, `sha256` is of the file's bytes, the size is
+    that of the upright image in pixels, `mode` is Pillow's, `note` says what is special (EXIF turn,
+    16-bit, alpha)."""
 
     path: str
     sha256: str
@@ -42,7 +39,7 @@ class Row(NamedTuple):
 
 
 class Bad(NamedTuple):
-    """A file that cannot be used, and why."""
+    """A file that cannot be used, and the reason."""
 
     path: str
     label: str
@@ -50,26 +47,23 @@ class Bad(NamedTuple):
     reason: str
 
 
-COLUMNS = (*Row._fields, "problem")
-
-
 @dataclass(frozen=True)
 class Listing:
-    """Rows in the order of splits and paths; the files that cannot be used stand apart."""
+    """Rows sorted by split and path; `bad` holds the files that cannot be used."""
 
     rows: tuple[Row, ...]
     bad: tuple[Bad, ...] = ()
 
     @classmethod
     def of(cls, rows: Iterable[Row], bad: Iterable[Bad] = ()) -> Listing:
-        """A listing in its one order, whatever the order of `rows`."""
+        """Return the sorted listing of `rows`, which may be in any order."""
         order = {name: number for number, name in enumerate(SPLITS)}
         ordered = sorted(rows, key=lambda row: (order[row.split], row.path))
         return cls(tuple(ordered), tuple(sorted(set(bad))))
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """Names of the train split's classes, lexicographic: a class's number is its place."""
+        """The sorted class names of the train split; a class's number is its position here."""
         return tuple(sorted({row.label for row in self.rows if row.split == "train"}))
 
     @cached_property
@@ -87,7 +81,7 @@ class Listing:
         return tuple(name for name in SPLITS if self.span(name) != (0, 0))
 
     def span(self, split: str) -> tuple[int, int]:
-        """First row of a split and the one after its last; (0, 0) if it has none."""
+        """Return the first row of a split and the one after its last; (0, 0) if it has none."""
         return self._spans.get(split, (0, 0))
 
     @cached_property
@@ -109,7 +103,7 @@ class Listing:
         return np.array([numbers[row.label] for row in self.of_split(split)], np.int64)
 
     def without(self, reasons: Mapping[str, str]) -> Listing:
-        """The listing with the rows whose SHA-256 has a reason taken for bad."""
+        """Return the listing with the rows whose SHA-256 is in `reasons` moved to `bad`."""
         found = [
             Bad(row.path, row.label, row.split, reasons[row.sha256])
             for row in self.rows
@@ -121,7 +115,7 @@ class Listing:
         return Listing.of(good, (*self.bad, *found))
 
     def check(self, what: str) -> list[str]:
-        """Notes on what is odd but usable; DataError for what cannot be trained on.
+        """Return notes on what is unusual but usable; raise DataError if it cannot be trained on.
 
         `what` names the data set in the message.
         """
@@ -129,72 +123,36 @@ class Listing:
             why = "no usable image to train on"
             if self.bad:
                 why += f" ({listed(self.bad)})"
-            raise DataError(f"{what}: {why}. Look at the path and at its layout.")
+            raise DataError(f"{what}: {why}. Check the path and its layout.")
         if len(self.classes) == 1:
             raise DataError(
-                f"{what}: a single class ({shown(self.classes[0])}), so there is nothing to tell "
-                "apart. Name the folder whose folders are the classes."
+                f"{what}: only one class ({shown(self.classes[0])}), so there is nothing to tell "
+                "apart. Name the folder that contains the class folders."
             )
         notes = []
         for split in self.splits[1:]:
             names = {row.label for row in self.of_split(split)}
             if unknown := sorted(names - set(self.classes)):
                 raise DataError(
-                    f"{what}: {split} has classes that train has not "
-                    f"({named(unknown)}). Name them alike, or take them out of {split}."
+                    f"{what}: {split} has classes that are not in train "
+                    f"({named(unknown)}). Use the same names, or remove them from {split}."
                 )
             if missing := sorted(set(self.classes) - names):
                 notes.append(f"{split} has no image of {named(missing)}")
         return notes
 
 
-def write(path: Path, listing: Listing) -> None:
-    """Write `listing.csv`: a line for each row, then one for each file that cannot be used."""
-    text = io.StringIO(newline="")
-    lines = csv.writer(text)
-    lines.writerow(COLUMNS)
-    lines.writerows((*row, "") for row in listing.rows)
-    lines.writerows(
-        (bad.path, "", "", "", "", bad.label, bad.split, "", "", bad.reason) for bad in listing.bad
-    )
-    write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))
-
-
-def read(path: Path) -> Listing:
-    """The listing that `write` wrote; DataError if the file is missing or damaged."""
-    rows, bad = [], []
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            lines = csv.reader(file, strict=True)
-            if tuple(next(lines, ())) != COLUMNS:
-                raise ValueError("another heading")
-            for line in lines:
-                name, sha256, height, width, mode, label, split, group, note, problem = line
-                if split not in SPLITS:
-                    raise ValueError(f"a split called {split!r}")
-                if problem:
-                    bad.append(Bad(name, label, split, problem))
-                else:
-                    size = int(height), int(width)
-                    rows.append(Row(name, sha256, *size, mode, label, split, group, note))
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(
-            f"listing ({path}): cannot be read ({error}). It is written anew by a new run."
-        ) from None
-    return Listing.of(rows, bad)
-
-
 def listed(bad: Sequence[Bad]) -> str:
-    """The first MOST_SHOWN files that cannot be used, with reasons, and how many more."""
+    """List the first MOST_SHOWN files that cannot be used, with reasons, and how many more."""
     shown_ones = [f"{shown(one.path, 80)} ({shown(one.reason, 120)})" for one in bad[:MOST_SHOWN]]
     return "; ".join(shown_ones) + more(len(bad))
 
 
 def named(names: Sequence[str]) -> str:
-    """The first MOST_SHOWN names, and how many more."""
+    """List the first MOST_SHOWN names, and how many more."""
     return ", ".join(shown(name) for name in names[:MOST_SHOWN]) + more(len(names))
 
 
 def more(count: int) -> str:
-    """What follows a list that was cut at MOST_SHOWN."""
+    """Return the end of a list that was cut at MOST_SHOWN."""
     return f"; and {count - MOST_SHOWN:,} more" if count > MOST_SHOWN else ""

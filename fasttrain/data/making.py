@@ -1,7 +1,8 @@
-"""Decodes a listing's images into a folder of the cache, by one process on all its cores.
+"""Decodes the images of a listing into an array in the cache, on all cores.
 
-Concurrent starts wait for the first one, a killed one is gone on with, and an array in which
-undecodable files were left out gets the name of the listing without them.
+Other processes that need the same array wait. A preparation that was killed continues where it
+stopped. If some files cannot be decoded, the finished array is renamed to that of the listing
+without them.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from .pixels import PIXELS, Block, Store
 from .workers import Workers
 
 Log = Callable[[str], None]
-AT_ONCE = 2 << 30  # bytes that are verified before a start goes on
-SPARE = 64 << 20  # bytes of the disk that are left to others
+AT_ONCE = 2 << 30  # bytes: a larger array is verified in the background
+SPARE = 64 << 20  # bytes of the disk that stay free
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one preparation works with."""
+    """One preparation: where the images come from, how they are resized, where the array goes."""
 
     source: Source
     side: int
@@ -45,7 +46,7 @@ class Work:
     workers: Workers
 
     def place(self, listing: Listing) -> Path:
-        """The folder of a listing's array."""
+        """Return the folder of a listing's array; its name depends on the pixels only."""
         major = PIL.__version__.partition(".")[0]
         digest = hashlib.sha256(f"{pictures.RULE} {major} {self.side} {self.fit}\n".encode())
         for row in listing.rows:
@@ -53,8 +54,10 @@ class Work:
         return self.folder / f"{digest.hexdigest()[:32]}-{self.side}"
 
     def array_of(self, listing: Listing) -> tuple[Listing, list[Block], bool]:
-        """The listing without what cannot be decoded, its array's blocks, and whether they were
-        verified."""
+        """Return the listing without undecodable files, and the blocks of its array.
+
+        The third value says whether the blocks have been verified.
+        """
         listing = listing.without(scan.read_undecodable(self.folder))
         if not listing.rows:
             return listing, [], True
@@ -64,14 +67,14 @@ class Work:
         with alone(place, self.log):
             if (known := listing.without(scan.read_undecodable(self.folder))) == listing:
                 return self._array_of(listing, place)
-        return self.array_of(known)  # another process was first and found out
+        return self.array_of(known)  # meanwhile another process found files that cannot be decoded
 
     def _array_of(self, listing: Listing, place: Path) -> tuple[Listing, list[Block], bool]:
         store = Store(place, self.side)
         if (found := self._opened(store)) is not None:  # another process was first
             return listing, *found
         if store.done() is not None:
-            self.log(f"the prepared pixels in {place} are damaged: they are made anew")
+            self.log(f"the prepared pixels in {place} are damaged: preparing them again")
             shutil.rmtree(place, ignore_errors=True)
         make_folder(place)
         blocks = store.begun()
@@ -86,7 +89,7 @@ class Work:
         scan.add_undecodable(self.folder, bad)
         listing = listing.without(bad)
         blocks = [replace(block, images=block.rows, bad={}) for block in blocks]
-        if listing.rows:  # it is the array of the listing without them: it gets that one's name
+        if listing.rows:  # the array is that of the listing without them: rename it
             with alone(self.place(listing), self.log):
                 final = Store(self.place(listing), self.side)
                 if final.done() is None:
@@ -113,16 +116,16 @@ class Work:
         if size - there + SPARE > free:
             raise OutputError(
                 f"prepared pixels ({self.folder}): {size - there:,} bytes needed, {free:,} free. "
-                "Make room, set XDG_CACHE_HOME, or choose a smaller --side."
+                "Make room, name another folder with --cache-dir, or choose a smaller --side."
             )
-        again = f", {there / 1e6:,.0f} MB of it there already" if there else ""
+        again = f", {there / 1e6:,.0f} MB of it already there" if there else ""
         self.log(
             f"preparing {len(listing.rows):,} images of {self.side} x {self.side}: "
             f"{size / 1e6:,.0f} MB in {self.folder}{again}"
         )
 
     def _opened(self, store: Store) -> tuple[list[Block], bool] | None:
-        """A finished array's blocks; None if there is none, or it is damaged."""
+        """Return the blocks of a finished array; None if there is none or it is damaged."""
         blocks = store.done()
         if blocks is None:
             return None
@@ -133,18 +136,18 @@ class Work:
 
 @contextmanager
 def alone(place: Path, log: Log) -> Iterator[None]:
-    """Be the only process that makes `place`; a dead process's lock is free."""
+    """Hold the lock of `place`, so that only one process makes it; a dead process holds none."""
     lock = FileLock(place.with_name(f"{place.name}.lock"))
     try:
         try:
             lock.acquire(timeout=0.5)
         except Timeout:
-            log("waiting for another process that prepares these images")
+            log("waiting for another process that is preparing these images")
             lock.acquire()
     except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
         raise OutputError(
-            f"cache ({place.parent}): cannot be locked ({error}). Make it writable, or set "
-            "XDG_CACHE_HOME."
+            f"cache ({place.parent}): cannot be locked ({error}). Make it writable, or name "
+            "another folder with --cache-dir."
         ) from None
     try:
         yield

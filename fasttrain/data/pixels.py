@@ -1,7 +1,8 @@
-"""Prepared pixels on the disk: one uint8 array in blocks, each with its SHA-256.
+"""Prepared pixels on disk: one uint8 array in blocks, each with its SHA-256.
 
-A block counts once its bytes are on the disk and its line is in the progress file, so a killed
-preparation goes on where it was, and a finished array can be verified on all cores at once.
+A block counts once its bytes are on disk and its line is in the progress file. So a preparation
+that was killed continues where it stopped, and a finished array can be verified on all cores at
+once.
 """
 
 from __future__ import annotations
@@ -20,9 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..storage.atomic import reported, write_json
-from . import crew
-from .sums import mean_std as of_sums
-from .sums import totals
+from . import crew, sums
 
 PIXELS, BLOCKS, DONE = "pixels.u8", "blocks.jsonl", "done.json"
 BLOCK_BYTES, MOST_ROWS = 16 << 20, 1024
@@ -30,8 +29,8 @@ BLOCK_BYTES, MOST_ROWS = 16 << 20, 1024
 
 @dataclass(frozen=True)
 class Block:
-    """`images` of the listing that were gone through, `rows` of them good; sums over the training
-    images' values and their squares by channel."""
+    """Part of the array: `images` of the listing were decoded, `rows` of them are good. `sums` and
+    `squares` are over the values of the `training` images, by channel."""
 
     images: int
     rows: int
@@ -39,31 +38,31 @@ class Block:
     training: int = 0
     sums: tuple[int, ...] = (0, 0, 0)
     squares: tuple[int, ...] = (0, 0, 0)
-    bad: dict[str, str] = field(default_factory=dict)  # SHA-256 of a file -> why
+    bad: dict[str, str] = field(default_factory=dict)  # SHA-256 of a file -> reason
 
 
 def rows_in_block(side: int) -> int:
-    """Images that make a block."""
+    """Return how many images make a block."""
     return max(1, min(MOST_ROWS, BLOCK_BYTES // (side * side * 3)))
 
 
 def mean_std(blocks: Iterable[Block], side: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of the training pixels by channel, in 0..1; of none 0 and 1."""
+    """Return mean and deviation of the training pixels by channel, in 0..1; of none 0 and 1."""
     blocks = list(blocks)
     count = sum(block.training for block in blocks) * side * side
-    sums = [sum(block.sums[channel] for block in blocks) for channel in range(3)]
+    added = [sum(block.sums[channel] for block in blocks) for channel in range(3)]
     squares = [sum(block.squares[channel] for block in blocks) for channel in range(3)]
-    return of_sums(count, sums, squares)
+    return sums.mean_std(count, added, squares)
 
 
 class Store:
-    """One array's folder: what of it is there, and more of it."""
+    """The folder of one array: reads what is there, and appends blocks."""
 
     def __init__(self, folder: Path, side: int) -> None:
         self.folder, self.row = folder, side * side * 3
 
     def done(self) -> list[Block] | None:
-        """The blocks of a finished array; None if it is not finished."""
+        """Return the blocks of a finished array; None if it is not finished."""
         try:
             about = json.loads((self.folder / DONE).read_bytes())
             blocks = [_block(one) for one in about["blocks"]]
@@ -73,7 +72,7 @@ class Store:
         return blocks if size == sum(block.rows for block in blocks) * self.row else None
 
     def intact(self, blocks: list[Block], *, threads: int | None = None) -> int:
-        """How many blocks from the first on have the bytes that they had when written."""
+        """Return how many blocks, counted from the first, still have their SHA-256."""
         starts = [0]
         for block in blocks:
             starts.append(starts[-1] + block.rows * self.row)
@@ -94,7 +93,7 @@ class Store:
         return hashlib.sha256(data).hexdigest() == block.sha256
 
     def begun(self) -> list[Block]:
-        """The intact blocks of an unfinished array; what follows them on the disk is cut off."""
+        """Return the intact blocks of an unfinished array; cut off what follows them on disk."""
         blocks = []
         with suppress(OSError, ValueError, TypeError, KeyError):  # a torn last line
             for line in (self.folder / BLOCKS).read_bytes().splitlines():
@@ -108,7 +107,7 @@ class Store:
         return blocks
 
     def append(self, blocks: Iterable[tuple[np.ndarray, Block]]) -> Iterator[Block]:
-        """Put blocks on the disk while the next is made; yields each once it is there."""
+        """Write blocks to disk while the next one is made; yield each once it is there."""
         with (
             open(self.folder / PIXELS, "ab", buffering=0) as pixels,
             open(self.folder / BLOCKS, "ab", buffering=0) as progress,
@@ -124,9 +123,9 @@ class Store:
 
     def _write(self, pixels: RawIOBase, progress: RawIOBase, data: np.ndarray, b: Block) -> Block:
         content = data.reshape(-1).data
-        sums, squares = (tuple(int(n) for n in line) for line in totals(data[: b.training]))
+        added, squares = (tuple(int(n) for n in line) for line in sums.totals(data[: b.training]))
         digest = hashlib.sha256(content).hexdigest()
-        block = replace(b, sha256=digest, sums=sums, squares=squares)
+        block = replace(b, sha256=digest, sums=added, squares=squares)
         with reported(self.folder, needed=data.nbytes):
             for file, part in ((pixels, content), (progress, _line(block))):  # in this order
                 rest = memoryview(part)
@@ -136,13 +135,13 @@ class Store:
         return block
 
     def finish(self, blocks: list[Block], about: dict[str, Any]) -> None:
-        """Declare the array whole."""
+        """Mark the array as complete."""
         write_json(self.folder / DONE, {**about, "blocks": [asdict(block) for block in blocks]})
         with suppress(OSError):
             (self.folder / BLOCKS).unlink()
 
     def mapped(self, blocks: list[Block], side: int) -> np.ndarray:
-        """The array, mapped and read-only: uint8 (N, side, side, 3)."""
+        """Return the array, memory-mapped and read-only: uint8 (N, side, side, 3)."""
         count = sum(block.rows for block in blocks)
         if not count:
             return np.empty((0, side, side, 3), np.uint8)

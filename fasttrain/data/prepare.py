@@ -1,7 +1,7 @@
-"""Makes a listing's images into one mapped array, once: decoded, upright, of one side.
+"""Turns the images of a listing into one memory-mapped array, once: decoded, upright, square.
 
-Every later start opens what the first one made. The array's folder is named by a digest of the
-files' contents, the side and the rule, so it can neither be stale nor be shared wrongly.
+Later starts open that array. The name of its folder is a digest of the files' contents, the side
+and the rule, so it is never out of date and never used for other images.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import DataError
 from ..storage.atomic import make_folder
 from . import Split, pictures, scan
+from .cache import written
 from .found import Source
 from .listing import Bad, Listing, listed
 from .making import Log, Work
@@ -26,8 +27,8 @@ from .workers import Workers
 
 @dataclass(frozen=True)
 class Prepared:
-    """`images` uint8 (N, side, side, 3), mapped and read-only, a row for each of the listing's;
-    mean and deviation of the training pixels by channel, in 0..1."""
+    """`images` uint8 (N, side, side, 3), memory-mapped and read-only, one for each row of
+    `listing`; mean and deviation are of the training pixels by channel, in 0..1."""
 
     images: np.ndarray
     listing: Listing
@@ -39,17 +40,19 @@ class Prepared:
     verified: bool
 
     def split(self, name: str) -> Split:
-        """The images and the labels of one split, without a copy."""
+        """Return the images and labels of one split, without a copy."""
         return Split(self.images[slice(*self.listing.span(name))], self.listing.labels(name))
 
     def verify(self) -> None:
-        """DataError unless the array's bytes are those that were prepared; takes them away, so
-        that the next start prepares them anew."""
+        """Raise DataError if the array has changed since it was prepared.
+
+        A damaged array is removed, so that the next start prepares it again.
+        """
         if Store(self.folder, self.side).intact(list(self.blocks)) < len(self.blocks):
             shutil.rmtree(self.folder, ignore_errors=True)
             raise DataError(
-                f"prepared pixels ({self.folder}): damaged since they were made. Start again: "
-                "they are made anew; check the disk if it happens again."
+                f"prepared pixels ({self.folder}): damaged since they were made. Start again "
+                "to prepare them again; check the disk if it happens twice."
             )
 
 
@@ -66,19 +69,20 @@ def prepare(
     threads: int | None = None,
     workers: Workers | None = None,
 ) -> Prepared:
-    """The listing's pixels from `folder`, or made there; `side` None chooses by the median.
+    """Return the listing's pixels, from `folder` or decoded now; `side` None goes by the median.
 
-    Raises DataError that names every file that cannot be used, unless `skip_bad_files`: then they
-    are in the result's `listing.bad`. Raises OutputError where the disk has no room.
+    Raises DataError that names every file that cannot be used; with `skip_bad_files` they are in
+    the listing's `bad` instead. Raises OutputError if the disk is full. `workers` are processes
+    that earlier work has started.
     """
     if side is None:
         rows = listing.of_split("train") or listing.rows
         side = pictures.auto_side([min(row.height, row.width) for row in rows] or [32])
     if listing.bad and not listing.rows:
         raise _refusal(listing.bad)
-    make_folder(folder)
-    with Workers() if workers is None else nullcontext(workers) as hands:
+    with written(), Workers() if workers is None else nullcontext(workers) as hands:
         work = Work(source, side, fit, folder, log, progress, threads, hands)
+        make_folder(folder)
         listing, blocks, verified = work.array_of(listing)
     if not listing.rows or (listing.bad and not skip_bad_files):
         raise _refusal(listing.bad)
@@ -90,6 +94,6 @@ def prepare(
 
 def _refusal(bad: Sequence[Bad]) -> DataError:
     return DataError(
-        f"images ({len(bad):,} files): cannot be used: {listed(bad)}. Mend or remove them, or go "
-        "on without them: --skip-bad-files."
+        f"images ({len(bad):,} files): cannot be used: {listed(bad)}. Repair or remove them, or "
+        "leave them out with --skip-bad-files."
     )

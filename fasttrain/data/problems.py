@@ -1,6 +1,6 @@
-"""What is wrong or odd with a data set, all of it at once, for a person to read.
+"""Lists all problems and peculiarities of a data set at once, for a person to read.
 
-`fasttrain data` prints it, so that nobody has to mend one file, start again and find the next.
+`fasttrain data` prints it, so that nobody has to fix one file, start again and find the next.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import numpy as np
 from ..errors import DataError, shown
 from .listing import MOST_SHOWN, Listing, Row, named
 
-FEW = 5  # images of a class, under which it is tiny
+FEW = 5  # a class with fewer images is tiny
 
 
 class Report(NamedTuple):
-    """`lines` in the order to print, `fatal` what training would refuse."""
+    """`lines` in the order to print; `fatal` lists what training would refuse."""
 
     lines: list[str]
     fatal: list[str]
 
 
 def problems(listing: Listing, *, skip_bad_files: bool = False) -> Report:
-    """Counts, sizes, modes and every problem of a listing; opens no file."""
+    """Return counts, sizes, modes and every problem of a listing; opens no file."""
     fatal, odd = [], list(_duplicates(listing))
     try:
         odd += listing.check("data set")
@@ -33,7 +33,7 @@ def problems(listing: Listing, *, skip_bad_files: bool = False) -> Report:
         fatal.append(str(error))
     bad = [f"cannot be used: {shown(one.path, 80)}: {one.reason}" for one in listing.bad]
     if bad and not skip_bad_files:
-        fatal.append(f"{len(bad):,} files cannot be used; --skip-bad-files goes on without them")
+        fatal.append(f"{len(bad):,} files cannot be used; --skip-bad-files leaves them out")
     lines = [*_counts(listing), *_shapes(listing), *odd, *_tiny(listing), *bad, *fatal]
     return Report(lines, fatal)
 
@@ -73,8 +73,8 @@ def _shapes(listing: Listing) -> Iterator[str]:
 MEANING = {
     "EXIF": ", turned upright",
     "16-bit": ", scaled to 8 bits",
-    "alpha": ": it is dropped, and the colours under it are shown",
-    "first": ": the first is taken",
+    "alpha": ": it is dropped, so hidden colours become visible",
+    "first": ": the first one is used",
 }
 
 
@@ -109,5 +109,5 @@ def _tiny(listing: Listing) -> Iterator[str]:
     if counts and max(counts.values()) > 10 * min(counts.values()):
         yield (
             f"unequal classes: {min(counts.values()):,} to {max(counts.values()):,} images in "
-            "train; --balance loss or sample weighs them"
+            "train; --balance loss or sample evens them out"
         )

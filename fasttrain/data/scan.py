@@ -1,7 +1,7 @@
-"""Reads every file once: SHA-256 of its bytes, and what its header says; remembers both.
+"""Reads every file once, and caches the SHA-256 of its bytes and the facts in its header.
 
-A file whose size, times and inode are the remembered ones is not read again, so a second start
-costs one look at each name and not at each byte.
+A file whose size, times and inode have not changed is not read again, so a second start only looks
+at the names.
 """
 
 from __future__ import annotations
@@ -26,11 +26,10 @@ from .reading import Facts
 from .workers import Workers
 
 Progress = Callable[[int, int], None]
-"""Called with the files done so far and the number of all."""
+"""callback(files done so far, number of files)"""
 
-HEAD = 65  # bytes before what is remembered: its SHA-256 and the end of a line
-TOGETHER = 128  # files that are read before they are handed over
-# Another rule or another Pillow may be able to.
+HEAD = 65  # bytes of the cache before its lines: their SHA-256 and a line's end
+# Another rule or another version of Pillow may decode them.
 UNDECODABLE = f"undecodable-{RULE}-{PIL.__version__.partition('.')[0]}.csv"
 
 
@@ -42,10 +41,10 @@ def scan(
     threads: int | None = None,
     workers: Workers | None = None,
 ) -> Listing:
-    """The listing of a data set; what cannot be used is in its `bad`, with the reason.
+    """Return the listing of a data set; `bad` holds the files that cannot be used, with reasons.
 
-    `folder` is where what was read is remembered. A truncated image is found out only by decoding
-    it, which `prepare` does; from then on it is known here too.
+    `folder` is the cache. A truncated image is noticed only by `prepare`, when it is decoded; from
+    then on the cache knows it. `workers` are processes that later work shares.
     """
     with Workers() if workers is None else nullcontext(workers) as hands:
         return _scan(found, folder, progress, threads, hands)
@@ -69,14 +68,15 @@ def _scan(
         else:
             unread.append(entry.path)
     at_once = workers.at_once(found.source, len(unread), threads=threads)
-    size = min(TOGETHER, 1 + len(unread) // (4 * at_once))  # a few large ones are shared out
+    size = min(crew.TOGETHER, 1 + len(unread) // (4 * at_once))  # a short list is spread too
     groups = [unread[start : start + size] for start in range(0, len(unread), size)]
-    results = crew.in_order(
+    results = crew.streamed(
         lambda paths: workers.call(
             reading.facts, found.source, paths, what=f"{paths[0]} to {paths[-1]}"
         ),
         groups,
         threads=at_once,
+        together=1,
         abandon=workers.stop,
     )
     with closing(results), quiet():
@@ -101,7 +101,7 @@ def _scan(
 
 
 def read_undecodable(folder: Path) -> dict[str, str]:
-    """Why the images with these SHA-256 cannot be decoded, as far as that was tried."""
+    """Return the known files that cannot be decoded: SHA-256 -> reason."""
     try:
         with open(folder / UNDECODABLE, encoding="utf-8", newline="") as file:
             return dict(csv.reader(file))
@@ -110,7 +110,7 @@ def read_undecodable(folder: Path) -> dict[str, str]:
 
 
 def add_undecodable(folder: Path, reasons: dict[str, str]) -> None:
-    """Remember why images cannot be decoded, by the SHA-256 of their files."""
+    """Add files that cannot be decoded to the cache: SHA-256 -> reason."""
     text = io.StringIO(newline="")
     csv.writer(text).writerows(sorted({**read_undecodable(folder), **reasons}.items()))
     write_atomically(folder / UNDECODABLE, text.getvalue().encode("utf-8", "replace"))
@@ -122,7 +122,7 @@ def _index(folder: Path, root: Path) -> Path:
 
 
 def _remembered(index: Path) -> dict[str, tuple[str, Facts]]:
-    """Path -> stamp and facts; nothing if the file is not there, or not as it was written."""
+    """Read the cache: path -> stamp and facts; empty if it is missing or damaged."""
     try:
         data = index.read_bytes()
         if hashlib.sha256(memoryview(data)[HEAD:]).hexdigest().encode() != data[: HEAD - 1]:
@@ -138,8 +138,8 @@ def _remembered(index: Path) -> dict[str, tuple[str, Facts]]:
 
 
 def _remember(index: Path, facts: Iterable[tuple[str, str, Facts | str]]) -> None:
-    """Write what `_remembered` reads; a file that cannot be used is tried again at every start."""
-    file = io.BytesIO()  # of a million files 200 MB: there is one copy of it
+    """Write the cache that `_remembered` reads; unusable files are read again at every start."""
+    file = io.BytesIO()  # of a million files 200 MB, so it is not copied
     text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="", write_through=True)
     file.write(bytes(HEAD))
     good = ((path, stamp, *fact) for path, stamp, fact in facts if not isinstance(fact, str))

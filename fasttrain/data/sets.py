@@ -1,6 +1,6 @@
-"""Loads what --dataset names: a published data set, a synthetic one, or a person's own images.
+"""Loads what --dataset names: a published data set, a synthetic one, or own images.
 
-One value comes out of all of them, so that whoever trains need not know which it is.
+The result is a Data in every case, so that no other module has to know the difference.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from . import CLASSES, Data, Split, cache, cifar10, cifar100, mnist, own, scan, 
 from .fetch import Bar, Log, no_bar
 
 Counted = Callable[[str], scan.Progress]
-"""A title -> what to call with the files done and the number of all."""
+"""title -> callback(files done so far, number of files)"""
 
 
 def uncounted(title: str) -> scan.Progress:
-    """No bar."""
+    """Show no progress."""
     return lambda done, total: None
 
 
@@ -29,7 +29,9 @@ def load(
     dataset: str,
     *,
     data_dir: Path | None = None,
+    cache_dir: Path | None = None,
     side: int | None = None,
+    classes: int | None = None,
     fit: str = "crop",
     holdout: float = splits.FRACTION,
     train_limit: int | None = None,
@@ -41,21 +43,23 @@ def load(
     bar: Bar = no_bar,
     counted: Counted = uncounted,
 ) -> Data:
-    """The data set of that name or at that path, with its limits drawn per class.
+    """Return the data set of that name or at that path; limits are drawn per class.
 
-    Limits of a published data set take its `first` images instead, as release 0.1 did, if asked.
-    `side` None is the published side, or by the median of own images. `reference` takes the
-    deviation that the source experiment divided by. Raises UsageError for what a data set does
-    not have, and what its own module raises.
+    With `first`, a limit takes the first images of a published data set, as release 0.1 did.
+    Downloads and prepared pixels are kept in `cache_dir`, else in the user's cache. `side` None is
+    the published side, or goes by the median of own images. `reference` uses the deviation of the
+    source experiment. Raises UsageError for options that the data set does not have, and the errors
+    of the modules that load it.
     """
+    refuse_classes(dataset, classes)
     if reference and dataset not in ("cifar10", "synthetic"):
         raise UsageError(
-            "--statistics (reference): is of CIFAR-10, and mean and deviation of "
-            f"{shown(dataset)} are measured. Use --statistics measured."
+            "--statistics (reference): exists only for CIFAR-10, not for "
+            f"{shown(dataset)}. Use --statistics measured."
         )
     if is_path(dataset):
         refuse_near_miss(dataset)
-        found, judges = own.load(
+        found, roles = own.load(
             Path(dataset),
             side=side,
             fit=fit,
@@ -63,19 +67,20 @@ def load(
             train_limit=train_limit,
             test_limit=test_limit,
             skip_bad_files=skip_bad_files,
+            folder=own.where(cache_dir),
             log=log,
             scanning=counted("reading files"),
             preparing=counted("preparing images"),
         )
-        final, both = found.split(judges.final), judges.chooses != judges.final
-        val = found.split(judges.chooses) if both else None
+        final, both = found.split(roles.final), roles.chooses != roles.final
+        val = found.split(roles.chooses) if both else None
         about = found.listing.classes, found.mean, found.std, title(dataset), found.listing
         unchecked = None if found.verified else found.verify
         return Data(found.split("train"), final, val, *about, unchecked)
     if dataset == "synthetic":
-        data = _synthetic(train_limit, test_limit, synthetic.SIDE if side is None else side)
+        data = _synthetic(train_limit, test_limit, side=side, classes=classes)
     else:
-        data = _published(dataset, data_dir, log=log, bar=bar)
+        data = _published(dataset, data_dir, cache_dir, log=log, bar=bar)
         if side not in (None, data.side):
             raise UsageError(
                 f"--side ({side}): {dataset} has images of {data.side} pixels. Leave it out."
@@ -87,8 +92,18 @@ def load(
     return data._replace(train=train, test=test)
 
 
+def refuse_classes(dataset: str, classes: int | None) -> None:
+    """Raise UsageError if a number of classes is given for images that have their own."""
+    if classes is not None and dataset != "synthetic":
+        raise UsageError(
+            f"--classes ({classes}): only for --dataset synthetic; {shown(title(dataset))} has "
+            "classes of its own. Leave it out."
+        )
+
+
 def limited(split: Split, count: int | None, *, first: bool = False) -> Split:
-    """`count` images of a split at most: each class's share, always the same, or the first."""
+    """Return at most `count` images of a split: a share of each class, or with `first` the
+    first."""
     if count is None or count >= len(split.labels):
         return split
     if first:
@@ -97,15 +112,24 @@ def limited(split: Split, count: int | None, *, first: bool = False) -> Split:
     return Split(np.asarray(split.images[kept]), np.asarray(split.labels[kept]))
 
 
-def describe(dataset: str, data_dir: Path | None, **options: Any) -> dict[str, Any]:
-    """Fetch and verify a published data set, and say where it is and what it holds: heading ->
+def describe(
+    dataset: str,
+    data_dir: Path | None,
+    cache_dir: Path | None = None,
+    *,
+    side: int | None = None,
+    classes: int | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Fetch and verify a published data set; return where it is and what it holds: heading ->
     line."""
-    if dataset == "cifar10":
-        return cifar10.describe(data_dir, **options)
-    data = load(dataset, data_dir=data_dir, **options)
-    where = (
-        "made by fasttrain" if dataset == "synthetic" else data_dir or cache.default_folder(dataset)
-    )
+    if dataset == "cifar10" and side in (None, 32):
+        folder = None if data_dir else cifar10.where(cache_dir)
+        return cifar10.describe(data_dir, folder=folder, **options)
+    wanted: dict[str, Any] = {"side": side, "classes": classes, **options}
+    data = load(dataset, data_dir=data_dir, cache_dir=cache_dir, **wanted)
+    made = dataset == "synthetic"
+    where = "made by fasttrain" if made else data_dir or cache.folder_of(dataset, cache_dir)
     lines: dict[str, Any] = {"where": where}
     for name, split in (("train", data.train), ("test", data.test)):
         counts = np.bincount(split.labels, minlength=len(data.classes))
@@ -114,18 +138,26 @@ def describe(dataset: str, data_dir: Path | None, **options: Any) -> dict[str, A
     return {**lines, "classes": f"{len(data.classes)}: {', '.join(data.classes)}"}
 
 
-def _synthetic(train: int | None, test: int | None, side: int) -> Data:
-    """At least as many images as are wanted, in whole chunks, which have as many of each class."""
+def _synthetic(
+    train: int | None, test: int | None, *, side: int | None, classes: int | None
+) -> Data:
+    """Make at least as many images as are wanted, in whole chunks with equally many of each
+    class."""
     chunk = synthetic.CHUNK
     counts = (
         most if limit is None else min(most, -(-limit // chunk) * chunk)
         for limit, most in ((train, 50_000), (test, 10_000))
     )
-    return cifar10.data(*synthetic.load(*counts, side=side), name="synthetic")
+    side, kinds = side or synthetic.SIDE, classes or len(CLASSES)
+    data = cifar10.data(*synthetic.load(*counts, side=side, classes=kinds), name="synthetic")
+    return data if kinds == len(CLASSES) else data._replace(classes=synthetic.names(kinds))
 
 
-def _published(dataset: str, data_dir: Path | None, *, log: Log, bar: Bar) -> Data:
+def _published(
+    dataset: str, data_dir: Path | None, cache_dir: Path | None, *, log: Log, bar: Bar
+) -> Data:
     module: Any = {"cifar10": cifar10, "cifar100": cifar100, "mnist": mnist}[dataset]
-    train, test = module.load(data_dir, log=log, bar=bar)
+    folder = None if data_dir else cache.folder_of(dataset, cache_dir)
+    train, test = module.load(data_dir, log=log, bar=bar, folder=folder)
     classes = CLASSES if dataset == "cifar10" else module.CLASSES
     return Data(train, test, None, classes, module.MEAN, module.STD, dataset, None)

@@ -1,7 +1,7 @@
-"""Who trains and who judges: held-out images and limits, drawn by content and by class.
+"""Decides which images train, which choose the best epoch and which test it; draws limits.
 
-Copies of an image, and images of one group, never stand on both sides; a new file changes no other
-file's side. Nothing here knows a file system: a listing goes in, a listing comes out.
+Copies of an image, and images of one group, are never on both sides, and a new file does not move
+any other file. It works on listings alone and reads no file.
 """
 
 from __future__ import annotations
@@ -17,44 +17,48 @@ from .listing import Listing, Row
 FRACTION = 0.15
 
 
-class Judges(NamedTuple):
-    """`chooses` is the split that plateaus and the best epoch go by, `final` the one that is
-    evaluated once, at the end; `line` says so. They are one where only one is held out."""
+class Roles(NamedTuple):
+    """The roles of the held-out splits: `chooses` decides plateaus and the best epoch, `final` is
+    evaluated once, at the end. Both are the same split if only one is held out; `line` says so."""
 
     chooses: str
     final: str
     line: str
 
 
-def judged(listing: Listing, *, fraction: float = FRACTION) -> tuple[Listing, Judges]:
-    """The listing with something held out, and what judges what.
+def assign_roles(listing: Listing, *, fraction: float = FRACTION) -> tuple[Listing, Roles]:
+    """Return the listing with a held-out split, and the roles of its splits.
 
-    With val and test both are used; one of them does both; with none, `fraction` of train is held
-    out as val. Raises DataError if nothing can be held out.
+    With val and test both are used; a single one has both roles; with none, `fraction` of train
+    becomes val. Raises DataError if nothing can be held out.
     """
     held = [name for name in listing.splits if name != "train"]
     if len(held) == 2:
-        return listing, Judges("val", "test", "val chooses, test is evaluated once, at the end")
+        return listing, Roles(
+            "val", "test", "val chooses the best epoch; test is evaluated once, at the end"
+        )
     if held:
         only = held[0]
-        return listing, Judges(only, only, f"{only} both chooses and is reported: no other split")
+        return listing, Roles(
+            only, only, f"{only} chooses the best epoch and is reported: there is no other split"
+        )
     listing = holdout(listing, fraction)
     if "val" not in listing.splits:
         raise DataError(
             "data set: no class has two different images, so none can be held out. Add images, or "
-            "a folder val or test."
+            "a split val or test."
         )
     count = len(listing.of_split("val"))
-    line = f"{count:,} of train held out as val, by content and class; val chooses and is reported"
-    return listing, Judges("val", "val", line)
+    line = f"{count:,} images of train held out as val; val chooses the best epoch and is reported"
+    return listing, Roles("val", "val", line)
 
 
 def holdout(listing: Listing, fraction: float = FRACTION) -> Listing:
-    """Make about `fraction` of each class of train val: at least one image of a class that has two
-    different ones, and never a class's last.
+    """Move about `fraction` of each class from train to val.
 
-    A unit, all copies of an image or all of a group, is held out if its digest is below a
-    threshold, whatever else there is.
+    Every class with two different images gives at least one, and none gives its last. A unit, all
+    copies of an image or all of a group, is held out if its digest is below a threshold, so that
+    other files do not matter.
     """
     if not 0 < fraction < 1:
         raise UsageError(f"--holdout ({fraction:g}): not between 0 and 1. Give 0.15, for example.")
@@ -79,7 +83,7 @@ def holdout(listing: Listing, fraction: float = FRACTION) -> Listing:
 
 
 def limit(listing: Listing, split: str, count: int) -> Listing:
-    """Keep `count` images of a split at most, drawn per class by content.
+    """Keep at most `count` images of a split, drawn per class by content.
 
     Raises UsageError if train would lose a class.
     """
@@ -97,10 +101,10 @@ def limit(listing: Listing, split: str, count: int) -> Listing:
 
 
 def per_class(labels: Sequence[object], keys: Iterable[str], count: int) -> list[int]:
-    """`count` places of `labels` at most, ascending: each class's share of them, those of its
-    places with the smallest digest of their key.
+    """Return at most `count` indices of `labels`, ascending: a share of each class.
 
-    Shares are in proportion to the classes' sizes, one at least while `count` allows it.
+    Within a class those with the smallest digest of their key are taken. Shares are in proportion
+    to the classes' sizes, and at least one while `count` allows it.
     """
     places: dict[object, list[tuple[str, int]]] = defaultdict(list)
     for place, (label, key) in enumerate(zip(labels, keys, strict=True)):
@@ -112,21 +116,21 @@ def per_class(labels: Sequence[object], keys: Iterable[str], count: int) -> list
 
 
 def _shares(sizes: dict[object, int], count: int) -> dict[object, int]:
-    """Shares in proportion, one at least while there are enough; their sum is `count`."""
+    """Divide `count` in proportion to `sizes`, at least one each while there are enough."""
     total = sum(sizes.values())
     order = sorted(sizes, key=lambda label: (-sizes[label], str(label)))
     wanted = {label: count * sizes[label] / total for label in order}
     shares = {label: max(int(wanted[label]), 1) for label in order[:count]}
     while (lacking := count - sum(shares.values())) > 0:
         shares[max(shares, key=lambda label: wanted[label] - shares[label])] += 1
-    for _ in range(-lacking):  # given to classes that are worth less than one
+    for _ in range(-lacking):  # take back what classes with a share below one were given
         large = (label for label in shares if shares[label] > 1)
         shares[max(large, key=lambda label: shares[label] - wanted[label])] -= 1
     return {label: shares.get(label, 0) for label in order}
 
 
 def _units(rows: Sequence[Row]) -> list[str]:
-    """What of each row cannot be parted: a digest, the same for copies and for a group's rows."""
+    """Return a digest for each row, the same for copies of an image and for rows of a group."""
     parent: dict[str, str] = {}
 
     def root(name: str) -> str:

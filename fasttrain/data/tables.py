@@ -1,6 +1,6 @@
 """Reads a table of images: csv, tsv or jsonl with file_name and label, perhaps split and group.
 
-All mistakes of a table are said at once, by line, before any image is opened.
+All mistakes in a table are reported at once, by line, before any image is opened.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import csv
 import json
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,30 +24,30 @@ NEEDED, OPTIONAL = ("file_name", "label"), ("split", "group")
 
 
 def find(path: Path) -> Found:
-    """The entries of the table at `path`, whose file names are relative to its folder.
+    """Return the entries of the table at `path`; file names are relative to the table's folder.
 
-    DataError, naming the lines, if it cannot be read as one.
+    Raises DataError, which names the lines, if the table has mistakes.
     """
     root = Path(os.path.realpath(path.parent))
     entries, wrong, seen = [], [], set()
-    for number, line in _lines(path):
+    for number, line in lines(path):
         found = _entry(line, root)
         if isinstance(found, str):
             wrong.append(f"line {number:,}: {found}")
         elif found.path in seen:
-            wrong.append(f"line {number:,}: {shown(found.path, 80)} is named again")
+            wrong.append(f"line {number:,}: {shown(found.path, 80)} is listed twice")
         else:
             seen.add(found.path)
             entries.append(found)
     if wrong:
         said = "; ".join(wrong[:MOST_SHOWN]) + more(len(wrong))
-        raise DataError(f"table ({path}): {said}. Mend these lines.")
+        raise DataError(f"table ({path}): {said}. Correct these lines.")
     given = [entry for entry in entries if entry.split]
     if given and len(given) < len(entries):
         missing = len(entries) - len(given)
         raise DataError(
-            f"table ({path}): {missing:,} lines without a split beside {len(given):,} with one. "
-            "Give one to all or to none."
+            f"table ({path}): {missing:,} lines have no split, and {len(given):,} have one. "
+            "Give all lines a split, or none."
         )
     if not given:
         entries = [entry._replace(split="train") for entry in entries]
@@ -56,33 +56,38 @@ def find(path: Path) -> Found:
 
 
 def _entry(line: dict[str, Any] | str, root: Path) -> Entry | str:
-    """What a line names, or what is wrong with it."""
+    """Return the entry of a line, or a description of its mistake."""
     if isinstance(line, str):
         return line
     cells = {}
     for name in NEEDED + OPTIONAL:
         value = line.get(name)
         if not isinstance(value, str | int | None) or isinstance(value, bool):
-            return f"{name} is neither a text nor a whole number"
+            return f"{name} is neither text nor a whole number"
         cells[name] = "" if value is None else str(value)
     if missing := [name for name in NEEDED if not cells[name]]:
         return f"no {missing[0]}"
     split = SYNONYMS.get(cells["split"].lower(), "")
     if cells["split"] and not split:
-        return f"split {shown(cells['split'])} is none of train, val, test"
+        return f"split {shown(cells['split'])} is not train, val or test"
     name = os.path.normpath(cells["file_name"])
     if "\0" in name:
         return "a file name with a NUL in it"
     if not os.path.realpath(root / name).startswith(os.path.join(root, "")):
-        return f"{shown(cells['file_name'], 80)} leads out of the table's folder"
+        return f"{shown(cells['file_name'], 80)} is outside the table's folder"
     if os.path.isabs(name):
         name = os.path.relpath(os.path.realpath(name), root)
     label = unicodedata.normalize("NFC", cells["label"])
     return Entry(name.replace(os.sep, "/"), label, split, cells["group"])
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Number and content of each line; a text says what is wrong with it."""
+def lines(
+    path: Path, *, needed: Sequence[str] = NEEDED
+) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Number and content of each line; a text says what is wrong with it.
+
+    DataError if a csv lacks a column of those that are `needed`, or is none.
+    """
     suffix = path.suffix.lower()
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         if suffix == ".jsonl":
@@ -90,21 +95,22 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
                 if text.strip():
                     yield number, _object(text)
             return
-        lines = csv.DictReader(file, delimiter=DELIMITERS[suffix], strict=True)
+        table = csv.DictReader(file, delimiter=DELIMITERS[suffix], strict=True)
         try:
-            columns = lines.fieldnames or ()
-            if missing := [name for name in NEEDED if name not in columns]:
+            columns = table.fieldnames or ()
+            if missing := [name for name in needed if name not in columns]:
+                others = [name for name in (*NEEDED, *OPTIONAL) if name not in needed]
                 raise DataError(
                     f"table ({path}): no column {missing[0]} among "
-                    f"{shown(', '.join(columns), 120)}. Its first line is file_name,label and, "
-                    "if wanted, split and group."
+                    f"{shown(', '.join(columns), 120)}. Its first line is {','.join(needed)} and, "
+                    f"if wanted, {' and '.join(others[:2])}."
                 )
-            for line in lines:
-                spoilt = None in line or any(line[name] is None for name in NEEDED)
-                yield lines.line_num, "another number of cells" if spoilt else line
+            for line in table:
+                spoilt = None in line or any(line[name] is None for name in needed)
+                yield table.line_num, "the wrong number of cells" if spoilt else line
         except csv.Error as error:
             raise DataError(
-                f"table ({path}): line {lines.line_num + 1:,}: {error}. Mend the line."
+                f"table ({path}): line {table.line_num + 1:,}: {error}. Correct the line."
             ) from None
 
 
@@ -112,5 +118,5 @@ def _object(text: str) -> dict[str, Any] | str:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
-        return "no JSON"
-    return found if isinstance(found, dict) else "no JSON object"
+        return "not JSON"
+    return found if isinstance(found, dict) else "not a JSON object"

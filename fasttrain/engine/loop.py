@@ -1,4 +1,4 @@
-"""The training loop: `fit` trains a Step on a Loader, `evaluate` measures loss and accuracy.
+"""The training loop: `fit` trains a Step on a Loader and evaluates it after each epoch.
 
 Arguments do the work and hooks only observe it. In each epoch the host waits for the device twice:
 once to read the training sums and once to read the test sums.
@@ -6,41 +6,18 @@ once to read the training sums and once to read the test sums.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-import torch
 from torch import Tensor, nn
 
 from ..data import Batch, Loader
-from ..loaders import contract
+from ..loaders.batches import checked
 from ..profile.trace import span
-from . import metrics, monitors
-from .step import Step, cross_entropy
-
-
-class Epoch(NamedTuple):
-    """One row of the history: accuracies are fractions, times are seconds.
-
-    `test_` is of the images that choose. `seconds` is training alone. `lr` is of the last step,
-    `first_lr` of the first (None in older runs). `skipped_steps` counts overflows of fp16.
-    """
-
-    epoch: int
-    lr: float
-    train_loss: float
-    train_accuracy: float
-    test_loss: float
-    test_accuracy: float
-    seconds: float
-    images_per_second: float
-    data_wait_seconds: float
-    skipped_steps: int = 0
-    first_lr: float | None = None
-    balanced_accuracy: float | None = None
-    macro_f1: float | None = None
+from . import evaluation, metrics, monitors
+from .state import Epoch, Hook, Run
+from .step import Step
 
 
 class Schedule(Protocol):
@@ -49,28 +26,6 @@ class Schedule(Protocol):
     def after_step(self) -> None: ...
 
     def after_epoch(self, score: float) -> None: ...
-
-
-@dataclasses.dataclass
-class Run:
-    """The progress of a training: what hooks read and checkpoints store.
-
-    `epoch` counts finished epochs, `step` the finished steps of the current epoch. `sums` holds the
-    metrics of the current epoch; it stays on the device.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    phase: str = "train"
-    sums: Tensor | None = None
-    loss: Tensor | None = None
-    seconds: float = 0.0
-    data_wait_seconds: float = 0.0
-    eval_seconds: float = 0.0
-    history: list[Epoch] = dataclasses.field(default_factory=list)
-
-
-Hook = Callable[[Run], None]
 
 
 def fit(
@@ -98,19 +53,13 @@ def fit(
     """
     run = run or Run()
     while run.epoch < epochs and not until(run):
-        sums = run.sums = metrics.zeros(step.device) if run.sums is None else run.sums
+        run.sums = metrics.start(step.sums, step.lr, run.sums)
         run.phase, began = "train", perf_counter() - run.seconds
         step.model.train()
-        batches = contract.batches(
-            train, step, f"epoch {run.epoch + 1}, training", begun=run.step > 0
-        )
+        batches = checked(train, step, f"epoch {run.epoch + 1}, training", begun=run.step > 0)
         for images, labels in _timed_batches(batches, run):
             with span("step"):
-                run.loss, logits = step(images, labels)
-                if run.step == 0:
-                    metrics.start(sums, step.lr)
-                metrics.record_step(sums, step.lr, scale=step.scale, skipped=step.skipped)
-                metrics.update(sums, run.loss, logits, labels)
+                run.loss, _ = step(images, labels)
                 schedule.after_step()
             run.step += 1
             run.seconds = perf_counter() - began
@@ -120,14 +69,11 @@ def fit(
         found = read_metrics(step, run, total)
         run.seconds = perf_counter() - began
         run.phase, began = "test", perf_counter()
-        held = _evaluate(step, test, run, on_step, step.predict, total, monitor)
+        held = evaluation.measure(step, test, run, on_step, step.predict, total, monitor)
         run.eval_seconds += perf_counter() - began
-        metrics.refuse_loss(held.loss, epoch=run.epoch + 1, step=run.step)
+        metrics.check_loss(held.loss, epoch=run.epoch + 1, step=run.step)
         run.epoch += 1
-        row = (run.epoch, found.lr, found.loss, found.accuracy, held.loss, held.accuracy)
-        times = (run.seconds, found.images / run.seconds, run.data_wait_seconds)
-        first = None if found.first_lr < 0 else found.first_lr
-        run.history.append(Epoch(*row, *times, found.skipped, first, *held[2:]))
+        run.history.append(_row(run, found, held))
         schedule.after_epoch(monitors.score(run.history[-1], monitor))
         run.step, run.sums, run.seconds, run.data_wait_seconds = 0, None, 0.0, 0.0
         for hook in on_epoch:
@@ -146,45 +92,12 @@ def read_metrics(
     return found
 
 
-def evaluate(
-    step: Step,
-    loader: Loader,
-    *,
-    run: Run | None = None,
-    on_batch: Sequence[Hook] = (),
-    predict: Callable[[Tensor], Tensor] | None = None,
-    total: Callable[[Tensor], Tensor] = lambda sums: sums,
-) -> tuple[float, float]:
-    """Mean loss and accuracy (a fraction) over all images of `loader`, in eval mode.
-
-    `predict` gives a batch's logits, by default `step.predict`; `total` is as for `fit`. Raises
-    DataError if there are no images, UsageError if `step` cannot take the first batch.
-    """
-    return _evaluate(step, loader, run, on_batch, predict or step.predict, total)[:2]
-
-
-def _evaluate(
-    step: Step,
-    loader: Loader,
-    run: Run | None,
-    on_batch: Sequence[Hook],
-    predict: Callable[[Tensor], Tensor],
-    total: Callable[[Tensor], Tensor],
-    monitor: str = "accuracy",
-) -> metrics.Evaluation:
-    where = "evaluation" if run is None else f"epoch {run.epoch + 1}, evaluation"
-    run, sums, counts = run or Run(phase="test"), metrics.zeros(step.device), None
-    step.model.eval()
-    with torch.no_grad():
-        for images, labels in contract.batches(loader, step, where):
-            with span("eval"):
-                logits = predict(images)
-                metrics.update(sums, cross_entropy(logits, labels), logits, labels)
-                if monitor in monitors.UNEQUAL:
-                    counts = metrics.count(counts, logits, labels)
-            for hook in on_batch:
-                hook(run)
-    return metrics.evaluation(total(sums if counts is None else torch.cat([sums, counts])))
+def _row(run: Run, found: metrics.EpochMetrics, held: metrics.Evaluation) -> Epoch:
+    """The row of the history for the epoch that `run` has just finished."""
+    row = (run.epoch, found.lr, found.loss, found.accuracy, held.loss, held.accuracy)
+    times = (run.seconds, found.images / run.seconds, run.data_wait_seconds)
+    first = None if found.first_lr < 0 else found.first_lr
+    return Epoch(*row, *times, found.skipped, first, *held[2:])
 
 
 def _timed_batches(loader: Iterable[Batch], run: Run) -> Iterator[Batch]:

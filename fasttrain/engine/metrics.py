@@ -1,8 +1,8 @@
 """The metrics of an epoch as running sums on the device, with the first step that is not finite.
 
-The host reads them once an epoch. Losses are summed over images, because batches may differ in
-size. The number of recorded steps is one of the sums, so that the sums of several processes can be
-added.
+A step adds to them, also inside a captured graph, and the host reads them once an epoch. Losses are
+summed over images, because batches may differ in size. The number of recorded steps is one of the
+sums, so that the sums of several processes can be added.
 """
 
 from __future__ import annotations
@@ -51,9 +51,13 @@ def zeros(device: torch.device) -> Tensor:
     return torch.zeros(PLACES, dtype=torch.float64, device=device)
 
 
-def start(sums: Tensor, lr: Tensor | float) -> None:
-    """Record the rate of an epoch's first step; call it before the first `record_step`."""
+def start(sums: Tensor, lr: Tensor | float, before: Tensor | None = None) -> Tensor:
+    """Make `sums` those of an epoch that begins at `lr`, or goes on from `before`; return them."""
+    if before is not None:
+        return sums.copy_(before)
+    sums.zero_()
     sums[FIRST] = lr
+    return sums
 
 
 def record_step(
@@ -78,10 +82,13 @@ def record_step(
 
 
 def update(sums: Tensor, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-    """Add the loss, the correct predictions and the images of a batch, on the device."""
-    sums[LOSS] += loss * len(labels)
-    sums[CORRECT] += (logits.argmax(dim=1) == labels).sum()
-    sums[IMAGES] += len(labels)
+    """Add the loss, the correct predictions and the images of a batch, on the device.
+
+    `sums[i] += x` would be two kernels, the addition and a copy of its result onto itself.
+    """
+    sums[LOSS].add_(loss * len(labels))
+    sums[CORRECT].add_((logits.argmax(dim=1) == labels).sum())
+    sums[IMAGES].add_(len(labels))
 
 
 def record_weights(sums: Tensor, model: nn.Module) -> None:
@@ -103,18 +110,21 @@ def compute(sums: Tensor, steps: int = 0) -> EpochMetrics:
     )
 
 
-def refuse_loss(loss: float, *, epoch: int, step: int) -> None:
+def check_loss(loss: float, *, epoch: int, step: int) -> None:
     """Raise Diverged unless the loss of an evaluation is finite."""
     if not math.isfinite(loss):
         raise Diverged(
-            f"test loss ({loss}): not finite after epoch {epoch}, step {step}. "
+            f"evaluation loss ({loss}): not finite after epoch {epoch}, step {step}. "
             "Try a lower --lr; checkpoints hold only finite numbers."
         )
 
 
 class Evaluation(NamedTuple):
-    """What an evaluation found: mean loss, accuracy, and the means over classes of recall and of
-    F1, None where classes were not counted."""
+    """The results of an evaluation: mean loss and accuracy, and means over classes.
+
+    `balanced_accuracy` is the mean recall, `macro_f1` the mean F1; None if classes were not
+    counted.
+    """
 
     loss: float
     accuracy: float
@@ -123,8 +133,10 @@ class Evaluation(NamedTuple):
 
 
 def count(counts: Tensor | None, logits: Tensor, labels: Tensor) -> Tensor:
-    """Add a batch to `counts`, float64 (3 * classes,): of each class its images, the answers that
-    name it, and the correct ones. Three additions on the device; the host waits for none."""
+    """Add a batch to `counts`, float64 (3 * classes,), without waiting for the device.
+
+    They are, for each class: its images, the predictions of it, and the correct ones.
+    """
     classes = logits.shape[1]
     if counts is None:
         counts = torch.zeros(3 * classes, dtype=torch.float64, device=logits.device)
@@ -136,7 +148,10 @@ def count(counts: Tensor | None, logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def evaluation(sums: Tensor) -> Evaluation:
-    """Sums of a whole evaluation, the counts of `count` behind them, on the host: the only wait."""
+    """Compute the results from the sums of an evaluation, with the counts of `count` appended.
+
+    The host waits for the device here, and only here.
+    """
     values = sums.tolist()
     images = max(values[IMAGES], 1)
     loss, accuracy = values[LOSS] / images, values[CORRECT] / images

@@ -43,7 +43,10 @@ def wilson(correct: int, count: int, *, z: float = 1.959964) -> tuple[float, flo
 
 
 def by_class(predictions: Predictions, classes: Sequence[str]) -> dict[str, Any]:
-    """Count, accuracy and interval of each class; the confusion matrix, a row per true class."""
+    """Return count, accuracy and interval of each class, and the confusion matrix.
+
+    The matrix has a row per true class.
+    """
     size = len(classes)
     cells = np.bincount(predictions.labels * size + predictions.predicted, minlength=size * size)
     confusion = cells.reshape(size, size)
@@ -58,8 +61,11 @@ def by_class(predictions: Predictions, classes: Sequence[str]) -> dict[str, Any]
 
 
 def means(confusion: np.ndarray) -> dict[str, float]:
-    """Balanced accuracy and macro F1 of a confusion matrix, true rows: means in which every class
-    counts the same, over classes that have an image, or an image or an answer."""
+    """Return balanced accuracy and macro F1 of a confusion matrix with a row per true class.
+
+    Both are means in which every class counts the same. Balanced accuracy is over the classes that
+    have images, macro F1 over those that have images or predictions.
+    """
     hits, of, named = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     recalls, f1 = hits[of > 0] / of[of > 0], 2 * hits / np.maximum(of + named, 1)
     there = of + named > 0
@@ -100,15 +106,20 @@ def label_errors(predictions: Predictions) -> np.ndarray:
 
 
 def describe(
-    predictions: Predictions, indices: np.ndarray, classes: Sequence[str]
+    predictions: Predictions,
+    indices: np.ndarray,
+    classes: Sequence[str],
+    files: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Index, true and predicted class, and confidence of the images at `indices`."""
+    """Index, true and predicted class, and confidence of the images at `indices`, and the path of
+    each in `files`, if that has one for every image."""
     return [
         {
             "index": int(i),
             "true": classes[predictions.labels[i]],
             "predicted": classes[predictions.predicted[i]],
             "confidence": float(predictions.probabilities[i].max()),
+            **({"file": files[i]} if files else {}),
         }
         for i in indices
     ]

@@ -20,9 +20,9 @@ LAYOUTS = {"first": (-2, -1), "last": (-3, -2)}  # position of channels: axes of
 def resolve_place(
     name: str, output: Tensor, place: Place | None, channels: str | None
 ) -> Place | None:
-    """The Place of layer `name`'s output (4-d), or None to divide the image even_axis.
+    """Return the Place of the output (4-d) of layer `name`; None to divide the image evenly.
 
-    `channels` is used only if the output could not be traced; UsageError if it is then missing.
+    `channels` is used only if the output could not be traced; UsageError if it is missing then.
     """
     if place is not None and place.axes[0] != -4 and place.axes[1] != -4 and not place.folded:
         return place
@@ -49,7 +49,7 @@ def class_map(
 
     w is the spatial mean of `grad`; `axes` are those of rows and columns, counted from the end.
     `pixels` (H, W) is the size of the image, `place` the positions of the entries in it (None:
-    even_axis spaced). Raises UsageError if all means of layer `name` are mere rounding errors.
+    evenly spaced). Raises UsageError if all means of layer `name` are mere rounding errors.
     """
     order = [-4, next(axis for axis in (-3, -2, -1) if axis not in axes), *axes]
     activation, grad = activation.permute(order).float(), grad.permute(order).float()

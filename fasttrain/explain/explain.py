@@ -1,77 +1,28 @@
 """Explains a trained run: evaluates its best checkpoint and computes Grad-CAM of its mistakes.
 
-The run may come from another machine, so this uses any device, the eager network and no DALI.
+It writes what the report shows, so that the report can be drawn again without the network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import Data, Split, origin
-from ..engine import build
 from ..errors import UsageError
 from ..loaders import build as loaders_build
-from ..models.stages import stages
-from ..predict.classifier import Classifier, open_checkpoint
-from ..recipe.recipe import Recipe
 from ..storage.atomic import write_atomically, write_json
-from . import analysis
+from . import analysis, one_image
 from .analysis import CONFIDENT, Predictions
 from .gradcam import GradCAM
+from .subject import Subject
 
 SAMPLES = 16
-
-
-class Subject(NamedTuple):
-    """A trained classifier and its data."""
-
-    classifier: Classifier
-    data: Data
-
-    @property
-    def model(self) -> torch.nn.Module:
-        """The network."""
-        return self.classifier.module
-
-    @property
-    def recipe(self) -> Recipe:
-        """What it was trained with."""
-        return self.classifier.recipe
-
-    @property
-    def train(self) -> Split:
-        """The training images."""
-        return self.data.train
-
-    @property
-    def test(self) -> Split:
-        """The images that it is judged by."""
-        return self.data.test
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """The names of the network's stages, whose activations Grad-CAM uses."""
-        return stages(self.model, side=self.test.images.shape[1])
-
-
-def open_run(
-    run: Path,
-    *,
-    device: str = "auto",
-    data: Data | None = None,
-    log: Callable[[str], None] = lambda line: None,
-) -> Subject:
-    """Load the best network of a run, and its data; CheckpointError if there is no usable one."""
-    classifier, kept = open_checkpoint(run / "checkpoints" / "best.pt", device=device)
-    found = origin.restored(data or build.splits(classifier.recipe, log=log), kept)
-    return Subject(classifier, found)
 
 
 def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[str, Any]:
@@ -80,26 +31,28 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
     Writes class_accuracy.json, misclassified.json and analysis.npz. `sample` is "confident" or
     "random" (with the recipe's seed).
     """
-    predictions, names = predict(subject), subject.data.classes
-    classes = analysis.by_class(predictions, names)
+    predictions, names, files = predict(subject), subject.data.classes, subject.files
     chosen = analysis.mistakes(predictions, sample=sample, seed=subject.recipe.seed)
     suspects = analysis.label_errors(predictions)
     rule = CONFIDENT if sample == "confident" else f"random, seed {subject.recipe.seed}"
     wrong = int((predictions.predicted != predictions.labels).sum())
+    classes = {"split": subject.split, **analysis.by_class(predictions, names)}
     write_json(run / "class_accuracy.json", classes)
     listed = {
+        "split": subject.split,
         "rule": rule,
+        "cam_layer": subject.stages[-1],
         "mistakes": wrong,
-        "images": analysis.describe(predictions, chosen, names),
-        "label_errors": analysis.describe(predictions, suspects, names),
+        "images": analysis.describe(predictions, chosen, names, files),
+        "label_errors": analysis.describe(predictions, suspects, names, files),
     }
     write_json(run / "misclassified.json", listed)
     originals, augmented, labels = samples(subject)
     arrays = {
-        "images": np.asarray(subject.test.images[chosen]),
+        "images": np.asarray(subject.analysed.images[chosen]),
         "predicted_maps": gradcam_maps(subject, chosen, predictions.predicted[chosen]),
         "true_maps": gradcam_maps(subject, chosen, predictions.labels[chosen]),
-        "label_error_images": np.asarray(subject.test.images[suspects]),
+        "label_error_images": np.asarray(subject.analysed.images[suspects]),
         "sample_originals": originals,
         "sample_augmented": augmented,
         "sample_labels": labels,
@@ -111,9 +64,9 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
 
 
 def predict(subject: Subject) -> Predictions:
-    """Predict every test image, in the precision that the training evaluated in."""
-    found = subject.classifier.probabilities(subject.test.images)
-    return Predictions(found, np.asarray(subject.test.labels))
+    """Predict every image of `subject.analysed`, in the precision of training's evaluation."""
+    found = subject.classifier.probabilities(subject.analysed.images)
+    return Predictions(found, np.asarray(subject.analysed.labels))
 
 
 def gradcam_maps(subject: Subject, indices: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -127,30 +80,28 @@ def gradcam_maps(subject: Subject, indices: np.ndarray, classes: np.ndarray) -> 
 
 
 def guess(subject: Subject, index: int) -> tuple[int, int]:
-    """Return the (predicted, true) class of a test image; UsageError if there is no such image."""
-    count = len(subject.test.labels)
+    """Return the (predicted, true) class of an image; UsageError if there is no such image."""
+    count = len(subject.analysed.labels)
     if not 0 <= index < count:
         raise UsageError(
-            f"--image ({index}): must be from 0 to {count - 1}, the test images of this run. "
-            "See --help."
+            f"--image ({index}): must be from 0 to {count - 1}, the {subject.split} images of this "
+            "run. See --help."
         )
     with torch.no_grad():
         logits = subject.model(prepare(subject, np.array([index])))
-    return int(logits.argmax()), int(subject.test.labels[index])
+    return int(logits.argmax()), int(subject.analysed.labels[index])
 
 
 def layer_maps(subject: Subject, index: int, classes: Sequence[int]) -> list[dict[str, np.ndarray]]:
-    """Grad-CAM of a test image in all stages; layer -> (side, side) for each class."""
-    images = prepare(subject, np.full(len(classes), index))
-    with GradCAM(subject.model, *subject.stages) as cam:
-        found = cam.layers(images, torch.as_tensor(list(classes), device=subject.classifier.device))
-    maps = {name: found[name].cpu().numpy() for name in subject.stages}
-    return [{name: maps[name][row] for name in maps} for row in range(len(classes))]
+    """Grad-CAM of an image in all stages; layer -> (side, side) for each class."""
+    return one_image.layer_maps(
+        subject.classifier, np.asarray(subject.analysed.images[index]), classes
+    )
 
 
 def prepare(subject: Subject, indices: np.ndarray) -> Tensor:
-    """The test images at `indices`, normalised, on the device."""
-    return subject.classifier.inputs(np.asarray(subject.test.images[indices]))
+    """The images of `subject.analysed` at `indices`, normalised, on the device."""
+    return subject.classifier.inputs(np.asarray(subject.analysed.images[indices]))
 
 
 def samples(subject: Subject) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

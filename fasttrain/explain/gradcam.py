@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +19,8 @@ from ..errors import UsageError
 from .class_map import LAYOUTS, class_map, resolve_place
 from .gradient_path import GradientPath, gradients, logits_of
 from .isolated import isolated
-from .receptive_fields import Place, Places
-
-
-class LayerCall(NamedTuple):
-    """The output of one call of a layer, as a copy for the gradient, and its place in the image."""
-
-    output: Any
-    place: Place | None = None
+from .layer_calls import LayerCall, select_call
+from .receptive_fields import Places
 
 
 class GradCAM:
@@ -141,7 +135,8 @@ class GradCAM:
                 output = self._model(images)
             self._places = None
             kept = {
-                name: self._select_call(name, calls, len(images)) for name, calls in seen.items()
+                name: select_call(name, calls, len(images), wanted=self._call)
+                for name, calls in seen.items()
             }
             logits = logits_of(output, len(images))
             if path.is_cut(logits):
@@ -176,25 +171,3 @@ class GradCAM:
             return kept.clone()
 
         return hook
-
-    def _select_call(self, name: str, calls: list[LayerCall], count: int) -> LayerCall:
-        choose = "Choose a convolutional layer of the eager model."
-        if not calls:
-            why = "the model's forward did not call it, or runs compiled"
-            raise UsageError(f"layer ({name!r}): {why}. {choose}")
-        if len(calls) > 1 and self._call is None:
-            why = f"the model's forward calls it {len(calls)} times"
-            raise UsageError(f"layer ({name!r}): {why}. Give GradCAM call=-1 for the last of them.")
-        if not -len(calls) <= (call := self._call or 0) < len(calls):
-            why = f"the model's forward calls layer {name!r} {len(calls)} times"
-            raise UsageError(
-                f"call ({call}): {why}. Choose from {-len(calls)} to {len(calls) - 1}."
-            )
-        output = calls[call].output
-        if not isinstance(output, Tensor):
-            why = f"it gave {type(output).__name__}, not (N, C, H, W)"
-        elif output.ndim != 4 or len(output) != count or not output.is_floating_point():
-            why = f"it gave a tensor of shape {tuple(output.shape)}, not ({count}, C, H, W)"
-        else:
-            return calls[call]
-        raise UsageError(f"layer ({name!r}): {why}. {choose}")

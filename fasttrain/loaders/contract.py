@@ -1,20 +1,19 @@
-"""Checks a user's arrays, draws and batches once, when they enter fasttrain.
+"""Checks the arrays, draws and settings that a user gives to a loader.
 
 Without these checks a wrong shape or dtype would silently train on wrong pixels, or raise an
-unclear error far from its cause.
+unclear error far from its cause. The batches of a user's own loader are checked in batches.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..data import Batch, Split
-from ..errors import DataError, UsageError, shown
+from ..data import Split
+from ..errors import UsageError, shown
 from ..machine import auto
 from .draws import Draw, Draws
 
@@ -42,11 +41,11 @@ def split(given: Split) -> Split:
         ) from None
     height, width, colours = images.shape[1:] if images.ndim == 4 else (0, 0, 0)
     if images.dtype != np.uint8 or not 0 < height == width or colours != 3:
-        raise _refused("images", images, f"must be {PIXELS}. Convert them")
+        raise refused("images", images, f"must be {PIXELS}. Convert them")
     if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
-        raise _refused("labels", labels, f"must be int64 ({len(images)},), one class per image")
+        raise refused("labels", labels, f"must be int64 ({len(images)},), one class per image")
     if labels.min(initial=0) < 0:
-        raise _refused("labels", labels, "must be 0 or more. Leave out images without a class")
+        raise refused("labels", labels, "must be 0 or more. Leave out images without a class")
     return Split(images, labels.astype(np.int64, copy=False))
 
 
@@ -103,93 +102,17 @@ def drawn(draws: Draws, images: np.ndarray, reflect: bool, epoch: int) -> Draw:
         fits = enough and array.shape[1:] == shape[1:]  # the order's length is the epoch's
         if array is not given or array.dtype.kind not in kinds or not fits:
             why = f"must be {'bool' if kinds == 'b' else 'whole numbers'} {shape}"
-            raise _refused(f"draws, {name} of epoch {epoch}", array, f"{why}. See draws.Draw")
+            raise refused(f"draws, {name} of epoch {epoch}", array, f"{why}. See draws.Draw")
     if draw.order.min(initial=0) < 0 or draw.order.max(initial=-1) >= count:
         why = f"must be from 0 to {count - 1}, as the split has {count} images"
-        raise _refused(f"draws, order of epoch {epoch}", draw.order, f"{why}. Draw with that count")
+        raise refused(f"draws, order of epoch {epoch}", draw.order, f"{why}. Draw with that count")
     if reflect and np.abs(draw.crop).max(initial=0) >= side:
         why = f"must lie inside -{side}..{side}, the width of a mirrored border"
-        raise _refused(f"draws, crop of epoch {epoch}", draw.crop, f"{why}. Use less padding")
+        raise refused(f"draws, crop of epoch {epoch}", draw.crop, f"{why}. Use less padding")
     return draw
 
 
-def batches(
-    loader: Iterable[Any], step: Any, where: str, *, begun: bool = False
-) -> Iterator[Batch]:
-    """Yield the batches of an epoch; check the first against the model of `step`: shape, dtype,
-    device, and values on the host. UsageError for a wrong batch; DataError, naming `where`, for
-    an epoch without images, unless the epoch has already `begun`."""
-    try:
-        given = iter(loader)
-    except TypeError:
-        raise UsageError(
-            f"{where} ({type(loader).__name__}): cannot be iterated. Give batches of (images, "
-            "labels)."
-        ) from None
-    first = next(given, None)
-    if first is None:
-        if not begun:
-            raise _empty(where, "0 batches", once=given is loader)
-        return
-    images, labels = _pair(first, where)
-    _check_images(images, labels, step, where)
-    _check_labels(images, labels, where)
-    yield Batch(images, labels)
-    yield from given
-
-
-def _pair(batch: Any, where: str) -> tuple[Tensor, Tensor]:
-    pair = isinstance(batch, (tuple, list)) and len(batch) == 2
-    if not pair or not all(isinstance(part, Tensor) for part in batch):
-        parts = batch if isinstance(batch, (tuple, list)) else [batch]
-        kinds = ", ".join(type(part).__name__ for part in parts[:4])
-        raise UsageError(
-            f"{where}, first batch ({kinds}): must be two tensors, images and labels. "
-            "Let the loader yield both."
-        )
-    return batch[0], batch[1]
-
-
-def _check_images(images: Tensor, labels: Tensor, step: Any, where: str) -> None:
-    model: nn.Module = step.model
-    weights = [weight for weight in model.parameters() if weight.is_floating_point()]
-    takes = {weight.dtype for weight in weights} or set(FLOATS)
-    takes |= set(FLOATS) if getattr(step, "amp", None) is not None else set()
-    what = f"{where}, images of the first batch"
-    if images.ndim != 4 or (images.shape[3] in (1, 3) and images.shape[1] > 4):
-        raise _refused(what, images, "must be (B, channels, height, width). Permute them")
-    if images.dtype not in takes:
-        kinds = " or ".join(sorted(str(kind) for kind in takes))
-        raise _refused(what, images, f"must be {kinds}, normalised. Convert them")
-    if not len(images):
-        raise _empty(where, "0 images in its first batch", once=False)
-    for name, tensor in (("images", images), ("labels", labels)):
-        if weights and tensor.device != weights[0].device:
-            raise UsageError(
-                f"{where}, {name} of the first batch ({tensor.device}): the model is on "
-                f"{weights[0].device}. Move them there."
-            )
-
-
-def _check_labels(images: Tensor, labels: Tensor, where: str) -> None:
-    what = f"{where}, labels of the first batch"
-    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-        raise _refused(what, labels, f"must be int64 ({len(images)},), one class per image")
-    if labels.device.type == "cpu" and int(labels.min()) < 0:
-        raise _refused(what, labels, "must be 0 or more. Leave out images without a class")
-
-
-def _empty(where: str, what: str, *, once: bool) -> DataError:
-    if once:
-        why = "a generator or an iterator can be read once, and this one has been"
-        return DataError(
-            f"{where} ({what}): an epoch of no images; {why}. Give a list, or a loader that begins "
-            "anew at each iteration."
-        )
-    return DataError(f"{where} ({what}): an epoch of no images. Give the loader some.")
-
-
-def _refused(name: str, array: Any, why: str) -> UsageError:
+def refused(name: str, array: Any, why: str) -> UsageError:
     """Return the UsageError for an array or tensor, with its dtype, shape and range."""
     kind = str(array.dtype).removeprefix("torch.")
     text = f"{kind} {tuple(array.shape)}"

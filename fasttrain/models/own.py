@@ -13,6 +13,7 @@ import inspect
 import os
 import sys
 import traceback
+from functools import lru_cache
 from types import ModuleType
 from typing import NoReturn
 
@@ -39,11 +40,22 @@ def make(name: str, *, classes: int, side: int) -> nn.Module:
 
 
 def source_digest(name: str) -> str | None:
-    """SHA-256 of the source file of MODULE in MODULE:FUNCTION; None if there is no such file."""
+    """SHA-256 of the source file of MODULE in MODULE:FUNCTION; None if there is no such file.
+
+    A module keeps the digest of its first call: a process goes on with the code that it imported.
+    """
     if ":" not in name or name.startswith(TIMM):
         return None
-    source = inspect.getsourcefile(_module(name))
-    if source is None:
+    return _digest(_module(name))
+
+
+@lru_cache
+def _digest(module: ModuleType) -> str | None:
+    try:
+        source = inspect.getsourcefile(module)
+    except TypeError:  # compiled, or no file at all
+        return None
+    if source is None or not os.path.isfile(source):
         return None
     with open(source, "rb") as file:
         return hashlib.sha256(file.read()).hexdigest()

@@ -84,7 +84,7 @@ class Plateau:
         progress = {key: value for key, value in state.items() if key in self.PROGRESS}
         self.scheduler.load_state_dict(_checked({**ours, **progress}, ours))
 
-    def aim(self, lr: float) -> None:
+    def set_peak(self, lr: float) -> None:
         """Do nothing: this schedule continues from the optimizer's current rate."""
 
     def seek(self, done: int) -> None:
@@ -127,8 +127,8 @@ class EveryStep:
         self.scheduler.load_state_dict(_checked({**state, **end}, ours))
         self._curve_changed = any(state.get(key) != value for key, value in end.items())
 
-    def aim(self, lr: float) -> None:
-        """Scale the curve to another peak rate; the next `seek` applies it."""
+    def set_peak(self, lr: float) -> None:
+        """Scale the curve to another peak rate `lr`; the next `seek` applies it."""
         optimizer = self.scheduler.optimizer
         for group, ratio in zip(optimizer.param_groups, ratios(optimizer), strict=True):
             peak = group.get("max_lr", group["initial_lr"])

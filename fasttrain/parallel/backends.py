@@ -1,6 +1,6 @@
-"""What is asked of gloo and NCCL that torch has no public function for.
+"""What fasttrain needs of gloo and NCCL and torch has no public function for.
 
-Each function here does nothing, or returns 0, where there is no process group.
+Without a process group each function here does nothing, or returns 0.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Any
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import _abort_process_group
 
-PATIENCE = 300.0  # seconds that one waits for another's part of a collective outside the training
-MARGIN = 60.0  # that a collective may take longer than --hang-timeout, which so decides first
-# On its time limit torch ends the process with SIGABRT, so NCCL's is longer than all of ours.
+PATIENCE = 300.0  # seconds that a collective outside training may take
+MARGIN = 60.0  # seconds on top of --hang-timeout, so that --hang-timeout ends a hang first
+# At NCCL's time limit torch ends the process with SIGABRT, so this limit is the longest.
 NCCL_MARGIN = 300.0
 WEEK = 7 * 86400.0
-LEFT = 2.0  # seconds that the connections of a failed group have to close in
+LEFT = 2.0  # seconds in which the connections of a failed group must close
 
 
 def all_backends() -> set[Any]:
-    """torch's objects of gloo and NCCL: those of the group that there are."""
+    """Return torch's gloo and NCCL objects of the process group."""
     group = dist.group.WORLD
     if group is None:
         return set()
@@ -30,14 +30,14 @@ def all_backends() -> set[Any]:
 
 
 def begun_collectives() -> int:
-    """How many collectives this process has begun."""
-    with suppress(RuntimeError):  # the group ends just now
+    """Return how many collectives this process has begun."""
+    with suppress(RuntimeError):  # the group is ending
         return sum(each._get_sequence_number_for_group() for each in all_backends())
     return 0
 
 
 def set_time_limit(seconds: float | None = None) -> None:
-    """Let a collective wait for at least `seconds` and PATIENCE; 0 is as good as without end."""
+    """Set the time limit of collectives to at least `seconds` and PATIENCE; 0 means a week."""
     limit = PATIENCE if seconds is None else max(PATIENCE, seconds + MARGIN) if seconds else WEEK
     for each in all_backends():
         more = NCCL_MARGIN if each.name() == "nccl" else 0.0
@@ -45,9 +45,9 @@ def set_time_limit(seconds: float | None = None) -> None:
 
 
 def abandon() -> None:
-    """End the group of a training that failed, in at most LEFT seconds.
+    """End the group of a training that failed, within LEFT seconds.
 
-    destroy_process_group finishes what NCCL has begun: with a process that died it never returns.
+    destroy_process_group waits for what NCCL has begun, and never returns if a process has died.
     """
 
     def end() -> None:

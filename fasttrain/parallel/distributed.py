@@ -27,8 +27,9 @@ from .launch import place as launched
 from .signals import ignored
 from .watch import Watch
 
-FETCH = 2400.0  # seconds that the others wait for the data of a machine's first process
-COLLECTIVE = ("gloo", "NCCL", "ProcessGroup", "DDP", "store")  # words of a collective's errors
+FETCH = 2400.0  # seconds that other processes wait for the first of a machine to load the data
+# Words in the error messages of collectives.
+COLLECTIVE = ("gloo", "NCCL", "ProcessGroup", "DDP", "store")
 
 
 class Joined(Group):
@@ -95,7 +96,9 @@ class Joined(Group):
         done, until = f"done/{self.place.node}", monotonic() + FETCH
         while self.place.local_rank and not self._store.check([done]):
             if self._watch.failure() or monotonic() > until:
-                raise DistributedError(f"data: not ready on rank {self.place.node}. Look there.")
+                raise DistributedError(
+                    f"data: rank {self.place.node} has not loaded it. See its log."
+                )
             sleep(0.2)
         yield
         self._store.set(done, "")
@@ -111,12 +114,12 @@ class Joined(Group):
     def watched(self, seconds: float, where: Callable[[], str]) -> Iterator[hang.Progress]:
         backends.set_time_limit(seconds)
         self._watch.progress = progress = hang.Progress(seconds, where)
-        yield progress  # after an error the watch goes on until the group has ended
+        yield progress  # after an error the watch continues until the group has ended
         self._watch.progress = None
         backends.set_time_limit()
 
     def fail(self, error: BaseException) -> BaseException:
-        """Publish an `error` that leaves the group's block; return what to raise."""
+        """Publish an `error` that leaves the block of `joined`; return the exception to raise."""
         if self._left:
             return error
         with ignored():  # torchrun sends signals to all others when one has died
@@ -125,17 +128,18 @@ class Joined(Group):
     def _failed(self, error: BaseException) -> BaseException:
         mine = Failure.of(error, self.rank)
         failure = self._watch.failure() or self._cause(error) or self._watch.publish(mine)
-        reports = not failure.own and failure != mine and self._watch.wins_report(failure)
-        backends.abandon()  # what others wait for from this process, fails now
+        reports = not failure.own and failure != mine and self._watch.is_reporter(failure)
+        backends.abandon()  # collectives that wait for this process now fail
         self._leave()
         if failure == mine:
             return error
         return DistributedError(failure.message) if reports else ReportedElsewhere(failure.code)
 
     def _cause(self, error: BaseException) -> Failure | None:
-        """The failure of another process that caused this process's error, if one did."""
+        """Return another process's failure that caused this process's error, if there is one."""
         if isinstance(error, Stopped):
-            # Agreed on, it is a real one, and not torchrun's because another process has died.
+            # If the group agreed to stop, the signal was meant for all. If not, torchrun may have
+            # sent it because another process died.
             return None if self._agreed else self._watch.wait_for_failure()
         first = (str(error).splitlines() or [""])[0]
         collective = isinstance(error, RuntimeError) and any(word in first for word in COLLECTIVE)
@@ -149,12 +153,11 @@ class Joined(Group):
 
 @contextmanager
 def joined(place: Place | None = None, *, device: str = "auto") -> Iterator[Group]:
-    """The group that torchrun's environment describes, for the block; alone, a group of one.
+    """Yield the group that torchrun's environment describes; without torchrun a group of one.
 
-    An error of one process in the block ends all within seconds, with its exit code; one of them
-    reports it. Raises DistributedError if the others cannot be reached, or one died;
-    ReportedElsewhere where another process reports; EnvironmentProblem for more processes than
-    GPUs.
+    An error in one process ends all of them within seconds, with its exit code; one process reports
+    it. Raises DistributedError if the others cannot be reached or one died; ReportedElsewhere if
+    another process reports; EnvironmentProblem for more processes than GPUs.
     """
     place = launched() if place is None else place
     if place.world == 1:

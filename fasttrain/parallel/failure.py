@@ -17,12 +17,12 @@ class Failure(NamedTuple):
     rank: int  # of the process that found it
     code: int  # every process's exit code
     what: str
-    own: bool = False  # it is an error of that very process, which reports it by itself
+    own: bool = False  # an error raised in that process, which reports it itself
     hang: bool = False  # every process dumps its stacks
 
     @classmethod
     def of(cls, error: BaseException, rank: int) -> Failure:
-        """The failure that an `error` of process `rank` is."""
+        """Return the Failure that describes an `error` of process `rank`."""
         if isinstance(error, (FasttrainError, Stopped)):
             return cls(rank, error.code, str(error), own=True)
         first = (str(error).splitlines() or [""])[0]
@@ -30,10 +30,10 @@ class Failure(NamedTuple):
 
     @classmethod
     def parsed(cls, text: str | bytes) -> Failure:
-        """The failure of which `text` is the JSON."""
+        """Parse a Failure from JSON."""
         return cls(*json.loads(text))
 
     @property
     def message(self) -> str:
-        """The error and what to do."""
+        """Return what happened and what to do."""
         return self.what if self.own else f"{self.what}. {ADVICE if self.hang else ALL_END}"

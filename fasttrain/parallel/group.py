@@ -50,7 +50,10 @@ class Group:
         return tensor
 
     def own_row(self, rows: Tensor) -> Tensor:
-        """This process's row of what `gather` gave; of another world's rows rank 0 gets the sum."""
+        """Return this process's row of a tensor from `gather`.
+
+        If it was gathered by another number of processes, rank 0 gets the sum of the rows.
+        """
         rows = torch.atleast_2d(rows)
         if len(rows) == self.world:
             return rows[self.rank]
@@ -73,14 +76,14 @@ class Group:
         yield
 
     def dissolve(self) -> None:
-        """End the group in good order; what follows is each process's own work."""
+        """End the group in good order; afterwards each process works alone."""
 
     @contextmanager
     def watched(self, seconds: float, where: Callable[[], str]) -> Iterator[hang.Progress]:
-        """For the block, end all processes if one makes no progress for `seconds` (0: never).
+        """End all processes if one makes no progress for `seconds` (0: never) inside the block.
 
-        The training calls what this yields, a hook, at every progress. `where()` says in words
-        where the training is; another thread calls it.
+        Yields a hook that training calls at every progress. `where()` describes the current
+        position of training; another thread calls it.
         """
         with hang.alone(hang.Progress(seconds, where)) as progress:
             yield progress

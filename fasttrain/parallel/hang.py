@@ -40,7 +40,7 @@ class Progress:
         return 0 < self.seconds <= self._beats * BEAT
 
     def describe(self, what: str) -> str:
-        """The error's first half: the deadline that passed, and `what` was found then."""
+        """Return the first half of the error: the deadline that passed, then `what` was found."""
         return f"training (no progress for {self.seconds:g} s): {what}"
 
 

@@ -38,7 +38,7 @@ class Place(NamedTuple):
 
 
 def place(environment: Mapping[str, str] = os.environ) -> Place:
-    """This process's place; UsageError, naming the variable, if torchrun's are not all there."""
+    """Return this process's place; UsageError if some of torchrun's variables are missing."""
     if "RANK" not in environment and "WORLD_SIZE" not in environment:
         return Place()
     missing = [name for name in VARIABLES if not environment.get(name)]
@@ -66,7 +66,10 @@ def is_reporter() -> bool:
 
 
 def local_batch(batch_size: int, world: int) -> int:
-    """Images per step in each process; UsageError, naming batches that divide, if not a whole."""
+    """Return the images per step of each process.
+
+    Raises UsageError, which names the nearest batch sizes that divide evenly, if this one does not.
+    """
     if batch_size % world == 0:
         return batch_size // world
     below = batch_size // world * world

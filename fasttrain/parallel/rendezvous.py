@@ -75,12 +75,12 @@ def join(place: Place, backend: str) -> tuple[Store, Watch]:
 
 
 def agree_on_start(store: Store, rank: int, world: int) -> str:
-    """A name for this start of the group that no earlier start had; the same in all processes.
+    """Return a name for this start of the group that no earlier start had; all processes agree.
 
-    torchrun 2.13 keeps one store through its restarts, with the addresses of the dead in it. So
-    each process writes a random number, and rank 0 writes a list of those it finds, a new one
-    whenever a number changes, until all have answered the same list. Raises TimeoutError, naming
-    the ranks that are missing.
+    torchrun 2.13 keeps one store through its restarts, with the addresses of dead processes in it.
+    So each process writes a random number, and rank 0 writes a list of the numbers it finds, and a
+    new list whenever one changes, until all processes have confirmed the same list. Raises
+    TimeoutError, which names the missing ranks.
     """
     mine, until, missing = secrets.token_hex(4), monotonic() + JOIN, [0]
     store.set(f"hello/{rank}", mine)

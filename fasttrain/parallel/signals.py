@@ -78,9 +78,9 @@ class Signals:
 
 
 def end_at_once() -> None:
-    """From now on, outside a run, a signal ends the process with one line and its exit status.
+    """Make a signal outside a run end the process with one line and its exit status.
 
-    It raises nothing: there is nothing to save, and an import could swallow the exception.
+    Nothing is raised: there is nothing to save, and an import could swallow the exception.
     """
     _handle_by(_end)
 
@@ -97,7 +97,7 @@ def ignored() -> Iterator[None]:
 
 
 def ignore() -> None:
-    """From now on no signal changes the exit status: all work is done."""
+    """Ignore signals from now on: all work is done, and the exit status must not change."""
     _handle_by(signal.SIG_IGN)
 
 

@@ -1,11 +1,11 @@
 """Finds out which process of a group died, failed or hangs, and makes all the others end.
 
-A failed collective says at best that some connection closed, and on a GPU it says nothing for
-minutes. So each process sends heartbeats to the group's store and checks those of the next rank.
-The first failure that is found is published in the store, and ends every process.
+A failed collective says at best that a connection closed, and on a GPU it says nothing for minutes.
+So each process sends heartbeats to the group's store and checks those of the next rank. The first
+failure found is published in the store and ends every process.
 
-Heartbeats that do not come are counted in beats of the process that waits for them: one that was
-stopped together with all the others, or slept with its machine, takes none of them for dead.
+A missing heartbeat is timed in heartbeats of the process that waits for it. If all processes were
+stopped together, or their machine slept, none is taken for dead.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 from . import backends, hang
 from .failure import Failure
 
-LOST = 15.0  # a process without heartbeats for so long is dead; importing CUDA may hold the GIL 5 s
-HURRIED = 5.0  # the same, once a collective has failed somewhere
-GRACE = 8.0  # that the main thread has to leave by itself once a failure is known
+# Seconds without a heartbeat after which a process counts as dead; importing CUDA may hold the
+# GIL for 5 s.
+LOST = 15.0
+HURRIED = 5.0  # the same, after a collective has failed somewhere
+GRACE = 8.0  # seconds in which the main thread must end by itself once a failure is known
 
 
 class Watch:
@@ -33,22 +35,22 @@ class Watch:
     def __init__(self, store: Store, rank: int, world: int) -> None:
         self._store, self._rank, self._world = store, rank, world
         self._over = Event()
-        self._neighbour = (0, 0)  # its heartbeats so far, and the beats here since the last one
+        self._neighbour = (0, 0)  # its heartbeats so far; our heartbeats since its last one
         self._known: Failure | None = None
         self._reported = False  # by another process
-        self.progress: hang.Progress | None = None  # of the training, while it runs
+        self.progress: hang.Progress | None = None  # of training, while it runs
         store.set(f"who/{rank}", f"pid {os.getpid()} on {socket.gethostname()}")
         self._thread = Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
 
     def leave(self, *, holds_the_store: bool) -> None:
         """End the thread; the process that holds the store waits until all others have left."""
-        self._say_goodbye(wait=holds_the_store)
+        self._announce_leaving(wait=holds_the_store)
         self._over.set()
         self._thread.join(timeout=GRACE)
 
     def failure(self) -> Failure | None:
-        """Why the group ends, if it does."""
+        """Return why the group ends, if it does."""
         try:
             if self._known is None and self._store.check(["failure"]):
                 self._known = Failure.parsed(self._store.get("failure"))
@@ -59,21 +61,22 @@ class Watch:
             return Failure(self._rank, 9, what)
 
     def publish(self, failure: Failure) -> Failure:
-        """Make this the group's failure, unless it has one; return the one it has."""
+        """Make this the group's failure unless it has one; return the group's failure."""
         try:
             return Failure.parsed(self._store.compare_set("failure", "", json.dumps(failure)))
         except RuntimeError:
             return failure
 
-    def wins_report(self, failure: Failure) -> bool:
-        """Whether this process is to report a failure that is no process's own; true for one."""
+    def is_reporter(self, failure: Failure) -> bool:
+        """Return True in the one process that is to report a failure that no process reports
+        itself."""
         try:
             return not self._reported and self._store.add("reports", 1) == 1
-        except RuntimeError:  # rank 0 is gone; which others found it out can only be guessed
+        except RuntimeError:  # rank 0 is gone: guess which of the others noticed it
             return self._rank <= 1 and failure.rank in (0, self._rank)
 
     def wait_for_failure(self) -> Failure | None:
-        """Wait for as long as it takes to find out whether some process has died."""
+        """Wait until it is certain whether a process has died; return the failure, if any."""
         self._store.set("hurry", "")
         until = monotonic() + HURRIED + 2 * hang.BEAT
         while monotonic() < until:
@@ -83,18 +86,18 @@ class Watch:
         return None
 
     def find_cause(self, error: str) -> Failure:
-        """The failure behind a collective that raised `error` here; waits for seconds."""
+        """Return the failure behind an `error` of a collective; waits for seconds."""
         if failure := self.failure():
             return failure
         self._store.set(f"raised/{self._rank}", "")
         if failure := self.wait_for_failure():
             return failure
         silent = [r for r in range(self._world) if not self._store.check([f"raised/{r}"])]
-        what = f"{self._names(silent)}: does not answer" if silent else "the connection broke"
+        what = f"{self._names(silent)}: does not respond" if silent else "the connection broke"
         return self.publish(Failure(self._rank, 9, f"{what} ({error})"))
 
     def _run(self) -> None:
-        """Until stopped or the group has a failure; then make sure that this process ends."""
+        """Check until stopped or until the group has a failure; then end this process."""
         while not self._over.wait(hang.BEAT):
             if failure := self.failure() or self._check_progress() or self._check_neighbour():
                 self._end(failure)
@@ -102,10 +105,10 @@ class Watch:
     def _end(self, failure: Failure) -> None:
         """End this process, unless its main thread leaves in time and reports by itself."""
         if failure.hang:
-            if self.wins_report(failure):
+            if self.is_reporter(failure):
                 hang.report(failure.message)
             hang.dump_stacks(f"rank {self._rank}, at {self._where()}")
-        # A thread that hangs does not leave, and one that waits for it cannot.
+        # Neither a thread that hangs nor one that waits for it ends by itself.
         until = monotonic() + (2 * hang.BEAT if failure.hang else GRACE)
         while monotonic() < until:
             if self._over.wait(hang.BEAT / 4):
@@ -113,17 +116,17 @@ class Watch:
             self._check_reported()
         own = failure.own and failure.rank == self._rank
         nobodys = not (failure.own or failure.hang)
-        if own or (nobodys and self.wins_report(failure)):
+        if own or (nobodys and self.is_reporter(failure)):
             hang.report(failure.message)
-        self._say_goodbye(wait=self._rank == 0)
+        self._announce_leaving(wait=self._rank == 0)
         os._exit(failure.code)
 
     def _check_reported(self) -> None:
-        with suppress(RuntimeError):  # with rank 0 the store may be gone, and the answer with it
+        with suppress(RuntimeError):  # if rank 0 is gone, the store may be gone too
             self._reported = self._reported or self._store.add("reports", 0) > 0
 
-    def _say_goodbye(self, *, wait: bool) -> None:
-        """Tell the store's holder that this process leaves; it `wait`s for the others' words."""
+    def _announce_leaving(self, *, wait: bool) -> None:
+        """Tell the process that holds the store that this one leaves; with `wait`, wait for all."""
         with suppress(RuntimeError):
             gone, until = self._store.add("left", 1), monotonic() + GRACE / 2
             while wait and gone < self._world and monotonic() < until:

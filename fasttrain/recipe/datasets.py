@@ -14,12 +14,12 @@ NAMES = ("cifar10", "cifar100", "mnist", "synthetic")
 
 
 def is_path(dataset: str) -> bool:
-    """Whether `dataset` is a path, and not the name of a data set."""
+    """Return whether `dataset` is a path, not the name of a data set."""
     return dataset not in NAMES
 
 
 def refuse_near_miss(dataset: str) -> None:
-    """Raise UsageError for what is neither a name nor a path that exists, but almost a name."""
+    """Raise UsageError for a misspelt name: not a name, nor an existing path, but almost a name."""
     if is_path(dataset) and not os.path.lexists(dataset):
         plain = dataset.lower().replace("-", "").replace("_", "")
         near = difflib.get_close_matches(plain, NAMES, n=1, cutoff=0.75)
@@ -31,11 +31,11 @@ def refuse_near_miss(dataset: str) -> None:
 
 
 def from_here(dataset: str) -> str:
-    """A path as one that is the same from every folder; a name as it is."""
+    """Return a path as an absolute one, and a name as it is."""
     refuse_near_miss(dataset)
     return os.path.abspath(dataset) if is_path(dataset) else dataset
 
 
 def title(dataset: str) -> str:
-    """A name as it is, of a path the last part."""
+    """Return a name as it is, and of a path its last part."""
     return os.path.basename(os.path.abspath(dataset)) if is_path(dataset) else dataset

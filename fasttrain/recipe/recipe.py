@@ -10,10 +10,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from .fields import Scalar, check, choice, earlier, flag, line, number, place, plain, switch
-from .named import LEVELS, MODELS, RECIPES, settings
+from .fields import Scalar, choice, earlier, flag, line, number, place, switch
+from .named import LEVELS, MODELS, RECIPES, fill
 
 __all__ = ["FIELDS", "LEVELS", "RECIPES", "Recipe", "Scalar", "flag", "make"]
+
+SOURCE = "model_sha256"  # of a user's own network; recipe.json has it beside the fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Recipe:
         known=MODELS,
     )
     init: str | os.PathLike[str] | None = place(  # noqa: RUF009 - kept as text
-        None, "recipe", "RUN|FILE.safetensors", "start from these weights; new classes, new head"
+        None, "recipe", "RUN|FILE.safetensors", "start from these weights; other classes, new head"
     )
     freeze: bool = switch("recipe", "train the head alone; all other weights stay as they are")
     widths: str = line(
@@ -59,11 +61,7 @@ class Recipe:
         0.0, 0.0, 0.9, "recipe", "fraction of each target spread over all classes"
     )
     balance: str = choice(
-        "none",
-        ("none", "loss", "sample"),
-        "recipe",
-        "classes with few images count more, by frequency^-0.5: in the loss, or by being shown "
-        "more often",
+        "none", ("none", "loss", "sample"), "recipe", "rare classes count more, by frequency^-0.5"
     )
     scheduler: str = choice(
         "plateau", ("plateau", "onecycle", "cosine", "linear"), "recipe", "learning-rate schedule"
@@ -71,13 +69,13 @@ class Recipe:
     patience: int = number(3, 0, 1000, "recipe", "plateau: epochs to wait for an improvement")
     factor: float = number(0.1, 1e-4, 0.9999, "recipe", "plateau: multiplies the learning rate")
     threshold: float = number(
-        0.001, 0.0, 1.0, "recipe", "plateau: smallest gain in test accuracy that is an improvement"
+        0.001, 0.0, 1.0, "recipe", "plateau: smallest gain in the monitored score that counts"
     )
     monitor: str = choice(
         "accuracy",
         ("accuracy", "balanced_accuracy", "macro_f1", "loss"),
         "recipe",
-        "what plateau and the best epoch go by, on the held-out images",
+        "score of the held-out images that plateau and the best epoch go by",
     )
     sync_bn: bool = switch("recipe", "synchronize BatchNorm over all processes")
 
@@ -85,10 +83,7 @@ class Recipe:
         4, 0, 16, "augmentation", "random crop: pixels added on each side of a 32x32 image"
     )
     border: str = choice(
-        "black",
-        ("black", "reflect"),
-        "augmentation",
-        "padding of the random crop: black, or the image mirrored at its edge",
+        "black", ("black", "reflect"), "augmentation", "padding: black, or the mirrored image"
     )
     flip: float = number(0.5, 0.0, 1.0, "augmentation", "probability of a horizontal flip")
     alternate: bool = switch("augmentation", "flip an image in every other epoch, not at random")
@@ -107,18 +102,24 @@ class Recipe:
         "cifar10, cifar100, mnist, synthetic, or the path of a folder, table, .npz or Parquet",
     )
     data_dir: str | os.PathLike[str] | None = place(  # noqa: RUF009 - kept as text
-        None, "data", "PATH", "archive or folder of a published data set; else cache or download"
+        None, "data", "PATH", "archive or folder of a published data set (else cache or download)"
+    )
+    cache_dir: str | os.PathLike[str] | None = place(  # noqa: RUF009 - kept as text
+        None, "data", "FOLDER", "for downloads and prepared pixels; none: the user's cache"
     )
     side: int | str = number(
-        "auto", 8, 1024, "data", "pixels along an image; auto goes by the median", also=("auto",)
+        "auto", 8, 1024, "data", "side of the images in pixels; auto: by the median", also=("auto",)
     )
-    fit: str = choice("crop", ("crop", "squash", "pad"), "data", "how own images become squares")
-    holdout: float = number(0.15, 0.01, 0.9, "data", "share held out if all own images are train")
-    skip_bad_files: bool = switch("data", "continue without own files that cannot be used")
+    classes: int | None = number(
+        None, 2, 1000, "data", "classes of the synthetic data set; none: 10"
+    )
+    fit: str = choice("crop", ("crop", "squash", "pad"), "data", "how own images are made square")
+    holdout: float = number(0.15, 0.01, 0.9, "data", "share held out of own images without splits")
+    skip_bad_files: bool = switch("data", "leave out own files that cannot be used")
     train_limit: int | None = number(None, 1, 10**9, "data", "training images to use")
-    test_limit: int | None = number(None, 1, 10**9, "data", "the same, of each other split")
+    test_limit: int | None = number(None, 1, 10**9, "data", "images to use of val and test, each")
     limits: str = choice(  # release 0.1 took the first images
-        "class", ("class", "first"), "data", "a limit draws per class, or is first", earlier="first"
+        "class", ("class", "first"), "data", "limits: drawn by class, or the first", earlier="first"
     )
     loader: str = choice(
         "auto", ("auto", "dali", "resident", "kernel"), "data", "loader of the batches"
@@ -126,10 +127,7 @@ class Recipe:
 
     device: str = line("auto", "machine", "device: auto, cpu, cuda or cuda:N", metavar="DEVICE")
     amp: str = choice(
-        "auto",
-        ("auto", "bf16", "fp16", "off"),
-        "machine",
-        "mixed precision; auto: by hardware",
+        "auto", ("auto", "bf16", "fp16", "off"), "machine", "mixed precision; auto: by hardware"
     )
     compile: str = choice("auto", ("auto", "on", "off"), "machine", "use torch.compile")
     graphs: str = choice("auto", ("auto", "on", "off"), "machine", "run a step as a CUDA graph")
@@ -142,17 +140,20 @@ class Recipe:
         600.0, 0.001, 1e9, "machine", "seconds between checkpoints within an epoch"
     )
     hang_timeout: float = number(
-        300.0, 0.0, 1e6, "machine", "end a training without progress for so many seconds; 0: never"
+        300.0, 0.0, 1e6, "machine", "end training after so many seconds without progress; 0: never"
     )
 
     target_accuracy: float | None = number(
-        None, 0.0, 1.0, "stopping", "stop at this test accuracy (0.94 is 94 %)"
+        None, 0.0, 1.0, "stopping", "stop at this accuracy on the held-out images (0.94 is 94 %)"
     )
     test_flips: bool = switch(
-        "stopping", "also report test accuracy averaged over each image and its mirror image"
+        "stopping", "also report the accuracy averaged over each image and its mirror image"
     )
     max_time: float | None = number(
         None, 0.001, 1e9, "stopping", "stop at the first epoch that ends after this many seconds"
+    )
+    cam_layer: str | None = line(
+        None, "stopping", "Grad-CAM shows this module; none: the last with a map", metavar="NAME"
     )
 
     def __new__(cls, *args: Any, **given: Any) -> Recipe:
@@ -162,15 +163,7 @@ class Recipe:
         return made
 
     def __post_init__(self) -> None:
-        given = vars(self).pop("_given")
-        for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, plain(field, getattr(self, field.name)))
-            if field.name in given:
-                check(field, getattr(self, field.name))
-        target = {"target_accuracy": self.target_accuracy}
-        for name, value in settings(self.recipe, target).items():
-            if name not in given:
-                object.__setattr__(self, name, value)
+        fill(self, vars(self).pop("_given"))
 
     @classmethod
     def named(cls, name: str, **fields: Any) -> Recipe:
@@ -184,6 +177,7 @@ class Recipe:
         A field that an earlier release did not know gets the value that it stood for there, not
         the value that a recipe of this name has today.
         """
+        fields = {name: value for name, value in fields.items() if name != SOURCE}
         return cls(**{**{name: earlier(field) for name, field in FIELDS.items()}, **fields})
 
     def as_dict(self) -> dict[str, Scalar]:

@@ -77,28 +77,29 @@ def range_test(run: Run, sweep: Sweep) -> Spec:
 
 
 def _accuracy(run: Run) -> Spec:
-    last, marks = run.rows[-1], _drops(run)
-    ends = f"ends at {percent(last.train_accuracy)} train, {percent(last.test_accuracy)} test"
+    last, marks, held = run.rows[-1], _drops(run), run.held_out
+    ends = f"ends at {percent(last.train_accuracy)} train, {percent(last.test_accuracy)} {held}"
     if best := run.best:
         marks.append({"x": best.epoch, "y": best.test_accuracy, "style": "best"})
-        ends += f", best test {percent(best.test_accuracy)} in epoch {best.epoch}"
+        ends += f", best {held} {percent(best.test_accuracy)} in epoch {best.epoch}"
     y = axis("images classified correctly (%)", "percent")
     return spec(f"Accuracy by epoch; {ends}", *_epochs(run), y, _pair(run, "accuracy"), marks)
 
 
 def _loss(run: Run) -> Spec:
     last = run.rows[-1]
-    label = f"Loss by epoch; ends at {nats(last.train_loss)} train, {nats(last.test_loss)} test"
+    ends = f"ends at {nats(last.train_loss)} train, {nats(last.test_loss)} {run.held_out}"
     y = axis("cross-entropy (nats per image)", "loss", zero=True)
     series = [s | {"name": n} for s, n in zip(_pair(run, "loss"), loss_names(run), strict=True)]
-    return spec(label, *_epochs(run), y, series, _drops(run))
+    return spec(f"Loss by epoch; {ends}", *_epochs(run), y, series, _drops(run))
 
 
 def _gap(run: Run) -> Spec:
     values = [row.train_accuracy - row.test_accuracy for row in run.rows]
-    y = axis("train − test (points)", "points", zero=True)
-    label = "Training accuracy minus test accuracy by epoch"
-    return spec(label, *_epochs(run), y, [line("train − test", "train", values)], _drops(run))
+    name = f"train − {run.held_out}"
+    y = axis(f"{name} (points)", "points", zero=True)
+    label = f"Training accuracy minus {run.held_out} accuracy by epoch"
+    return spec(label, *_epochs(run), y, [line(name, "train", values)], _drops(run))
 
 
 def _lr(run: Run) -> Spec:
@@ -122,7 +123,8 @@ def _epochs(run: Run) -> tuple[Spec, list[float]]:
 
 
 def _pair(run: Run, what: str) -> list[Spec]:
-    return [line(half, half, _column(run.rows, f"{half}_{what}")) for half in ("train", "test")]
+    names = {"train": "train", "test": run.held_out}
+    return [line(names[half], half, _column(run.rows, f"{half}_{what}")) for half in names]
 
 
 def _column(rows: list[Row], name: str) -> list[float]:

@@ -26,7 +26,7 @@ def classes(run: Run) -> str:
     floor = int(10 * max(0.0, low)) / 10
     rows = [_class(row, _rival(run, i), floor) for i, row in enumerate(run.classes)]
     lead = f"The bars reach from {percent(floor, 0)} to 100 %. Press a column's name to sort by it."
-    caption = f"{run.judged.title()} accuracy per class, its recall, with its Wilson interval"
+    caption = f"{run.analysed.title()} accuracy per class, its recall, with its Wilson interval"
     shown = table(caption, head, rows, sortable=True)
     drawn = _confusion if len(run.classes) <= MOST_CELLS else _large_confusion
     return section("classes", "Classes", lead, shown + drawn(run))
@@ -87,7 +87,7 @@ def _confusion(run: Run) -> str:
 
 
 def _large_confusion(run: Run) -> str:
-    """Of many classes the pairs that are confused most, and the whole matrix as a picture."""
+    """Return the pairs confused most of many classes, and the whole matrix as a picture."""
     if not run.confusion.size:
         return ""
     wrong = run.confusion - np.diag(np.diag(run.confusion))

@@ -28,11 +28,10 @@ def class_bars(run: Run) -> Figure | None:
     if not rows:
         return None
     note = f"The {MOST_BARS} lowest. " if len(run.classes) > MOST_BARS else ""
-    note += (
-        "Whiskers: Wilson 95 % interval. Right: correct answers of all test images of the class."
-    )
+    of = f"all {run.analysed} images of the class"
+    note += f"Whiskers: Wilson 95 % interval. Right: correct answers of {of}."
     made = figure("Accuracy per class", note, size=(8, 1.6 + 0.32 * len(rows)))
-    axes = plot(made, x="test accuracy (%)", y="", grid="x")
+    axes = plot(made, x=f"{run.analysed} accuracy (%)", y="", grid="x")
     places = np.arange(len(rows))
     shares, low, high = (
         100 * np.array([getattr(row, key) for row in rows]) for key in ("accuracy", "low", "high")

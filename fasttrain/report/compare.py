@@ -13,7 +13,7 @@ from ..errors import UsageError
 from ..recipe.fields import earlier
 from ..recipe.recipe import FIELDS
 from .files import check_form, write_whole
-from .overlaid import TITLES, curves, names
+from .overlaid import chart_titles, curves, held_out, names
 from .page import chart, document, esc, scrolled, section
 from .read import Run, read
 from .words import MISSING, fact, hardware, listed, percent, plain, tenths, unfinished, whole
@@ -38,20 +38,20 @@ def write_page(runs: list[Path], out: Path) -> Path:
 
     Raises the errors of compare(), and OutputError if `out` is any other file.
     """
-    refuse(out)
+    check_out(out)
     found = _read(runs)
     return write_whole(out, page(found))
 
 
-def refuse(out: Path) -> None:
+def check_out(out: Path) -> None:
     """Raise OutputError if `out` exists and is not an earlier page of this kind."""
     check_form(out, OURS)
 
 
 def page(runs: list[Run]) -> str:
     """Return the whole page as HTML."""
-    charts, titles = curves(runs), names(runs)
-    drawn = "\n".join(chart(name, TITLES[name]) for name in charts)
+    charts, titles, headings = curves(runs), names(runs), chart_titles(runs)
+    drawn = "\n".join(chart(name, headings[name]) for name in charts)
     no_script = "<noscript><p>The curves need JavaScript.</p></noscript>"
     content = f'<div class="charts">{drawn}</div>{no_script}'
     notes = "".join(f"<li>{esc(note)}</li>" for run in runs for note in _notes(run))
@@ -72,7 +72,10 @@ def page(runs: list[Run]) -> str:
 
 def table(runs: list[Run]) -> list[tuple[str, list[str]]]:
     """Return the lines of the table: a name and a value for each run."""
-    lines = [(name, [value(run) for run in runs]) for name, value in RESULTS.items()]
+    mixed = held_out(runs) == "held-out"
+    lines = [(name, [value(run) for run in runs]) for name, value in _results(runs).items()]
+    if mixed:
+        lines.insert(0, ("held-out images", [run.held_out for run in runs]))
     return lines + differences(runs)
 
 
@@ -84,7 +87,8 @@ def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 
 
 def _setting(run: Run, name: str) -> str:
-    """Format a field of the recipe; one that the run's release did not know is what it did."""
+    """Format a field of the recipe; a field unknown to the run's release has the value it stood
+    for."""
     default = earlier(FIELDS[name]) if run.recipe and name in FIELDS else None
     return plain(run.recipe.get(name, default))
 
@@ -101,31 +105,32 @@ def _notes(run: Run) -> list[str]:
 
 
 def _best(run: Run) -> str:
-    return percent(run.best.test_accuracy) + _of(run) if run.best else MISSING
+    return percent(run.best.test_accuracy) if run.best else MISSING
 
 
 def _final(run: Run) -> str:
-    return percent(run.rows[-1].test_accuracy) + _of(run) if run.rows else MISSING
-
-
-def _of(run: Run) -> str:
-    return " (val)" if run.held_out == "val" else ""
+    return percent(run.rows[-1].test_accuracy) if run.rows else MISSING
 
 
 def _summary_fact(name: str, form: Callable[[float], str]) -> Callable[[Run], str]:
     return lambda run: form(fact(run.summary, name))
 
 
-RESULTS: dict[str, Callable[[Run], str]] = {
-    "best test accuracy": _best,
-    "in epoch": lambda run: str(run.best.epoch) if run.best else MISSING,
-    "final test accuracy": _final,
-    "epochs done": lambda run: str(len(run.rows)),
-    "total seconds": _summary_fact("total_seconds", tenths),
-    "seconds of training": _summary_fact("train_seconds", tenths),
-    "images/s": _summary_fact("images_per_second", whole),
-    "hardware": hardware,
-}
+def _results(runs: list[Run]) -> dict[str, Callable[[Run], str]]:
+    """Return the name of each result and the function that formats it for one run."""
+    held = held_out(runs)
+    once = {"test accuracy of that epoch": _summary_fact("test_accuracy", percent)}
+    return {
+        f"best {held} accuracy": _best,
+        "in epoch": lambda run: str(run.best.epoch) if run.best else MISSING,
+        **(once if any("test_accuracy" in run.summary for run in runs) else {}),
+        f"final {held} accuracy": _final,
+        "epochs done": lambda run: str(len(run.rows)),
+        "total seconds": _summary_fact("total_seconds", tenths),
+        "seconds of training": _summary_fact("train_seconds", tenths),
+        "images/s": _summary_fact("images_per_second", whole),
+        "hardware": hardware,
+    }
 
 
 def _text(titles: list[str], lines: list[tuple[str, list[str]]], notes: list[str]) -> str:

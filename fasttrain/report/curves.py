@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def loss(run: Run) -> Figure | None:
-    """Draw training and test loss by epoch."""
+    """Draw training and held-out loss by epoch."""
     if not run.rows:
         return None
     made = figure("Loss", f"{losses_in_words(run)} {drops_in_words(run)}".strip())
@@ -41,13 +41,13 @@ def loss(run: Run) -> Figure | None:
 
 
 def accuracy(run: Run) -> Figure | None:
-    """Draw training and test accuracy by epoch, with the best test accuracy marked."""
+    """Draw training and held-out accuracy by epoch, with the best epoch marked."""
     if not run.rows:
         return None
     best = run.best
     made = figure("Accuracy", f"{best_in_words(run)} {drops_in_words(run)}".strip())
     axes = plot(made, x="epoch", y="images classified correctly (%)")
-    _pair(axes, run, "accuracy", 100.0)
+    _pair(axes, run, "accuracy", 100.0, ("train", run.held_out))
     if best:
         place = best.epoch, 100 * best.test_accuracy
         axes.plot(*place, "o", ms=9, mfc="none", mec=INK, mew=1.4, label="_best")
@@ -106,11 +106,11 @@ def lr_finder(run: Run) -> Figure | None:
 
 
 def train_vs_test(run: Run) -> Figure | None:
-    """Draw test accuracy against training accuracy, one dot per epoch."""
+    """Draw held-out accuracy against training accuracy, one dot per epoch."""
     if not run.rows:
         return None
-    made = figure("Training against test accuracy", gap_in_words(run), size=(6.5, 6))
-    axes = plot(made, x="training accuracy (%)", y="test accuracy (%)", grid="both")
+    made = figure(gap_title(run), gap_in_words(run), size=(6.5, 6))
+    axes = plot(made, x="training accuracy (%)", y=f"{run.held_out} accuracy (%)", grid="both")
     train, test = (
         [100 * getattr(row, f"{half}_accuracy") for row in run.rows] for half in ("train", "test")
     )
@@ -135,16 +135,21 @@ def drops_in_words(run: Run) -> str:
     return f"Dotted: the learning rate falls, after epoch{plural} {listed(drops)}." if drops else ""
 
 
+def gap_title(run: Run) -> str:
+    """Return the title of the figure and of the chart of training against held-out accuracy."""
+    return f"Training against {run.held_out} accuracy"
+
+
 def gap_in_words(run: Run) -> str:
-    """Describe how far training accuracy is from test accuracy at the end."""
-    last = run.rows[-1]
+    """Describe how far training accuracy is from held-out accuracy at the end."""
+    last, held = run.rows[-1], run.held_out
     gap = last.train_accuracy - last.test_accuracy
     if not np.isfinite(gap):
         return ""
     if points(gap) == points(0):
-        return f"After epoch {last.epoch}, training and test accuracy are the same."
+        return f"After epoch {last.epoch}, training and {held} accuracy are the same."
     order = "above" if gap > 0 else "below"
-    return f"After epoch {last.epoch}, training accuracy is {points(gap)} {order} test accuracy."
+    return f"After epoch {last.epoch}, training accuracy is {points(gap)} {order} {held} accuracy."
 
 
 def _legend(axes: Axes) -> None:
@@ -157,9 +162,9 @@ def _pair(
     run: Run,
     what: str,
     factor: float,
-    names: tuple[str, str] = ("train", "test"),
+    names: tuple[str, str],
 ) -> None:
-    """Draw the training and test line of `what`, times `factor`, and the drops of the rate."""
+    """Draw training and held-out line of `what`, times `factor`, and the drops of the rate."""
     epochs = [row.epoch for row in run.rows]
     marker = "o" if len(run.rows) == 1 else None  # a line of one point is invisible
     for half, name, style in zip(("train", "test"), names, (TRAIN_LINE, TEST_LINE), strict=True):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 COLUMNS = 5
 LINE = 0.13  # height of a line of text under a tile, in tile widths
 WANTED = 25
+TITLE_LETTER = 0.11  # inches of a title's letter
 
 
 def samples(run: Run) -> Figure | None:
@@ -56,8 +57,9 @@ def misclassified(run: Run) -> Figure | None:
     def tile(_: int, image: np.ndarray) -> np.ndarray:
         return image
 
-    note = " Below each: predicted class, confidence, true class, index in the test set."
-    return _gallery(run, "Misclassified test images", tile, note)
+    of = run.analysed
+    note = f" Below each: predicted class, confidence, true class, index in the {of} set."
+    return _gallery(run, f"Misclassified {of} images", tile, note)
 
 
 def gradcam_predicted(run: Run) -> Figure | None:
@@ -71,20 +73,19 @@ def gradcam_true(run: Run) -> Figure | None:
 
 
 def layers(
-    image: np.ndarray,
-    predicted: dict[str, np.ndarray],
-    true: dict[str, np.ndarray],
-    *,
-    title: str,
+    image: np.ndarray, rows: Sequence[tuple[str, dict[str, np.ndarray]]], *, title: str
 ) -> Figure:
-    """Draw an image (side, side, 3) and its maps in each layer, one row for each class."""
+    """Draw an image (side, side, 3) and its maps in each layer; a row has a label and maps."""
     note = "Grad-CAM in each layer. Bright: evidence for the class."
-    made = figure(title, note, size=(1.7 * (1 + len(predicted)), 4.5))
-    axes = pictures(made, width=1.05 * (1 + len(predicted)), height=2.36)
-    for row, (name, maps) in enumerate((("predicted", predicted), ("true", true))):
+    title = shown(title, 100)
+    count = 1 + len(rows[0][1])
+    width = max(1.7 * count, 0.3 + TITLE_LETTER * len(title))
+    made = figure(title, note, size=(width, 0.9 + 1.8 * len(rows)))
+    axes = pictures(made, width=1.05 * count, height=1.2 * len(rows) - 0.04)
+    for row, (label, maps) in enumerate(rows):
         top = 1.2 * row + 0.14
         _put(axes, image, 0, top)
-        _label(axes, 0, top - 0.03, f"for the {name} class", ink=INK, above=True)
+        _label(axes, 0, top - 0.03, shown(label, 40), ink=INK, above=True)
         for column, (layer, heat) in enumerate(maps.items(), 1):
             _put(axes, overlay(image, heat, max(1, 256 // len(image))), 1.05 * column, top)
             _label(axes, 1.05 * column, top - 0.03, layer, ink=MUTED, above=True)
@@ -99,7 +100,7 @@ def how_chosen(run: Run) -> str:
     shown = len(mistakes.shown)
     total = max(mistakes.total, shown)
     if not total:
-        return "The model makes no mistake on the test images."
+        return f"The model makes no mistake on the {run.analysed} images."
     if shown < total:
         which = f"{shown} of {total:,} mistakes."
     elif total < WANTED:
@@ -119,7 +120,9 @@ def _cams(run: Run, which: str) -> Figure | None:
         return overlay(image, maps[i], max(1, 160 // len(image)))
 
     title = f"Where the network looked: Grad-CAM for the {which} class"
-    return _gallery(run, title, tile, " Bright: evidence for the class in italics.", stress=which)
+    of = f" Maps of {run.mistakes.layer}." if run.mistakes and run.mistakes.layer else ""
+    note = f"{of} Bright: evidence for the class in italics."
+    return _gallery(run, title, tile, note, stress=which)
 
 
 def _gallery(

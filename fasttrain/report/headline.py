@@ -56,10 +56,10 @@ def headline(run: Run) -> str:
 def _best_in_words(run: Run) -> str:
     planned = run.recipe.get("epochs", "?")
     if run.best is None:
-        return "no test accuracy is finite" if run.rows else "no epoch has ended yet"
+        return f"no {run.held_out} accuracy is finite" if run.rows else "no epoch has ended yet"
     so_far, held = "" if run.summary else " so far", run.held_out
     if "test_accuracy" in run.summary:
-        return f"test accuracy, once, by epoch {run.best.epoch} of {planned}, chosen by {held}"
+        return f"test accuracy of epoch {run.best.epoch} of {planned}, which {held} chose"
     by = str(run.recipe.get("monitor", "accuracy")).replace("_", " ")
     if by != "accuracy":
         return f"{held} accuracy{so_far}, in epoch {run.best.epoch} of {planned}, the best by {by}"
@@ -87,14 +87,15 @@ def _against_source(run: Run) -> str:
 def _facts(run: Run) -> list[tuple[str, str]]:
     """Return the known ones of a few numbers to show under the accuracy."""
     summary, last = run.summary, run.rows[-1] if run.rows else None
+    val = run.held_out == "val"
     known = [
         (
-            "Latest accuracy" if unfinished(run) else "Final accuracy",
+            f"{'Latest' if unfinished(run) else 'Final'}{' val' if val else ''} accuracy",
             percent(last.test_accuracy) if last else MISSING,
         ),
         *_by_val(run),
         (
-            "With test-time flips",
+            "With test-time flips, val" if val else "With test-time flips",
             percent(fact(summary, f"final_{run.held_out}_accuracy_with_flips")),
         ),
         *_unequal(run),
@@ -120,7 +121,8 @@ def _unequal(run: Run) -> list[tuple[str, str]]:
     images = {row.images for row in run.classes}
     if len(images) < 2:
         return []
-    names = {"Balanced accuracy": "balanced_accuracy", "Macro F1": "macro_f1"}
+    of = "" if run.analysed == run.held_out else f", {run.analysed}"
+    names = {f"Balanced accuracy{of}": "balanced_accuracy", f"Macro F1{of}": "macro_f1"}
     return [(title, percent(fact(run.summary, name))) for title, name in names.items()]
 
 
@@ -139,7 +141,7 @@ def _fine_print(run: Run) -> list[str]:
         if "test_accuracy" in run.summary:
             lines.append(
                 f"The best epoch was chosen by the {by} on the {run.held_out} images{too}; "
-                "the test images were evaluated once, at the end, by that epoch's weights."
+                "the test images were evaluated once, at the end, with that epoch's weights."
             )
         else:
             lines.append(
@@ -147,7 +149,9 @@ def _fine_print(run: Run) -> list[str]:
                 "expect a slightly lower accuracy on new images."
             )
     if math.isfinite(fact(run.summary, "seconds_to_target")):
-        lines.append(f"{_to_target(run)} counts from the data in memory to the end of training.")
+        of = " The target is of the val images." if run.held_out == "val" else ""
+        line = f"{_to_target(run)} counts from the data in memory to the end of training."
+        lines.append(line + of)
     if math.isfinite(fact(run.summary, "mfu")):
         lines.append(
             "FLOP utilisation is the network's own arithmetic per second of training, as a share "

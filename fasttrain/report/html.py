@@ -35,11 +35,11 @@ def write(run_dir: Path) -> Path:
     Raises the errors of read(), and OutputError if it cannot be written.
     """
     drawn = page(read(run_dir))
-    refuse(run_dir)
+    check_targets(run_dir)
     return write_whole(run_dir / "report.html", drawn)
 
 
-def refuse(run_dir: Path) -> None:
+def check_targets(run_dir: Path) -> None:
     """Raise OutputError if the page or a figure would replace a file that is not the run's."""
     check_form(run_dir / "report.html", OURS, run=True)
     if (run_dir / "figures").is_symlink():

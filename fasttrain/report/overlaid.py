@@ -15,13 +15,23 @@ from .words import smoothing
 
 LINE_STYLES = 6  # line styles in page.css
 
-TITLES = {
-    "test_accuracy": "Test accuracy",
-    "time": "Test accuracy against training time",
-    "train_loss": "Training loss",
-    "test_loss": "Test loss",
-    "lr": "Learning rate",
-}
+
+def held_out(runs: Sequence[Run]) -> str:
+    """Return the split that the runs' accuracies are of: test, val, or held-out if they differ."""
+    found = {run.held_out for run in runs}
+    return found.pop() if len(found) == 1 else "held-out"
+
+
+def chart_titles(runs: Sequence[Run]) -> dict[str, str]:
+    """Return the title of each chart, in the order of the page."""
+    held = held_out(runs).capitalize()
+    return {
+        "test_accuracy": f"{held} accuracy",
+        "time": f"{held} accuracy against training time",
+        "train_loss": "Training loss",
+        "test_loss": f"{held} loss",
+        "lr": "Learning rate",
+    }
 
 
 def curves(runs: list[Run]) -> dict[str, Spec]:
@@ -41,7 +51,7 @@ def curves(runs: list[Run]) -> dict[str, Spec]:
     found = {name: _by_epoch(runs, name, epochs, y) for name, y in kinds.items()}
     found["lr"] = _rates(runs, axis("learning rate", "rate", log=True))
     found["time"] = _by_time(runs, share)
-    return drawable({name: found[name] for name in TITLES})
+    return drawable({name: found[name] for name in chart_titles(runs)})
 
 
 def _by_epoch(runs: list[Run], name: str, epochs: list[int], y: Spec) -> Spec:
@@ -50,7 +60,9 @@ def _by_epoch(runs: list[Run], name: str, epochs: list[int], y: Spec) -> Spec:
         at = {row.epoch: getattr(row, name) for row in run.rows}
         values: Values = [at.get(epoch) for epoch in epochs]
         series.append(line(label, f"run{i % LINE_STYLES}", values))
-    made = spec(f"{TITLES[name]} by epoch", axis("epoch", "epoch"), epochs, y, series, [])
+    made = spec(
+        f"{chart_titles(runs)[name]} by epoch", axis("epoch", "epoch"), epochs, y, series, []
+    )
     return made | {"rest": None}  # at rest, each run shows its own last value
 
 
@@ -62,8 +74,9 @@ def _rates(runs: list[Run], y: Spec) -> Spec:
         line(label, f"run{i % LINE_STYLES}", [found.at(x) for x in epochs], step=found.stairs)
         for i, (label, found) in enumerate(zip(names(runs), drawn, strict=True))
     ]
-    title = f"{TITLES['lr']} by epoch"
-    return spec(title, axis("epoch", "epoch"), epochs, y, series, []) | {"rest": None}
+    return spec("Learning rate by epoch", axis("epoch", "epoch"), epochs, y, series, []) | {
+        "rest": None
+    }
 
 
 def _by_time(runs: list[Run], y: Spec) -> Spec:
@@ -74,11 +87,11 @@ def _by_time(runs: list[Run], y: Spec) -> Spec:
         for i, (label, clock) in enumerate(zip(names(runs), clocks, strict=True))
     ]
     x = axis("training time (s)", "seconds")
-    return spec(TITLES["time"], x, moments, y, series, []) | {"rest": None}
+    return spec(chart_titles(runs)["time"], x, moments, y, series, []) | {"rest": None}
 
 
 def _clock(rows: list[Row]) -> dict[float, float]:
-    """Map seconds of training to test accuracy, up to the first epoch without a time."""
+    """Map seconds of training to held-out accuracy, up to the first epoch without a time."""
     passed, at = 0.0, {}
     for row in rows:
         passed += row.seconds

@@ -12,7 +12,7 @@ from .page import esc, section, table
 from .read import Run
 from .records import Mistake
 from .tiles import data_uri, overlay
-from .words import percent, sure
+from .words import cut, percent, sure
 
 MOST_SIDE = 128  # pixels of an image on the page
 VIEWS = {
@@ -30,11 +30,12 @@ def mistakes(run: Run) -> str:
     suspects = {found.place for found in run.mistakes.label_errors}
     lead = how_chosen(run)
     if shown:
-        lead += (
-            " In bold: the predicted class; below: the true class, and the index in the test set."
-        )
+        place = f"the index in the {run.analysed} set"
+        below = f"{place}, and the file" if shown[0].file else f"and {place}"
+        lead += f" In bold: the predicted class; below: the true class, {below}."
     if not len(images):
-        return section("mistakes", "Mistakes", lead, _listed(shown, "Mistakes") if shown else "")
+        listed = _listed(shown, "Mistakes", of=run.analysed) if shown else ""
+        return section("mistakes", "Mistakes", lead, listed)
     maps = {name: run.arrays.get(f"{name}_maps") for name in ("predicted", "true")}
     there = {name: found for name, found in maps.items() if found is not None}
     tiles = "\n".join(
@@ -43,11 +44,13 @@ def mistakes(run: Run) -> str:
             image,
             {name: found[i] for name, found in there.items()},
             suspect=mistake.place in suspects,
+            of=run.analysed,
         )
         for i, (mistake, image) in enumerate(zip(shown, images, strict=True))
     )
     if there:
-        lead += " Press a tile for its Grad-CAM maps: bright is evidence for the class."
+        of = f" of {run.mistakes.layer}" if run.mistakes.layer else ""
+        lead += f" Press a tile for its Grad-CAM maps{of}: bright is evidence for the class."
     views = _views(["image", *there]) if there else ""
     content = f'<div class="gallery">{views}\n<div class="tiles">\n{tiles}\n</div></div>'
     return section("mistakes", "Mistakes", lead, content)
@@ -63,10 +66,13 @@ def _views(names: list[str]) -> str:
 
 
 def _tile(
-    mistake: Mistake, image: np.ndarray, maps: dict[str, np.ndarray], *, suspect: bool
+    mistake: Mistake, image: np.ndarray, maps: dict[str, np.ndarray], *, suspect: bool, of: str
 ) -> str:
-    """Return a tile: its views in a button if there are maps, else the image alone."""
-    name = f"test image {mistake.place}"
+    """Return a tile: its views in a button if there are maps, else the image alone.
+
+    `of` is the split of the image.
+    """
+    name = f"{of} image {mistake.place}"
     views = _img(image, f"{name}, a {mistake.true}", "image", "")
     for which, heat in maps.items():
         target = getattr(mistake, which)
@@ -81,10 +87,12 @@ def _figure(
     content: str, mistake: Mistake, attributes: str = "", *, verb: str = "is", suspect: bool = False
 ) -> str:
     mark = " · label?" if suspect else ""
+    file = f"<small>{esc(cut(mistake.file))}</small>" if mistake.file else ""
     return (
         f'<figure class="tile"{attributes}>{content}<figcaption>'
         f"<strong>{esc(mistake.predicted)}</strong> {sure(mistake.confidence)}"
-        f"<small>{verb} {esc(mistake.true)} · #{mistake.place}{mark}</small></figcaption></figure>"
+        f"<small>{verb} {esc(mistake.true)} · #{mistake.place}{mark}</small>{file}"
+        "</figcaption></figure>"
     )
 
 
@@ -108,12 +116,12 @@ def _shrunk(image: np.ndarray) -> np.ndarray:
     return squares.mean(axis=(1, 3)).round().astype(np.uint8)
 
 
-def _listed(shown: tuple[Mistake, ...], caption: str) -> str:
+def _listed(shown: tuple[Mistake, ...], caption: str, *, of: str) -> str:
     """Return the mistakes as a table, for a run without their images."""
-    head = ("test image", "taken for", "is", "confidence")
+    head = (f"{of} image", "taken for", "is", "confidence")
     rows = [
         [
-            (str(found.place), None),
+            (f"{found.place} {esc(cut(found.file))}".strip(), None),
             (esc(found.predicted), None),
             (esc(found.true), None),
             (sure(found.confidence), found.confidence),
@@ -124,7 +132,7 @@ def _listed(shown: tuple[Mistake, ...], caption: str) -> str:
 
 
 def label_errors(run: Run) -> str:
-    """Return the test images whose label the network contradicts with the most confidence.
+    """Return the images whose label the network contradicts with the most confidence.
 
     Those among the mistakes above are only counted.
     """
@@ -143,9 +151,9 @@ def label_errors(run: Run) -> str:
     images = run.pictures("label_error_images")
     if not len(images) or not further:
         listed = tuple(suspects[i] for i in further)
-        content = _listed(listed, "Likely label errors") if listed else ""
+        content = _listed(listed, "Likely label errors", of=run.analysed) if listed else ""
         return section("labels", "Likely label errors", lead, content)
-    tiles = "\n".join(_suspect(suspects[i], images[i]) for i in further)
+    tiles = "\n".join(_suspect(suspects[i], images[i], of=run.analysed) for i in further)
     return section("labels", "Likely label errors", lead, f'<div class="tiles">\n{tiles}\n</div>')
 
 
@@ -155,11 +163,12 @@ def _caveat(run: Run) -> str:
     if not images:
         return "Many of these are its own mistakes."
     wrong = percent(1 - right / images, 1)
-    return f"It is wrong itself on {wrong} of the test images, so many of these are its mistakes."
+    of = f"{wrong} of the {run.analysed} images"
+    return f"It is wrong itself on {of}, so many of these are its mistakes."
 
 
-def _suspect(mistake: Mistake, image: np.ndarray) -> str:
-    name = f"test image {mistake.place}, labelled {mistake.true}"
+def _suspect(mistake: Mistake, image: np.ndarray, *, of: str) -> str:
+    name = f"{of} image {mistake.place}, labelled {mistake.true}"
     return _figure(_img(image, name, "image", ""), mistake, verb="labelled")
 
 

@@ -19,6 +19,8 @@ from .arrays import paired, read_arrays
 from .files import damaged
 from .records import ClassRow, Mistake, Mistakes, Row, Sweep
 
+EMPTY = np.zeros((0, 0), int)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -31,11 +33,12 @@ class Run:
     summary: dict[str, Any] = field(default_factory=dict)
     sweep: Sweep | None = None
     classes: list[ClassRow] = field(default_factory=list)
-    confusion: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), int))
+    confusion: np.ndarray = field(default_factory=lambda: EMPTY)
+    classes_of: str = ""  # the split of `classes`, `confusion` and `mistakes`; "" in older runs
     mistakes: Mistakes | None = None
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    names_val: bool = False  # whether the rows say that they are of val images
+    names_val: bool = False  # whether the rows are of val images
 
     @property
     def name(self) -> str:
@@ -43,17 +46,18 @@ class Run:
 
     @property
     def held_out(self) -> str:
-        """The split that chose the best epoch, and that a row's `test_` is of: val or test."""
+        """The split that chose the best epoch, val or test; `test_` values of rows are of it."""
         return str(self.summary.get("chosen_by") or ("val" if self.names_val else "test"))
 
     @property
-    def judged(self) -> str:
-        """The split that mistakes and classes are of: test where it was kept for the end."""
-        return "test" if "test_accuracy" in self.summary else self.held_out
+    def analysed(self) -> str:
+        """The split that mistakes and classes are of: test, if it was kept for the end."""
+        of_end = "test" if "test_accuracy" in self.summary else self.held_out
+        return self.classes_of or of_end
 
     @property
     def best(self) -> Row | None:
-        """The epoch named by the summary as the best, or else that of the highest test accuracy."""
+        """The best epoch by the summary, or else that of the highest held-out accuracy."""
         rows = [row for row in self.rows if math.isfinite(row.test_accuracy)]
         named = [row for row in rows if row.epoch == self.summary.get("best_epoch")]
         return max(named or rows, key=lambda row: row.test_accuracy, default=None)
@@ -91,7 +95,7 @@ def read(path: Path) -> Run:
     if not rows and "epochs" not in recipe:
         why = "is not a run of fasttrain: it has neither recipe.json nor metrics.jsonl"
         raise CheckpointError(f"run ({path}): {why}. Name a run directory, like runs/NAME.")
-    classes, confusion = _parsed(path / "class_accuracy.json", _classes) or ([], np.zeros((0, 0)))
+    classes, confusion, of = _parsed(path / "class_accuracy.json", _classes) or ([], EMPTY, "")
     mistakes = _parsed(path / "misclassified.json", _mistakes)
     arrays = read_arrays(path / "analysis.npz")
     return Run(
@@ -104,6 +108,7 @@ def read(path: Path) -> Run:
         sweep=_parsed(path / "lr_finder.json", Sweep.of),
         classes=classes,
         confusion=confusion,
+        classes_of=of,
         mistakes=mistakes,
         arrays=paired(arrays, mistakes or Mistakes(), notes),
         notes=notes,
@@ -167,12 +172,12 @@ def _names_val(path: Path) -> bool:
         return False
 
 
-def _classes(found: dict[str, Any]) -> tuple[list[ClassRow], np.ndarray]:
+def _classes(found: dict[str, Any]) -> tuple[list[ClassRow], np.ndarray, str]:
     rows = [ClassRow.of(row) for row in found["classes"]]
-    confusion = np.array(found.get("confusion", np.zeros((0, 0))), dtype=int)
+    confusion = np.array(found.get("confusion", EMPTY), dtype=int)
     if confusion.size and confusion.shape != (len(rows), len(rows)):
         raise ValueError(f"a confusion matrix of shape {confusion.shape} for {len(rows)} classes")
-    return rows, confusion
+    return rows, confusion, str(found.get("split", ""))
 
 
 def _mistakes(found: dict[str, Any]) -> Mistakes:
@@ -180,4 +185,5 @@ def _mistakes(found: dict[str, Any]) -> Mistakes:
         tuple(Mistake.of(image) for image in found.get(key, ()))
         for key in ("images", "label_errors")
     )
-    return Mistakes(str(found.get("rule", "")), int(found.get("mistakes", 0)), shown, suspects)
+    rule, layer = (str(found.get(key, "")) for key in ("rule", "cam_layer"))
+    return Mistakes(rule, int(found.get("mistakes", 0)), shown, suspects, layer)

@@ -29,7 +29,8 @@ class Row(NamedTuple):
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> Row:
-        """What val images chose by stands under `val_`, and is `test_` here."""
+        """Parse a line of metrics.jsonl; the `val_` values of a run where val chose become
+        `test_`."""
         held = {name: found.get(name.replace("test_", "val_")) for name in cls._fields}
         values = (number(found.get(name, held[name])) for name in cls._fields[1:])
         return cls(int(number(found["epoch"])), *values)
@@ -69,26 +70,31 @@ class Sweep(NamedTuple):
 
 
 class Mistake(NamedTuple):
-    """A misclassified test image: `place` is its index, `confidence` a fraction."""
+    """A misclassified image: `place` is its index, `confidence` a fraction; own images have the
+    path of their `file`."""
 
     place: int
     true: str
     predicted: str
     confidence: float
+    file: str = ""
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> Mistake:
         true, predicted = str(found["true"]), str(found["predicted"])
-        return cls(int(found["index"]), true, predicted, number(found["confidence"]))
+        confidence, file = number(found["confidence"]), str(found.get("file", ""))
+        return cls(int(found["index"]), true, predicted, confidence, file)
 
 
 class Mistakes(NamedTuple):
-    """misclassified.json: the `total` of mistakes, those shown, and the `rule` that chose them."""
+    """misclassified.json: the `total` of mistakes, those shown, the `rule` that chose them, and the
+    module whose maps are shown, unless an older release wrote it."""
 
     rule: str = ""
     total: int = 0
     shown: tuple[Mistake, ...] = ()
     label_errors: tuple[Mistake, ...] = ()
+    layer: str = ""
 
 
 class ClassRow(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from .charts import Spec
-from .curves import gap_in_words
+from .curves import gap_in_words, gap_title
 from .page import Cell, chart, entries, esc, section, table
 from .read import Run
 from .records import Row
@@ -28,12 +28,6 @@ from .words import (
 )
 
 NO_SCRIPT = "<p>The curves need JavaScript. All epochs are below, in numbers.</p>"
-CURVES = {
-    "accuracy": "Accuracy",
-    "loss": "Loss",
-    "gap": "Training against test accuracy",
-    "lr": "Learning rate",
-}
 
 
 def curves(run: Run, charts: dict[str, Spec]) -> str:
@@ -49,7 +43,13 @@ def curves(run: Run, charts: dict[str, Spec]) -> str:
         "loss": losses_in_words(run),
         "gap": gap_in_words(run),
     }
-    drawn = "\n".join(chart(n, t, notes.get(n, "")) for n, t in CURVES.items() if n in charts)
+    titles = {
+        "accuracy": "Accuracy",
+        "loss": "Loss",
+        "gap": gap_title(run),
+        "lr": "Learning rate",
+    }
+    drawn = "\n".join(chart(n, t, notes.get(n, "")) for n, t in titles.items() if n in charts)
     smoothed = f"train loss ({smoothing(run)})" if smoothing(run) else "train loss"
     head = [smoothed if name == "train loss" else name for name in _EPOCH_HEAD]
     head = [name.replace("test", run.held_out) for name in head]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from ..errors import shown
 from .read import Run
 from .records import Sweep
 
@@ -89,6 +90,12 @@ def plain(value: object) -> str:
     return str(value)
 
 
+def cut(path: str, most: int = 60) -> str:
+    """Format a path on one line, without its start if it is long: its end is the file's name."""
+    text = shown(path, 1000)
+    return text if len(text) <= most else f"...{text[3 - most :]}"
+
+
 def flat(found: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Return the entries of a JSON object as text; nested ones are named `outer.inner`."""
     entries: list[tuple[str, str]] = []
@@ -136,23 +143,23 @@ def is_mission(run: Run) -> bool:
 
 
 def smoothing(run: Run) -> str:
-    """Describe the label smoothing of the training loss; the test loss has none. '' if off."""
+    """Describe the label smoothing, which only the training loss has; '' if off."""
     share = fact(run.recipe, "label_smoothing")
     return f"label smoothing {share:g}" if share > 0 else ""
 
 
 def loss_names(run: Run) -> tuple[str, str]:
-    """Return the names of training and test loss, which mention label smoothing if it is on."""
+    """Return the names of training and held-out loss, which mention label smoothing if it is on."""
     smoothed = smoothing(run)
     held = run.held_out
     return (f"train ({smoothed})", f"{held} (without)") if smoothed else ("train", held)
 
 
 def losses_in_words(run: Run) -> str:
-    """Explain why training and test loss cannot be compared; empty if they can."""
+    """Explain why training and held-out loss cannot be compared; empty if they can."""
     if not (smoothed := smoothing(run)):
         return ""
-    return f"Training loss has {smoothed}, test loss has none: they cannot be compared."
+    return f"Training loss has {smoothed}, {run.held_out} loss has none: they cannot be compared."
 
 
 def best_in_words(run: Run) -> str:

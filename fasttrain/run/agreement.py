@@ -9,15 +9,15 @@ from itertools import count
 
 import torch
 
-from ..engine.loop import Hook, Run
+from ..engine.state import Hook, Run
 from ..parallel.group import Group
 from ..parallel.signals import Signals
 
-STEPS_PER_TALK = 16  # on GPUs: an exchange at every step would make hosts wait for each other
+STEPS_PER_EXCHANGE = 16  # on GPUs: an exchange at every step would make hosts wait for each other
 
 
 def every_few_steps(group: Group, device: torch.device, *hooks: Hook) -> Hook:
-    """Return a hook that calls `hooks` at every step, or every STEPS_PER_TALK steps on GPUs.
+    """Return a hook that calls `hooks` at every step, or every STEPS_PER_EXCHANGE steps on GPUs.
 
     The hooks communicate with the other processes of `group`.
     """
@@ -25,7 +25,7 @@ def every_few_steps(group: Group, device: torch.device, *hooks: Hook) -> Hook:
     calls = count(1)
 
     def hook(run: Run) -> None:
-        if often or next(calls) % STEPS_PER_TALK == 0:
+        if often or next(calls) % STEPS_PER_EXCHANGE == 0:
             for each in hooks:
                 each(run)
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..engine.loop import Run
+from ..engine.state import Run
 from ..engine.step import Step
 from .ledger import Ledger
 

@@ -13,15 +13,19 @@ from functools import partial
 from pathlib import Path
 
 from ..console.console import Display
-from ..data import Data
+from ..data import Data, content
 from ..engine.build import Built
-from ..engine.loop import Run
-from ..errors import FasttrainError
-from ..explain import explain
+from ..engine.state import Run
+from ..errors import DataError, FasttrainError
+from ..explain import explain, one_image
+from ..explain.subject import Subject, open_classifier, open_run
+from ..predict.classifier import Classifier
 from ..report import figures, html
 from ..report.read import read
+from ..report.words import sure
 from ..storage.encode import for_shell
 from ..storage.paths import path
+from . import source
 from .observe import Observers
 from .session import Session
 from .summary import headline, write_summary
@@ -59,21 +63,35 @@ def explain_run(
     run: str | os.PathLike[str],
     *,
     sample: str = "confident",
-    image: int | None = None,
+    image: int | Path | None = None,
     device: str = "auto",
+    cache_dir: str | os.PathLike[str] | None = None,
+    cam_layer: str | None = None,
     data: Data | None = None,
     page: bool = True,
     display: Display | None = None,
 ) -> None:
     """Explain a trained run: its mistakes, Grad-CAM, accuracy by class, figures, report.html.
 
-    With `image`, the index of a test image, only that image is drawn, through all stages. Without
-    `page`, report.html is not written: a training run writes it later from its last summary.
+    With `image`, an index into the test images (val, if there is no test) or the path of any image
+    file, only that image is drawn, through all stages. `cache_dir` and `cam_layer` are those of the
+    run's recipe, unless they are given. Without `page`, report.html is not written: a training run
+    writes it later from its last summary.
     """
     run, display = path(run), display or Display()
-    read(run)  # refuses a wrong path before searching for a checkpoint
-    html.refuse(run)
-    subject = explain.open_run(run, device=device, data=data, log=display.log)
+    saved = read(run).recipe  # refuses a wrong path before searching for a checkpoint
+    html.check_targets(run)
+    cache = saved.get("cache_dir") if cache_dir is None else str(path(cache_dir))
+    layer = saved.get("cam_layer") if cam_layer is None else cam_layer
+    if isinstance(image, Path):
+        classifier, _ = open_classifier(run, device=device, cam_layer=layer)
+        display.log(str(_one_file(run, classifier, image)))
+        return
+    subject = open_run(
+        run, device=device, cache_dir=cache, cam_layer=layer, data=data, log=display.log
+    )
+    if source.is_changed(saved, subject.recipe):
+        display.log(f"the source of {subject.recipe.model} has changed since this run was trained")
     if image is not None:
         display.log(str(_one_image(run, subject, image)))
         return
@@ -92,7 +110,7 @@ def draw_report(
 ) -> Path:
     """Redraw a run's figures and its report.html from the run directory alone."""
     run = path(run)
-    html.refuse(run)
+    html.check_targets(run)
     figures.draw_all(run, names=names)
     page = html.write(run)
     (display or Display()).log(f"report: {page}")
@@ -104,15 +122,33 @@ def draw_end(run: Path, *, whole: bool, display: Display) -> None:
     draw_report(run, names=tuple(figures.FIGURES) if whole else ("ledger",), display=display)
 
 
-def _one_image(run: Path, subject: explain.Subject, index: int) -> Path:
+def _one_image(run: Path, subject: Subject, index: int) -> Path:
     guess, truth = explain.guess(subject, index)
     predicted, true = explain.layer_maps(subject, index, [guess, truth])
     file = run / "figures" / f"image-{index}.png"
     file.parent.mkdir(exist_ok=True)
     names = subject.data.classes
-    title = f"test image {index}: predicted {names[guess]}, true class {names[truth]}"
-    figures.draw_layers(subject.test.images[index], predicted, true, title=title, path=file)
+    title = f"{subject.split} image {index}: predicted {names[guess]}, true class {names[truth]}"
+    rows = [("for the predicted class", predicted), ("for the true class", true)]
+    figures.draw_layers(subject.analysed.images[index], rows, title=title, path=file)
     return file
+
+
+def _one_file(run: Path, classifier: Classifier, image: Path) -> Path:
+    """Draw any image file through all stages, for its two most probable classes."""
+    try:
+        pixels = content.pixels(content.of_file(str(image)), classifier.preprocessing)
+    except OSError as error:
+        pixels = error.strerror or str(error)
+    if isinstance(pixels, str):
+        raise DataError(f"--image ({image}): {pixels}. Name an image file.")
+    found = one_image.likeliest(classifier, pixels)
+    maps = one_image.layer_maps(classifier, pixels, [number for number, _ in found])
+    named = [f"{classifier.classes[number]}, {sure(share)}" for number, share in found]
+    rows = [(f"for {name}", each) for name, each in zip(named, maps, strict=True)]
+    file = run / "figures" / f"image-of-{image.stem[:100]}.png"
+    title = f"{image.name}: {' or '.join(named)}"
+    return figures.draw_layers(pixels, rows, title=title, path=file)
 
 
 def _attempt(task: Callable[[], object], advice: str, display: Display) -> bool:

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 from ..console.eta import Plan
 from ..data import Data, origin
 from ..engine.build import Built
-from ..engine.loop import Epoch, Hook, Run
+from ..engine.state import Epoch, Hook, Run
 from ..errors import Stopped
 from ..optim.schedule import EveryStep, Plateau
 from ..recipe.named import faster
-from . import resume
+from . import resume, source
 from .agreement import describe_position, every_few_steps, stop_on_signal
 from .contention import Contention
 from .profiling import Profiling
@@ -57,12 +57,12 @@ def observed(
     """
     recipe, folder, display, ledger, group, signals = session
 
-    verified = origin.verification(data)
+    verified, made_by = origin.verification(data), source.digest_of(recipe)
 
     def capture(run: Run) -> dict[str, Any]:
         if run.epoch or run.step:
             verified()  # before a checkpoint of trained weights
-        return resume.capture(run, built.step, schedule, recipe, group, data=data)
+        return resume.capture(run, built.step, schedule, recipe, group, data=data) | made_by
 
     with ExitStack() as stack:
         mine = folder if isinstance(folder, RunDir) else None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..console.console import Display
 from ..engine.build import Built
-from ..engine.loop import Epoch, Run
+from ..engine.state import Epoch, Run
 from ..profile.timeline import describe, read, summarise
 from ..profile.trace import trace, window
 from ..storage import atomic

@@ -16,17 +16,21 @@ from torch import Tensor
 from ..data import Data
 from ..data.origin import about
 from ..engine import metrics, monitors
-from ..engine.loop import Epoch, Run, read_metrics
+from ..engine.loop import read_metrics
+from ..engine.state import Epoch, Run, random_state, set_random_state
 from ..engine.step import Step
 from ..errors import CheckpointError, UsageError
 from ..optim.schedule import EveryStep, Plateau
 from ..parallel.group import Group
 from ..recipe.datasets import is_path
-from ..recipe.recipe import FIELDS, Recipe, flag
+from ..recipe.recipe import FIELDS, SOURCE, Recipe, flag
+from . import source
 
-# Fields that may differ when a run is resumed: they change its speed, not its result.
+# Fields that may differ when a run is resumed: they do not change what each epoch computes.
 MACHINE = frozenset(name for name, field in FIELDS.items() if field.metadata["group"] == "machine")
-MAY_CHANGE = (MACHINE - {"seed"}) | {"data_dir", "loader", "target_accuracy", "max_time"}
+MAY_CHANGE = MACHINE - {"seed"} | {
+    *("data_dir", "cache_dir", "loader", "target_accuracy", "max_time", "cam_layer"),
+}
 
 
 def capture(
@@ -55,7 +59,7 @@ def capture(
         "run": state,
         "step": step.state_dict(),
         "schedule": schedule.state_dict(),
-        "rng": torch.get_rng_state(),
+        **random_state(step.device),
         "recipe": recipe.as_dict(),
         "processes": group.world,
         **({} if data is None else {"data": about(data)}),
@@ -69,7 +73,7 @@ def best_of(state: dict[str, Any]) -> dict[str, Any]:
         "model": state["step"]["model"],
         "test_accuracy": history_of(state)[-1].test_accuracy,
         "recipe": state["recipe"],
-        **({"data": state["data"]} if "data" in state else {}),
+        **{name: state[name] for name in ("data", SOURCE) if name in state},
     }
 
 
@@ -87,9 +91,9 @@ def restore(
     """Restore a captured state and return its Run; CheckpointError if the network differs."""
     try:
         step.load_state_dict(state["step"])
-        _refuse_odd(step.optimizer)
+        _check_optimizer(step.optimizer)
         schedule.load_state_dict(state["schedule"])
-        torch.set_rng_state(state["rng"])
+        set_random_state(state, step.device)
         run = Run(**{**state["run"], "history": history_of(state)})
         if run.sums is not None:
             run.sums = metrics.zeros(step.device).copy_(_sums(run, group or Group()))
@@ -116,8 +120,8 @@ def check_form(state: dict[str, Any]) -> None:
         Recipe.saved(state["recipe"])
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
         raise CheckpointError(
-            f"checkpoint ({type(error).__name__}: {error}): not one that a run goes on from. "
-            "Resume a run directory, or its last.pt."
+            f"checkpoint ({type(error).__name__}: {error}): not a checkpoint that a run "
+            "can resume from. Resume a run directory, or its last.pt."
         ) from None
 
 
@@ -135,8 +139,8 @@ def _sums(run: Run, group: Group) -> Tensor:
     return sums
 
 
-def _refuse_odd(optimizer: torch.optim.Optimizer) -> None:
-    """Raise ValueError if a fused update would read or write past the end of the state."""
+def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError for a state whose shapes would make a fused update access other memory."""
     groups = optimizer.param_groups
     weights = {weight for group in groups for weight in group["params"]}
     for weight, values in optimizer.state.items():
@@ -168,10 +172,11 @@ def is_over(state: dict[str, Any] | None, recipe: Recipe) -> bool:
 
 
 def is_changed(state: dict[str, Any] | None, recipe: Recipe) -> bool:
-    """Return whether a captured state has training left and was made by another recipe."""
+    """Return whether a captured state has training left and was made by another recipe, or by
+    another source of the user's own network."""
     if state is None or is_over(state, recipe):
         return False
-    return Recipe.saved(state["recipe"]) != recipe
+    return Recipe.saved(state["recipe"]) != recipe or source.is_changed(state, recipe)
 
 
 def check_changes(saved: Recipe, asked: Recipe, *, override: bool = False) -> None:

@@ -10,12 +10,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from ..data import listing
+from ..data import listing_file
+from ..data.listing import Listing
 from ..errors import CheckpointError, OutputError
 from ..storage import atomic
 from ..storage.checkpoint import Checkpoints
 from ..storage.encode import encode, to_json
-from . import lock
+from . import checks, lock, new_folders
 from .folders import FOLDERS, JSON_FILES, is_trained, own_files, read_recipe
 
 # Files that describe the final or best network: they are out of date once a run is resumed.
@@ -40,7 +41,7 @@ class RunDir(AbstractContextManager["RunDir"]):
         self._lock = lock.acquire(path)
         try:
             if new:
-                lock.check_new(
+                checks.check_new(
                     path, overwrite
                 )  # again: another run may have come and gone before the lock
                 if overwrite or read_recipe(path):
@@ -64,8 +65,8 @@ class RunDir(AbstractContextManager["RunDir"]):
         already made for this run. Raises OutputError, with nothing changed, if the folder is in
         use, holds files that are no run, or holds a run and `overwrite` is false.
         """
-        lock.check_free(path, new=True, overwrite=overwrite)
-        made = [*made, *lock.missing(path)]
+        checks.check_free(path, new=True, overwrite=overwrite)
+        made = [*made, *new_folders.missing(path)]
         atomic.make_folder(path)
         return cls(path, new=True, overwrite=overwrite, made=made)
 
@@ -95,9 +96,9 @@ class RunDir(AbstractContextManager["RunDir"]):
             raise ValueError(f"{name} is none of the run directory's {JSON_FILES}")
         atomic.write_json(self.path / name, value)
 
-    def write_listing(self, found: listing.Listing) -> None:
+    def write_listing(self, found: Listing) -> None:
         """Write listing.csv and classes.json of own images."""
-        listing.write(self.path / "listing.csv", found)
+        listing_file.write(self.path / "listing.csv", found)
         self.write_json("classes.json", list(found.classes))
 
     def append_epoch(self, row: dict[str, Any]) -> None:
@@ -121,7 +122,7 @@ class RunDir(AbstractContextManager["RunDir"]):
     def __exit__(self, kind: type[BaseException] | None = None, *rest: object) -> None:
         failed = kind is not None and issubclass(kind, Exception)
         if failed and self._new and not is_trained(self.path):
-            lock.withdraw(self.path, self._made)
+            new_folders.withdraw(self.path, self._made)
         self.close()
 
     def _clear(self) -> None:
@@ -158,7 +159,7 @@ class NullRunDir(AbstractContextManager["NullRunDir"]):
     def write_json(self, name: str, value: Any) -> None:
         """Rank 0 writes it."""
 
-    def write_listing(self, found: listing.Listing) -> None:
+    def write_listing(self, found: Listing) -> None:
         """Rank 0 writes it."""
 
     def append_epoch(self, row: dict[str, Any]) -> None:

@@ -12,20 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from ..console.console import Display
-from ..data import Data
+from ..data import Data, origin
+from ..data.preprocessing import Preprocessing
 from ..engine import build, monitors
 from ..engine.build import Built
-from ..engine.loop import Epoch, Run
+from ..engine.state import Epoch, Run
 from ..errors import Stopped
 from ..machine import environment
 from ..optim.schedule import EveryStep, Plateau
 from ..parallel.group import Group
+from ..predict import card
 from ..recipe.recipe import Recipe
 from ..storage import checkpoint
 from ..storage.encode import for_shell
-from . import folders, lock, resume
+from . import checks, folders, new_folders, resume, source
+from .reconcile import reconcile
 from .rundir import NullRunDir, RunDir
-from .saving import settle
 from .session import Session
 
 
@@ -41,9 +43,9 @@ def open_run_dir(
         yield NullRunDir(Path(group.broadcast(None)))
         return
     if continued:
-        opened = RunDir.resume(lock.folder_of(continued))
+        opened = RunDir.resume(checks.folder_of(continued))
     else:
-        path = out or lock.new_folder(lock.RUNS, recipe.recipe, datetime.now())
+        path = out or new_folders.new_folder(folders.RUNS, recipe.recipe, datetime.now())
         opened = RunDir.create(path, overwrite=overwrite, made=[] if out else [path])
     with opened as folder:
         group.broadcast(str(folder.path))
@@ -80,10 +82,10 @@ def restore_position(
         position = resume.restore(state, step, schedule, session.group)
         if recipe.lr not in ("auto", state["recipe"]["lr"]):
             step.lr = float(recipe.lr)
-            schedule.aim(float(recipe.lr))
+            schedule.set_peak(float(recipe.lr))
         schedule.seek(position.epoch * steps + position.step)
         session.ledger.load_state_dict(state["ledger"])
-        best = settle(session.folder, state, session.display.log, monitor=recipe.monitor)
+        best = reconcile(session.folder, state, session.display.log, monitor=recipe.monitor)
     built.train.seek(position.epoch + 1, position.step)
     return position, schedule, best
 
@@ -95,13 +97,18 @@ def begin(
     position: Run,
     sweep: dict[str, Any],
     data: Data,
+    built: Built,
 ) -> None:
     """Make the folder this run's, once data, device and learning rate are known to be valid."""
     folder, recipe = session.folder, session.recipe
     if not resume.is_over(state, recipe):
         folder.reopen()
     about = {"command": command, "processes": session.group.world}
-    folder.begin(recipe.as_dict(), {**environment.describe(), **about})
+    folder.begin(
+        {**recipe.as_dict(), **source.digest_of(recipe)}, {**environment.describe(), **about}
+    )
+    scale = Preprocessing.saved(origin.about(data), recipe)
+    folder.write_json("model.json", card.about(recipe, scale, built.step.model))
     if sweep:
         folder.write_json("lr_finder.json", sweep)
     folder.rewrite_epochs([monitors.line(row, data.chooses) for row in position.history])
@@ -159,6 +166,9 @@ def _load_state(
         return None
     resume.check_form(state)
     resume.check_changes(Recipe.saved(state["recipe"]), recipe, override=override)
+    source.check(state, recipe, override=override)
+    if source.is_changed(state, recipe):
+        display.log(f"the source of {recipe.model} has changed: the run goes on with the new one")
     done = state["run"]
     display.log(f"resuming {folder.path} after epoch {done['epoch']}, step {done['step']}")
     before = state.get("processes", 1)

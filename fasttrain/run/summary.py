@@ -19,10 +19,11 @@ from ..data import Data, Split
 from ..data.origin import about
 from ..engine import monitors
 from ..engine.build import Built
-from ..engine.loop import Epoch, Run, evaluate
+from ..engine.evaluation import evaluate
+from ..engine.state import Epoch, Run
 from ..recipe.recipe import Recipe
 from ..storage import checkpoint
-from .ledger import Ledger, summarise
+from .ledger import Ledger, arithmetic, summarise
 from .rundir import RunDir
 from .session import Session
 
@@ -34,7 +35,7 @@ def measure_rates(
 
     Logs a note if the two measurements differ."""
     compared = {torch.float32} if recipe.target_accuracy is not None else set()
-    ledger.measure_rates(built.device, {built.step.amp or torch.float32} | compared)
+    ledger.measure_rates(built.device, {arithmetic(built.step.amp, built.device)} | compared)
     for note in ledger.notes():
         log(note)
 
@@ -96,6 +97,7 @@ def class_summary(run: Path) -> dict[str, Any]:
     try:
         found = json.loads((run / "class_accuracy.json").read_text(encoding="utf-8"))
         means = {name: found[name] for name in monitors.UNEQUAL}
+        means |= {"classes_of": found["split"]} if "split" in found else {}
         return {**means, "recall": {row["name"]: row["accuracy"] for row in found["classes"]}}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
@@ -109,9 +111,9 @@ def parts(data: Data) -> dict[str, Split]:
 
 def counts(data: Data) -> str:
     """Describe the images of each split, the data set, its classes and the image size."""
-    images = (f"{len(split.labels):,} {name}" for name, split in parts(data).items())
-    size = f"{data.side} x {data.side}"
-    return f"{' and '.join(images)} images of {data.name}, {len(data.classes):,} classes, {size},"
+    *first, last = (f"{len(split.labels):,} {name}" for name, split in parts(data).items())
+    images = f"{', '.join(first)} and {last} images of {data.name}"
+    return f"{images}, {len(data.classes):,} classes, {data.side} x {data.side},"
 
 
 def write_summary(
@@ -133,7 +135,7 @@ def write_summary(
         summary = summarise(
             [monitors.line(row) for row in position.history],
             built.step.model,
-            gemm_rates=ledger.rates[built.step.amp or torch.float32],
+            gemm_rates=ledger.rates[arithmetic(built.step.amp, built.device)],
             best_epoch=best and best.epoch,
             held_out=data.chooses,
             side=data.side,
@@ -160,17 +162,16 @@ def headline(summary: dict[str, Any], path: Path) -> str:
     by = summary.get("monitor", "accuracy").replace("_", " ")
     kind, chosen = ("best ", "") if by == "accuracy" else ("", f", the best by its {by}")
     if "test_accuracy" in summary:
-        once = f"test accuracy {summary['test_accuracy']:.2%}, once, by that epoch, "
+        once = f", test accuracy {summary['test_accuracy']:.2%} with that epoch's weights"
     if "seconds_to_target" in summary:
         seconds = summary["seconds_to_target"]
         without = summary["seconds_to_target_without_compile"]
         compiling = f" ({without:.1f} s without compiling)" if without < seconds else ""
         return (
             f"{summary[best]:.2%} of the {held_out} images after {seconds:.1f} s"
-            f"{compiling} with the data in memory: {path}"
+            f"{compiling} with the data in memory{once}: {path}"
         )
     return (
-        f"{kind}{held_out} accuracy {summary[best]:.2%} in epoch {summary['best_epoch']}{chosen}, "
-        f"{once}"
-        f"{duration(summary['total_seconds'])} in all: {path}"
+        f"{kind}{held_out} accuracy {summary[best]:.2%} in epoch {summary['best_epoch']}{chosen}"
+        f"{once}, {duration(summary['total_seconds'])} in all: {path}"
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from time import time, time_ns
 
 from ..engine import monitors
-from ..engine.loop import Epoch, Run
+from ..engine.state import Epoch, Run
 from ..storage import atomic
 
 

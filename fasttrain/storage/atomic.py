@@ -25,6 +25,7 @@ _replace, _unlink, _link = os.replace, os.unlink, os.link
 # Follow no symbolic link; binary on Windows. Each is 0 where the system has no such flag.
 _SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+ANOTHER = "or choose another --out"  # ends each OutputError of this module
 LEFTOVER = re.compile(r"\.(?P<name>.+)\.\d+\.[0-9a-f]{8}\.tmp")
 
 
@@ -38,7 +39,7 @@ def write_atomically(path: Path, data: bytes | memoryview, *, keep: Path | None 
         if keep is not None:
             _link_as(path, keep)
         _replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -79,7 +80,7 @@ def set_aside(path: Path, suffix: str) -> Path:
         kept = path.with_name(f"{path.name}{suffix}-{number}")
     with reported(path):
         _replace(path, kept)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     return kept
 
 
@@ -118,16 +119,16 @@ def reported(path: Path, *, needed: int = 0) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why, what = error.strerror or str(error), "Check the path, or choose another --out"
+        why, what = error.strerror or str(error), f"Check the path, {ANOTHER}"
         if error.errno in _NO_ROOM:
             why += (f", {needed:,} bytes needed" if needed else "") + f", {_free(path)} free"
-            what = "Make room (disk, quota or ulimit -f), or choose another --out"
+            what = f"Make room (disk, quota or ulimit -f), {ANOTHER}"
         raise OutputError(f"output ({path}): {why}. {what}.") from error
 
 
 def _link_as(path: Path, keep: Path) -> None:
     """Make `keep` a second name of the file at `path`."""
-    second = _temporary_path(path)
+    second = temporary_path(path)
     try:
         _link(path, second)
     except OSError:  # no such file, or no hard links: `path` is then missing until it is replaced
@@ -141,7 +142,7 @@ def _link_as(path: Path, keep: Path) -> None:
             _unlink(second)
 
 
-def _temporary_path(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """Return an unused name in the same folder, which `remove_leftovers` recognises."""
     return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
 
@@ -149,7 +150,7 @@ def _temporary_path(path: Path) -> Path:
 @contextmanager
 def _temporary(path: Path, data: bytes | memoryview) -> Iterator[Path]:
     """Write `data` to a temporary file in the folder of `path`; remove it if the block fails."""
-    temporary = _temporary_path(path)
+    temporary = temporary_path(path)
     handle = _open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFELY, 0o666)
     try:
         try:
@@ -170,7 +171,7 @@ def _write_all(handle: int, data: bytes | memoryview) -> None:
         rest = rest[_write(handle, rest) :]
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """fsync a folder, where the system can open one."""
     if os.name == "nt":
         return

@@ -2,19 +2,17 @@
 
 import csv
 import json
-import os
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from made_images import folder, picture, save
+from made_images import folder, picture
 
 from fasttrain.cli import main as cli
-from fasttrain.data import listing as listings
-from fasttrain.run import folders
+from fasttrain.data import listing_file, synthetic
+from fasttrain.run import finish, folders
+from fasttrain.run.finish import explain_run
 from fasttrain.storage import checkpoint
 from tests.data.test_prepare import spoil
 
@@ -82,7 +80,7 @@ def test_every_layout_trains(make, counts, names, tmp_path, capsys):
     assert summary["data"]["classes"] == names
     assert summary["chosen_by"] == "val"
     images = summary["images"]
-    rows = listings.read(run / "listing.csv")
+    rows = listing_file.read(run / "listing.csv")
     assert {split: len(rows.of_split(split)) for split in rows.splits} == images
     if counts is None:
         assert set(images) == {"train", "val"}
@@ -98,7 +96,7 @@ def test_every_layout_trains(make, counts, names, tmp_path, capsys):
 
 def test_names_mean_and_deviation_stand_with_the_weights(tmp_path):
     assert train(split_folders(tmp_path), tmp_path / "run") == 0
-    found = listings.read(tmp_path / "run" / "listing.csv")
+    found = listing_file.read(tmp_path / "run" / "listing.csv")
     for name in ("best", "last"):
         kept = checkpoint.load(tmp_path / "run" / "checkpoints" / f"{name}.pt")["data"]
         assert kept["classes"] == NAMES
@@ -197,7 +195,7 @@ def no_train(data):
 
 FATAL = {
     "a class that train has not": (unknown_class, "dog"),
-    "one class": (one_class, "single class"),
+    "one class": (one_class, "only one class"),
     "empty train": (no_train, "no usable image to train on"),
 }
 
@@ -239,7 +237,7 @@ def test_a_misspelt_name_is_exit_2_and_a_path_that_is_missing_exit_4(given, mean
 
 REFUSED = {
     "a side that the set has not": (["--dataset=synthetic", "--side=7"], "must be a whole number"),
-    "the experiment's statistics": (["--statistics=reference"], "is of CIFAR-10"),
+    "the experiment's statistics": (["--statistics=reference"], "exists only for CIFAR-10"),
     "fewer images than classes": (["--train-limit=2"], "3 classes"),
 }
 
@@ -249,6 +247,36 @@ def test_what_does_not_fit_own_images_is_exit_2(words, said, tmp_path, capsys):
     assert train(class_folders(tmp_path), tmp_path / "run", *words) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "mnist", "photos"])
+@pytest.mark.parametrize("command", [[], ["data"], ["find-lr"]])
+def test_a_number_of_classes_is_of_the_synthetic_images_alone(dataset, command, tmp_path, capsys):
+    assert cli.main([*command, "--dataset", dataset, "--classes", "7"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("fasttrain: error: --classes (7): only for --dataset synthetic; ")
+    assert said.count("\n") == 1
+
+
+def test_synthetic_images_of_any_side_and_number_of_classes_train_and_are_described(
+    tmp_path, monkeypatch, capsys
+):
+    asked = ["--dataset", "synthetic", "--classes", "7", "--side", "24"]
+    load = synthetic.load
+    with monkeypatch.context() as patches:  # not of 60,000 images
+        patches.setattr(synthetic, "load", lambda train, test, **options: load(700, 14, **options))
+        assert cli.main(["data", *asked]) == 0
+    said = capsys.readouterr().out
+    assert "700 images of 24 x 24, " in said
+    assert "7: texture 0, texture 1, " in said
+    few = ["--train-limit", "28", "--test-limit", "14", *WORDS.split()[2:]]
+    assert cli.main([*asked, *few, "--out", str(tmp_path / "run")]) == 0
+    summary = summary_of(tmp_path / "run")
+    assert summary["data"]["classes"][6] == "texture 6"
+    assert (len(summary["data"]["classes"]), summary["data"]["side"]) == (7, 24)
+    kept = checkpoint.load(tmp_path / "run" / "checkpoints" / "best.pt")
+    assert kept["model"]["fc.weight"].shape[0] == 7
+    assert cli.main(["--resume", str(tmp_path / "run"), "--classes", "8"]) == 2
 
 
 def test_a_path_is_found_again_from_another_folder(tmp_path, monkeypatch):
@@ -261,6 +289,47 @@ def test_a_path_is_found_again_from_another_folder(tmp_path, monkeypatch):
     assert folders.read_recipe(tmp_path / "run")["dataset"] == str(tmp_path / "d")
 
 
+def test_a_named_cache_is_used_by_every_command_and_binds_no_run(tmp_path, monkeypatch, capsys):
+    data, named = split_folders(tmp_path), tmp_path / "named"
+    monkeypatch.chdir(tmp_path)
+    assert train(data, "run", "--cache-dir", "named") == 0
+    assert "images of 32 x 32" in capsys.readouterr().out
+    pixels = [path.relative_to(named) for path in named.rglob("pixels.u8")]
+    assert len(pixels) == 1
+    assert pixels[0].parts[0] == "images"
+    assert folders.read_recipe(tmp_path / "run")["cache_dir"] == str(named)
+    words = ["data", "--dataset", str(data), "--side", "32", "--cache-dir", str(named)]
+    assert cli.main(words) == 0
+    assert "preparing" not in capsys.readouterr().out, "it is there already"
+    seen = []
+    monkeypatch.setattr(finish, "explain_run", explain_run)
+    monkeypatch.setattr(finish.explain, "explain", lambda subject, *a, **o: seen.append(subject))
+    monkeypatch.setattr(finish, "draw_report", lambda *args, **options: None)
+    for asked, folder_ in (([], named), (["--cache-dir", "other"], tmp_path / "other")):
+        assert cli.main(["explain", "run", "--device", "cpu", *asked]) == 0
+        assert list(folder_.rglob("pixels.u8"))
+        assert len(seen.pop().analysed.labels) == 12
+    assert not (tmp_path / "cache").exists(), "nothing in the user's cache"
+    again = ["--resume", "run", "--epochs", "3", "--override", "--cache-dir"]
+    assert cli.main([*again, str(tmp_path / "third")]) == 0
+    assert folders.read_recipe(tmp_path / "run")["cache_dir"] == str(tmp_path / "third")
+
+
+@pytest.mark.parametrize("name", ["taken", "taken/below", "n" * 300])
+def test_a_cache_that_cannot_be_is_one_line_that_names_the_flag(name, tmp_path, capsys):
+    (tmp_path / "taken").write_text("a file")
+    data = class_folders(tmp_path)
+    assert train(data, tmp_path / "run", "--cache-dir", str(tmp_path / name)) == 6
+    for dataset in ("mnist", "cifar10"):
+        words = ["data", "--dataset", dataset, "--cache-dir", str(tmp_path / name)]
+        assert cli.main(words) == 4
+    for line in capsys.readouterr().err.splitlines():
+        assert line.startswith("fasttrain: error: ")
+        assert "name another folder with --cache-dir" in line
+        assert "--out" not in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_replaced_run_leaves_no_listing_behind(tmp_path):
     assert train(class_folders(tmp_path), tmp_path / "run") == 0
     there = {path.name for path in folders.own_files(tmp_path / "run")}
@@ -269,72 +338,3 @@ def test_a_replaced_run_leaves_no_listing_behind(tmp_path):
     assert cli.main([*words.split(), "--out", str(tmp_path / "run"), *WORDS.split()]) == 0
     assert not (tmp_path / "run" / "listing.csv").exists()
     assert not (tmp_path / "run" / "classes.json").exists()
-
-
-def everything(root):
-    return {
-        path: path.stat().st_mtime_ns if path.is_file() and not path.is_symlink() else 0
-        for path in root.rglob("*")
-    }
-
-
-ODD = st.sampled_from(
-    ["a", "b", "Ünï", "日本", "a b", ".hid", "__MACOSX", "train", "x.png", "-v", "e\u0301", "😀"]
-)
-KINDS = st.sampled_from(["good", "good", "good", "jpg", "empty", "text", "torn", "link", "closed"])
-TREE = st.dictionaries(ODD, st.lists(KINDS, max_size=6), max_size=5)
-
-
-def write(root, tree, loose):
-    root.mkdir()
-    number = 0
-    for name, kinds in tree.items():
-        (root / name).mkdir()
-        for kind in kinds:
-            number += 1
-            path = root / name / f"{number}.{'JPG' if kind == 'jpg' else 'png'}"
-            if kind == "link":
-                path.symlink_to(root.parent / "outside.png")
-                continue
-            save(path, number)
-            if kind == "torn":
-                path.write_bytes(path.read_bytes()[:-200])
-            elif kind == "closed":
-                path.unlink()
-                os.mkfifo(path)
-            elif kind in ("empty", "text"):
-                path.write_text("" if kind == "empty" else "no image")
-    for kind in loose:
-        save(root / f"loose {kind}.png", 999)
-
-
-@settings(
-    max_examples=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(tree=TREE, loose=st.lists(st.sampled_from("xyz"), max_size=2), skip=st.booleans())
-def test_any_folder_is_exit_0_or_4_and_nothing_is_written_elsewhere(tree, loose, skip, tmp_path):
-    here = tmp_path / "h"
-    shutil.rmtree(here, ignore_errors=True)
-    here.mkdir()
-    save(here / "outside.png", 1)
-    write(here / "d", tree, loose)
-    before = everything(here)
-    words = ["--skip-bad-files"] if skip else []
-    words += ["--batch-size", "1", "--epochs", "1"]
-    code = train(here / "d", here / "run", *words)
-    assert code in (0, 4)
-    assert (code == 0) == (here / "run" / "summary.json").exists()
-    assert cli.main(["data", "--dataset", str(here / "d"), "--side", "32", *words[:skip]]) == code
-    shutil.rmtree(here / "run", ignore_errors=True)
-    assert everything(here) == before
-
-
-def test_three_hundred_classes_train_and_are_named(tmp_path):
-    names = [f"class {number:03}" for number in range(300)]
-    folder(tmp_path / "d", names, count=2, height=4, width=4)
-    assert train(tmp_path / "d", tmp_path / "run", "--epochs", "1") == 0
-    summary = summary_of(tmp_path / "run")
-    assert summary["data"]["classes"] == names
-    assert summary["images"] == {"train": 300, "val": 300}

@@ -11,7 +11,7 @@ import tiny_runs
 from processes import one_line
 
 from fasttrain.cli import main as cli
-from fasttrain.cli import repeat
+from fasttrain.cli import repeat, spread
 from fasttrain.cli.flags import read
 from fasttrain.console.console import Display
 from fasttrain.engine.step import Step
@@ -28,22 +28,34 @@ ROWS = [
 
 
 def test_mean_spread_and_share_are_over_all_runs_and_times_over_those_that_arrived():
-    found = repeat.sum_up(ROWS, target=0.88)
+    found = spread.sum_up(ROWS, target=0.88)
     accuracies = [row["final_test_accuracy"] for row in ROWS]
     assert found["accuracy_mean"] == pytest.approx(mean(accuracies))
     assert found["accuracy_deviation"] == pytest.approx(stdev(accuracies))
     assert (found["count"], found["reached"], found["seconds_mean"]) == (3, 2, 12.0)
-    assert "2 of 3 reached 88.00%, in 12.0 s" in repeat.describe(found)
+    assert "2 of 3 reached 88.00%, in 12.0 s" in spread.describe(found)
 
 
 def test_a_series_that_never_arrives_has_no_time():
-    found = repeat.sum_up(ROWS[1:2], target=0.88)
+    found = spread.sum_up(ROWS[1:2], target=0.88)
     assert (found["reached"], found["seconds_mean"]) == (0, None)
-    assert repeat.describe(found).endswith("0 of 1 reached 88.00%")
+    assert spread.describe(found).endswith("0 of 1 reached 88.00%")
 
 
 def test_without_a_target_there_is_only_the_accuracy():
-    assert "reached" not in repeat.describe(repeat.sum_up(ROWS, target=None))
+    assert "reached" not in spread.describe(spread.sum_up(ROWS, target=None))
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"final_test_accuracy": 0.5}, "1 runs: final test accuracy 50.00%"),
+        ({"final_val_accuracy": 0.5}, "1 runs: final val accuracy 50.00%"),
+        ({"final_val_accuracy": 0.9, "test_accuracy": 0.5}, "test accuracy of the best epoch 50"),
+    ],
+)
+def test_a_series_names_the_images_that_its_accuracy_is_of(row, said):
+    assert said in spread.describe(spread.sum_up([row], target=None))
 
 
 def test_each_run_gets_its_own_seed_and_folder_and_those_there_are_gone_on_with(

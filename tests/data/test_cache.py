@@ -152,7 +152,7 @@ def test_waiting_ends(tmp_path, monkeypatch):
 def test_a_full_disk_is_an_output_error_and_another_a_data_error(tmp_path):
     for number, kind in ((errno.ENOSPC, OutputError), (errno.EIO, DataError)):
         with (
-            pytest.raises(kind, match="--data-dir") as caught,
+            pytest.raises(kind, match="--cache-dir, or the data with --data-dir") as caught,
             cache.exclusive(tmp_path, pytest.fail),
         ):
             raise OSError(number, os.strerror(number))

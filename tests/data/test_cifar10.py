@@ -197,7 +197,7 @@ def test_a_user_without_a_home_reads_what_to_do_instead_of_a_traceback(monkeypat
     assert main(["data"]) == 4
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("fasttrain: error: cache (cifar10): no home folder")
-    assert "--data-dir" in line
+    assert line.endswith("Set HOME, or name one with --cache-dir.")
 
 
 def test_a_folder_that_the_caller_names_is_used_instead(tiny, tmp_path, monkeypatch):

@@ -70,9 +70,9 @@ def test_junk_is_skipped_and_what_is_left_out_is_said(tmp_path):
     found, entries = found_in(tmp_path)
     assert {path for _, _, path in entries} == {"a/0.png", "b/0.png"}
     said = "; ".join(found.notes)
-    assert f"no images, so no class, in {tmp_path.name}: c" in said
+    assert f"folders in {tmp_path.name} without images, left out: c" in said
     assert "1 images in " in said
-    assert "2 files that are no images: .txt 1, .heic 1" in said
+    assert "2 files that are not images: .txt 1, .heic 1" in said
 
 
 def test_endings_count_in_any_case_and_nested_folders_belong_to_their_class(tmp_path):
@@ -182,10 +182,10 @@ def test_all_mistakes_of_a_table_are_said_at_once(tmp_path):
     rows = [*ROWS, ("../x.png", "cat"), ("", "dog"), ("c/0.png", ""), ("a/0.png", "dog")]
     path = table(tmp_path / "inner" / "t.csv", rows)
     for said in (
-        "line 6: ../x.png leads out",
+        "line 6: ../x.png is outside",
         "line 7: no file_name",
         "line 8: no label",
-        "line 9: a/0.png is named again",
+        "line 9: a/0.png is listed twice",
     ):
         refused(path, said)
 
@@ -195,16 +195,16 @@ def test_all_mistakes_of_a_table_are_said_at_once(tmp_path):
     [
         ("t.csv", "", "no column file_name"),
         ("t.csv", "path,label\na,b\n", "no column file_name among path, label"),
-        ("t.csv", "file_name,label\na/0.png\n", "line 2: another number of cells"),
-        ("t.csv", "file_name,label\na/0.png,b,c\n", "line 2: another number of cells"),
+        ("t.csv", "file_name,label\na/0.png\n", "line 2: the wrong number of cells"),
+        ("t.csv", "file_name,label\na/0.png,b,c\n", "line 2: the wrong number of cells"),
         ("t.csv", 'file_name,label\n"a\n', "line 2"),
-        ("t.csv", "file_name,label,split\na/0.png,b,up\n", "split up is none of train"),
-        ("t.csv", "file_name,label,split\na/0.png,b,\nb/0.png,b,val\n", "1 lines without a split"),
-        ("t.jsonl", "{\n[1]\n", "line 1: no JSON; line 2: no JSON object"),
-        ("t.jsonl", '{"file_name": [], "label": 1}\n', "file_name is neither a text nor"),
-        ("t.jsonl", '{"file_name": "a", "label": 1.5}\n', "label is neither a text nor"),
+        ("t.csv", "file_name,label,split\na/0.png,b,up\n", "split up is not train"),
+        ("t.csv", "file_name,label,split\na/0.png,b,\nb/0.png,b,val\n", "1 lines have no split"),
+        ("t.jsonl", "{\n[1]\n", "line 1: not JSON; line 2: not a JSON object"),
+        ("t.jsonl", '{"file_name": [], "label": 1}\n', "file_name is neither text nor"),
+        ("t.jsonl", '{"file_name": "a", "label": 1.5}\n', "label is neither text nor"),
         ("t.jsonl", '{"file_name": "a\\u0000", "label": 1}\n', "a NUL in it"),
-        ("t.jsonl", "[" * 100_000, "line 1: no JSON"),
+        ("t.jsonl", "[" * 100_000, "line 1: not JSON"),
     ],
 )
 def test_spoilt_tables_are_refused_with_the_line(tmp_path, name, text, said):
@@ -258,11 +258,11 @@ def test_any_folder_is_a_result_or_an_error_of_the_data(
     said = ""
     try:
         made = prepared(top, cache, side=8, skip_bad_files=skip_bad_files)
-        listing, judges = splits.judged(made.listing)
+        listing, roles = splits.assign_roles(made.listing)
         assert made.images.shape == (len(made.listing.rows), 8, 8, 3)
         assert problems.problems(listing).lines
         made.listing.check("data")
-        assert listing.of_split(judges.final)
+        assert listing.of_split(roles.final)
     except DataError as error:
         said = str(error)
     assert "\n" not in said
@@ -290,7 +290,7 @@ def test_three_hundred_classes(tmp_path):
         save(tmp_path / "data" / f"class {number}" / "0.png", number, height=4, width=4)
         save(tmp_path / "data" / f"class {number}" / "1.png", 1000 + number, height=4, width=4)
     made = prepared(tmp_path / "data", tmp_path / "cache", side=8)
-    listing, _ = splits.judged(made.listing)
+    listing, _ = splits.assign_roles(made.listing)
     assert len(listing.classes) == 300
     assert len(listing.of_split("val")) >= 300
     assert listing.labels("train").max() == 299

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from fasttrain.data import listing
+from fasttrain.data import listing, listing_file
 from fasttrain.data.listing import Bad, Listing, Row
 from fasttrain.errors import DataError
 
@@ -46,7 +46,7 @@ def test_the_order_of_the_rows_does_not_matter_and_any_change_of_content_does():
 
 def test_a_class_that_train_has_not_is_refused_and_one_that_is_missing_is_said():
     assert Listing.of(ROWS).check("x") == ["val has no image of 10, b", "test has no image of 10"]
-    with pytest.raises(DataError, match=r"val has classes that train has not \(cat\)"):
+    with pytest.raises(DataError, match=r"val has classes that are not in train \(cat\)"):
         Listing.of([*ROWS, row("val/cat/1", "cat", "val")]).check("x")
 
 
@@ -55,7 +55,7 @@ def test_a_class_that_train_has_not_is_refused_and_one_that_is_missing_is_said()
     [
         ([], "no usable image to train on"),
         ([row("test/a/1", "a", "test")], "no usable image to train on"),
-        ([row("train/a/1", "a")], "a single class"),
+        ([row("train/a/1", "a")], "only one class"),
     ],
 )
 def test_nothing_to_train_on_is_refused(rows, said):
@@ -83,8 +83,8 @@ def test_it_is_read_back_as_it_was_whatever_the_names(tmp_path):
         [row(f"train/{name}/1", name, group=name, note="EXIF 6, alpha") for name in ODD],
         [Bad(f"train/{name}/bad", name, "train", f"damaged: {name}") for name in ODD],
     )
-    listing.write(tmp_path / "listing.csv", made)
-    again = listing.read(tmp_path / "listing.csv")
+    listing_file.write(tmp_path / "listing.csv", made)
+    again = listing_file.read(tmp_path / "listing.csv")
     assert again == made
     assert again.digest == made.digest
     assert again.classes == tuple(sorted(ODD))
@@ -92,9 +92,9 @@ def test_it_is_read_back_as_it_was_whatever_the_names(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "path,label\n", "heading", None, ",".join(listing.COLUMNS) + "\na,b\n"]
+    ["", "path,label\n", "heading", None, ",".join(listing_file.COLUMNS) + "\na,b\n"]
     + [
-        ",".join(listing.COLUMNS) + f"\n{line}\n"
+        ",".join(listing_file.COLUMNS) + f"\n{line}\n"
         for line in ("p,s,x,1,m,l,train,,,", "p,s,1,1,m,l,up,,,")
     ],
 )
@@ -102,7 +102,7 @@ def test_a_damaged_listing_is_refused_in_one_line(tmp_path, text):
     if text is not None:
         (tmp_path / "listing.csv").write_text(text)
     with pytest.raises(DataError) as caught:
-        listing.read(tmp_path / "listing.csv")
+        listing_file.read(tmp_path / "listing.csv")
     assert "\n" not in str(caught.value)
 
 

@@ -15,8 +15,8 @@ from tests.data.test_prepare import spoil
 def test_a_folder_of_classes_becomes_train_and_val(tmp_path):
     folder(tmp_path / "d", ["cat", "dog"], count=20)
     said = []
-    made, judges = own.load(tmp_path / "d", side=20, folder=tmp_path / "cache", log=said.append)
-    assert (judges.chooses, judges.final) == ("val", "val")
+    made, roles = own.load(tmp_path / "d", side=20, folder=tmp_path / "cache", log=said.append)
+    assert (roles.chooses, roles.final) == ("val", "val")
     for split in ("train", "val"):
         images, labels = made.split(split)
         for row, image, label in zip(made.listing.of_split(split), images, labels, strict=True):
@@ -76,14 +76,14 @@ def test_a_class_that_is_lost_with_its_bad_files_is_refused_in_the_other_splits(
     for number in range(2):
         path = save(data / "train/c" / f"{number}.png", number, height=60, width=60)
         path.write_bytes(path.read_bytes()[: 3000 + number])
-    with pytest.raises(DataError, match=r"test has classes that train has not \(c\)"):
+    with pytest.raises(DataError, match=r"test has classes that are not in train \(c\)"):
         own.load(data, side=8, folder=tmp_path / "cache", skip_bad_files=True)
 
 
 def test_only_bad_files_are_named(tmp_path):
     (tmp_path / "d" / "a").mkdir(parents=True)
     (tmp_path / "d" / "a" / "1.png").write_text("x")
-    with pytest.raises(DataError, match=r"a/1\.png \(no image"):
+    with pytest.raises(DataError, match=r"a/1\.png \(not an image"):
         own.load(tmp_path / "d", folder=tmp_path / "cache")
 
 
@@ -104,10 +104,10 @@ def test_the_first_start_chooses_as_every_later_one(limit, tmp_path):
         path.write_bytes(path.read_bytes()[:-3000])
     options = {"side": 8, "skip_bad_files": True, "folder": tmp_path / "cache"}
     options["train_limit"] = limit
-    first, judges = own.load(data, **options)
+    first, roles = own.load(data, **options)
     again, later = own.load(data, **options)
     assert first.listing.digest == again.listing.digest
-    assert judges == later
+    assert roles == later
     assert (first.images == again.images).all()
     for split in ("train", "val"):
         assert set(first.split(split).labels.tolist()) == {0, 1, 2}

@@ -58,11 +58,11 @@ def test_all_problems_are_said_at_once(tmp_path):
         "test has no image of c, few, many",
         "cannot be used: train/a/cut.png: damaged",
         "cannot be used: train/a/empty.png: empty",
-        "cannot be used: train/b/text.jpg: no image",
+        "cannot be used: train/b/text.jpg: not an image",
         "cannot be used: test/c/bomb.png: more than 100 megapixels",
     ):
         assert line in text, line
-    assert report.fatal == ["4 files cannot be used; --skip-bad-files goes on without them"]
+    assert report.fatal == ["4 files cannot be used; --skip-bad-files leaves them out"]
     assert said(data, tmp_path / "cache", skip_bad_files=True).fatal == []
 
 
@@ -71,7 +71,7 @@ def test_what_training_would_refuse_is_fatal(tmp_path):
     folder(tmp_path / "d" / "val", ["a", "z"], count=1, start=50)
     report = problems.problems(listing_of(tmp_path / "d")[0])
     assert len(report.fatal) == 1
-    assert "val has classes that train has not (z)" in report.fatal[0]
+    assert "val has classes that are not in train (z)" in report.fatal[0]
     assert report.fatal[0] in report.lines
     assert problems.problems(Listing((), (Bad("x", "a", "train", "empty"),))).fatal
 

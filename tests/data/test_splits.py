@@ -105,15 +105,15 @@ def test_copies_would_cross_without_their_digest():
 )
 def test_who_chooses_and_who_is_evaluated_at_the_end(given, chooses, final):
     made = rows(a=10, b=10) + [row(5000, "a", split) for split in given]
-    listing, judges = splits.judged(Listing.of(made))
-    assert (judges.chooses, judges.final) == (chooses, final)
+    listing, roles = splits.assign_roles(Listing.of(made))
+    assert (roles.chooses, roles.final) == (chooses, final)
     assert (listing == Listing.of(made)) == bool(given)
-    assert listing.of_split(judges.final)
+    assert listing.of_split(roles.final)
 
 
 def test_what_cannot_be_held_out_is_refused():
     with pytest.raises(DataError, match="none can be held out"):
-        splits.judged(Listing.of(rows(a=1, b=1)))
+        splits.assign_roles(Listing.of(rows(a=1, b=1)))
     for fraction in (0, 1, -1, 2):
         with pytest.raises(UsageError, match="--holdout"):
             splits.holdout(Listing.of(rows(a=5)), fraction)

@@ -13,7 +13,8 @@ from fasttrain.console.console import Display
 from fasttrain.console.progress import ProgressLines
 from fasttrain.data import Batch
 from fasttrain.engine import metrics
-from fasttrain.engine.loop import Run, fit
+from fasttrain.engine.loop import fit
+from fasttrain.engine.state import Run
 from fasttrain.errors import Diverged
 from fasttrain.explain import analysis
 from fasttrain.parallel.group import Group
@@ -107,9 +108,8 @@ def test_skipped_steps_of_unequal_batches_are_whole_steps():
 @pytest.mark.parametrize(("saved", "world"), [(1, 1), (1, 3), (4, 4), (4, 1), (4, 2)])
 def test_a_tally_goes_on_in_a_group_of_another_size(saved, world):
     """Two steps by `saved` processes, two more by `world`; the fourth is bad on one of them."""
-    halves = [recorded([2.0, 2.0], lrs=[0.1, 0.2]) for _ in range(saved)]
-    for half in halves:
-        metrics.start(half, 0.1)
+    begun = [metrics.start(metrics.zeros(torch.device("cpu")), 0.1) for _ in range(saved)]
+    halves = [recorded([2.0, 2.0], lrs=[0.1, 0.2], sums=sums) for sums in begun]
     run = Run(step=2, sums=torch.stack(halves))
     ranks = []
     for rank in range(world):
@@ -138,7 +138,7 @@ def test_a_tally_of_the_first_release_goes_on_where_it_stood():
     assert metrics.compute(recorded([2.0, NAN, 2.0], counts=[4, 4, 4], sums=sums), 5).until == 4
 
 
-def test_the_sum_of_several_processes_tallies_names_the_step_of_the_first():
+def test_the_sum_of_several_processes_metrics_names_the_step_of_the_first():
     """A NaN on one rank reaches the others' weights with its gradient, and so their next loss."""
     for at in range(1, 6):
         one = recorded([*[2.0] * (at - 1), *[NAN] * (7 - at)])
@@ -245,7 +245,7 @@ def test_statistics_that_overflow_under_finite_losses_are_found(tiny_splits):
 def test_a_test_loss_that_is_not_finite_never_makes_a_row(tiny_splits):
     train, test = (tiny_loader(half, training=not i) for i, half in enumerate(tiny_splits))
     run = Run()
-    with pytest.raises(Diverged, match=r"test loss \(nan\): not finite after epoch 1, step 16"):
+    with pytest.raises(Diverged, match=r"loss \(nan\): not finite after epoch 1, step 16"):
         fit(tiny_step(), train, Poisoned(test, 2, NAN), Still(), 1, run=run)
     assert run.history == []
 
@@ -300,7 +300,9 @@ class Spoiling(Display):
 
 # The second epoch's first step of three is broken; its end finds it, or a signal after the second.
 @pytest.mark.parametrize("stop", [0, 5])
-def test_after_a_nan_neither_the_end_nor_a_signal_saves_over_the_good_checkpoint(tmp_path, stop):
+def test_after_a_nan_neither_the_end_nor_a_signal_saves_over_the_good_checkpoint(
+    tiny, tmp_path, stop
+):
     out = tmp_path / "a"
     with pytest.raises(Diverged, match=r"epoch 2, at step \d, at lr 0.05, no loss scale") as caught:
         fasttrain.train(small(), out=out, display=Spoiling(4, stop))

@@ -6,14 +6,22 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from tiny_runs import small
 
 import fasttrain
 from fasttrain.cli import main as cli
-from fasttrain.errors import UsageError
+from fasttrain.errors import Stopped, UsageError
 from fasttrain.explain import explain
+from fasttrain.explain.subject import open_run
 from fasttrain.recipe.recipe import Recipe
+from fasttrain.report import figures
+from fasttrain.run import finish
+from fasttrain.run.finish import explain_run
 from fasttrain.storage import checkpoint
-from tests.run.test_train import SMALL
+from tests.run.test_train import SMALL, Interrupting
+
+WORDS = "--dataset synthetic --train-limit 48 --test-limit 32 --batch-size 16 --epochs 1 --lr 0.1"
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +37,8 @@ def read(path, name):
 
 def test_a_training_ends_with_its_whole_explanation(trained):
     summary = read(trained, "summary.json")
+    assert summary["model_parameters"] == 11_173_962
+    assert 0 < summary["mfu"] < 1.5
     classes = read(trained, "class_accuracy.json")
     right = sum(row["correct"] for row in classes["classes"])
     assert sum(row["count"] for row in classes["classes"]) == 64
@@ -57,7 +67,7 @@ def test_a_training_ends_with_its_whole_explanation(trained):
 
 
 def test_the_listed_mistakes_are_the_networks_own(trained):
-    subject = explain.open_run(trained, device="cpu")
+    subject = open_run(trained, device="cpu")
     wrong = read(trained, "misclassified.json")["images"]
     with torch.no_grad():
         for row in wrong[:3]:
@@ -90,13 +100,69 @@ def test_a_run_from_another_machine_is_explained_here(trained, tmp_path, capsys)
 def test_one_image_is_shown_through_all_four_layers(trained, capsys):
     assert cli.main(["explain", str(trained), "--image", "3"]) == 0
     assert (trained / "figures" / "image-3.png").read_bytes().startswith(b"\x89PNG")
-    subject = explain.open_run(trained, device="cpu")
+    subject = open_run(trained, device="cpu")
     first, second = explain.layer_maps(subject, 3, [1, 2])
     assert list(first) == ["layer1", "layer2", "layer3", "layer4"]
     assert all(grid.shape == (32, 32) for grid in first.values())
     assert any((first[name] != second[name]).any() for name in first)
     with pytest.raises(UsageError, match=r"--image \(64\): must be from 0 to 63"):
         explain.guess(subject, 64)
+
+
+def test_the_maps_are_of_the_named_layer_and_file_and_page_say_of_which(
+    trained, tmp_path, monkeypatch
+):
+    other, name = tmp_path / "copied", "layer3.1.conv1"
+    shutil.copytree(trained, other)
+    monkeypatch.setattr(figures, "draw_all", lambda *args, **options: [])
+    assert cli.main(["explain", str(other), "--device", "cpu", "--cam-layer", name]) == 0
+    maps = []
+    for run, layer in ((trained, "layer4"), (other, name)):
+        assert read(run, "misclassified.json")["cam_layer"] == layer
+        assert f"Grad-CAM maps of {layer}:" in (run / "report.html").read_text()
+        maps.append(np.load(run / "analysis.npz")["true_maps"])
+    assert maps[0].shape == maps[1].shape
+    assert (maps[0] != maps[1]).any()
+    subject = open_run(other, device="cpu", cam_layer="layer2")
+    assert list(explain.layer_maps(subject, 3, [1])[0]) == ["layer2"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        ("layer5", "no module of that name. Did you mean layer4 or layer3 or layer2?"),
+        ("fc", "it puts out (N, 10) and no map (N, C, H, W). Leave it out to see layer4"),
+    ],
+)
+def test_a_layer_without_maps_is_exit_2_and_nothing_is_written(layer, said, trained, capsys):
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    new = trained.parent / "new"
+    for command in (["explain", str(trained)], ["--out", str(new), *WORDS.split()]):
+        assert cli.main([*command, "--device", "cpu", "--cam-layer", layer]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"fasttrain: error: --cam-layer ({layer}): ")
+        assert said in err
+        assert err.count("\n") == 1
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+    assert not new.exists()
+
+
+def test_a_run_of_a_named_layer_ends_and_is_explained_with_it_and_takes_another(tiny, tmp_path):
+    """Also with a best checkpoint from before the layer was named."""
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(finish, "explain_run", explain_run)
+        patches.setattr(figures, "draw_all", lambda *args, **options: [])
+        with pytest.raises(Stopped):
+            fasttrain.train(small(), out=run, display=Interrupting(6))
+        assert checkpoint.load(run / "checkpoints" / "best.pt")["progress"] == [1, 0]
+        assert cli.main(["--resume", str(run), "--cam-layer", "layer2"]) == 0
+        assert read(run, "misclassified.json")["cam_layer"] == "layer2"
+        assert read(run, "recipe.json")["cam_layer"] == "layer2"
+        patches.setattr(finish, "draw_report", lambda *args, **options: None)
+        for asked, layer in (([], "layer2"), (["--cam-layer", "layer1"], "layer1")):
+            assert cli.main(["explain", str(run), "--device", "cpu", *asked]) == 0
+            assert read(run, "misclassified.json")["cam_layer"] == layer
 
 
 @pytest.mark.parametrize("command", ["explain", "report"])
@@ -125,3 +191,25 @@ def test_a_report_is_rebuilt_without_the_checkpoint(trained, tmp_path):
     (other / "report.html").unlink()
     assert cli.main(["report", str(other)]) == 0
     assert (other / "report.html").exists()
+
+
+def test_any_image_file_is_drawn_for_its_two_likeliest_classes(trained, tmp_path, capsys):
+    file = tmp_path / "a cat.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 80, 3), np.uint8)).save(file)
+    other = tmp_path / "elsewhere"  # no data set is needed
+    shutil.copytree(trained, other)
+    seen = []
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(finish.figures, "draw_layers", lambda *a, **named: seen.append((a, named)))
+        assert cli.main(["explain", str(other), "--image", str(file), "--device", "cpu"]) == 0
+    ((pixels, rows), named), (expected,) = seen[0], fasttrain.load(other).predict(file, top=2)
+    assert pixels.shape == (32, 32, 3)
+    assert named["path"] == other / "figures" / "image-of-a cat.png"
+    for (label, maps), (name, _) in zip(rows, expected.top, strict=True):
+        assert label.startswith(f"for {name}, ")
+        assert list(maps) == ["layer1", "layer2", "layer3", "layer4"]
+    file.write_text("no image")
+    assert cli.main(["explain", str(other), "--image", str(file), "--device", "cpu"]) == 4
+    assert f"--image ({file}): not an image" in capsys.readouterr().err
+    assert cli.main(["explain", str(other), "--image", str(tmp_path / "none.png")]) == 4
+    assert "No such file" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from made_images import folder
 from fasttrain.cli import main as cli
 from fasttrain.errors import DataError
 from fasttrain.explain import explain
+from fasttrain.explain.subject import open_run
 from fasttrain.storage import checkpoint
 
 NAMES = ["ant & bee", "große Kuh " + "und noch eine " * 8, "犬 $x$"]
@@ -50,6 +51,20 @@ def test_the_page_and_the_tables_have_the_classes_names(trained):
     assert {image["true"] for image in read(run, "misclassified.json")["images"]} <= set(NAMES)
 
 
+def test_a_mistake_is_named_by_its_file(trained):
+    run, data = trained
+    page = (run / "report.html").read_text(encoding="utf-8")
+    images = read(run, "misclassified.json")["images"]
+    assert images
+    for image in images:
+        assert (data / image["file"]).parts[-3:-1] == ("test", image["true"])
+        assert image["file"].rpartition("/")[2] in page
+    assert [data / image["file"] for image in images] == [
+        sorted(data.glob("test/*/*"))[image["index"]] for image in images
+    ]
+    assert "the index in the test set, and the file" in page
+
+
 def test_val_chose_and_test_came_once_in_summary_and_report(trained):
     run, _ = trained
     summary, page = read(run, "summary.json"), (run / "report.html").read_text(encoding="utf-8")
@@ -59,8 +74,10 @@ def test_val_chose_and_test_came_once_in_summary_and_report(trained):
     assert summary["balanced_accuracy"] == pytest.approx(recalls.mean())
     assert list(summary["recall"].values()) == pytest.approx(recalls.tolist())
     assert 0 <= summary["macro_f1"] <= 1
+    assert (summary["chosen_by"], summary["classes_of"]) == ("val", "test")
+    assert read(run, "misclassified.json")["split"] == "test"
     for said in (
-        "test accuracy, once, by epoch",
+        "of 2, which val chose",
         "chosen by the accuracy on the val images",
         "evaluated once, at the end",
         "Best val accuracy",
@@ -80,18 +97,20 @@ def test_the_run_can_be_explained_reported_and_compared_again(trained, tmp_path,
     capsys.readouterr()
     page = tmp_path / "c.html"
     assert cli.main(["compare", str(run), str(run), "--out", str(page)]) == 0
-    assert "(val)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "best val accuracy" in said
+    assert "test accuracy of that epoch" in said
 
 
 def test_names_and_normalisation_are_those_of_the_weights(trained):
     run, _ = trained
-    subject = explain.open_run(run, device="cpu")
+    subject = open_run(run, device="cpu")
     kept = checkpoint.load(run / "checkpoints" / "best.pt")["data"]
     assert list(subject.data.classes) == kept["classes"] == NAMES
     assert list(subject.data.mean) == kept["mean"]
     images = explain.prepare(subject, np.array([0]))[0]
     mean, std = (torch.tensor(kept[name]).view(3, 1, 1) for name in ("mean", "std"))
-    pixels = torch.from_numpy(np.array(subject.test.images[0])).permute(2, 0, 1) / 255
+    pixels = torch.from_numpy(np.array(subject.analysed.images[0])).permute(2, 0, 1) / 255
     assert torch.allclose(images, (pixels - mean) / std, atol=1e-5)
 
 
@@ -101,6 +120,6 @@ def test_other_images_are_not_explained(trained):
     content = file.read_bytes()
     file.unlink()
     with pytest.raises(DataError, match="not the images that the run was trained on"):
-        explain.open_run(run, device="cpu")
+        open_run(run, device="cpu")
     file.write_bytes(content)
-    explain.open_run(run, device="cpu")
+    open_run(run, device="cpu")

@@ -264,7 +264,7 @@ def test_the_range_test_says_that_a_generator_has_been_read():
 def test_a_list_is_read_in_every_epoch_and_a_run_may_go_on_at_an_epochs_end():
     assert len(fit(tiny_step(), [batch()], [batch()], Still(), 3)) == 3
     from fasttrain.engine import metrics
-    from fasttrain.engine.loop import Run
+    from fasttrain.engine.state import Run
 
     step, run = tiny_step(), Run(step=1, sums=metrics.zeros(torch.device("cpu")))
     loss, logits = step(*batch())

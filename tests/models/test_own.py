@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -173,12 +174,15 @@ def test_names_of_modules_and_of_timm_are_taken(name):
     assert Recipe(model=name).model == name
 
 
-def test_the_digest_is_of_the_source_file(folder):
+def test_the_digest_is_of_the_source_file_that_was_imported(folder):
     before = own.source_digest("my_nets:make")
-    assert len(before) == 64
+    assert before == hashlib.sha256(NET.encode()).hexdigest()
     (folder / "my_nets.py").write_text(NET + "\n")
+    assert own.source_digest("my_nets:ten") == before, "this process has the old code"
+    del sys.modules["my_nets"]
     assert own.source_digest("my_nets:make") not in (None, before)
-    assert own.source_digest("resnet18") is own.source_digest("timm:resnet18") is None
+    for name in ("resnet18", "timm:resnet18", "math:sqrt", "sys:exit"):
+        assert own.source_digest(name) is None
 
 
 # --- Grad-CAM's layer -----------------------------------------------------------------------------
@@ -208,7 +212,7 @@ def test_maps_of_one_pixel_are_taken_only_where_there_is_no_larger_one():
     pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 2, 1), nn.Flatten())
     assert stages(pooled, side=8) == ("1",)
     flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
-    with pytest.raises(UsageError, match="puts out a map"):
+    with pytest.raises(UsageError, match="puts out one map"):
         stages(flat, side=8)
 
 

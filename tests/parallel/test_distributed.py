@@ -176,7 +176,7 @@ def test_outside_the_training_a_hang_is_found_when_the_others_have_waited_for_lo
     """The second net: the time limit of a collective."""
     ended = Ranks(tmp_path / "log", flags(tmp_path / "a"), faults={1: "hang@data"}).ended()
     dead_is_named(ended, "loop", dead=1)
-    assert "does not answer" in ended[0].err
+    assert "does not respond" in ended[0].err
 
 
 def test_who_is_slow_and_who_waits_for_it_are_not_taken_for_hanging(tmp_path):
@@ -249,7 +249,7 @@ def dead_is_named(ended, kind, *, dead):
         # Where rank 0 holds the store, torch itself may say, at length, that it has gone.
         lines = re.findall("^fasttrain: .*", "".join(each.err for each in reporters), re.MULTILINE)
         assert len(lines) == 1, lines
-        words = "died|does not answer|ended with|hangs"
+        words = "died|does not respond|ended with|hangs"
         assert re.search(rf"error: (training \(.+\): )?rank {dead} .*({words})", lines[0])
     assert ended[dead].status != 0
 
@@ -263,6 +263,14 @@ def test_an_error_is_reported_also_where_the_end_of_the_group_hangs(tmp_path, ra
     # Where rank 0 left before, torch itself says, at length, that its store has gone.
     lines = re.findall("^fasttrain: .*", "".join(each.err for each in ended), re.MULTILINE)
     assert lines == ["fasttrain: error: train_images: damaged. Fetch them again."]
+
+
+@pytest.mark.parametrize("dead", [0, 1])
+def test_a_death_is_reported_also_where_the_end_of_the_group_hangs(tmp_path, dead):
+    """As NCCL's does, for a process that died: it waits for all that was begun."""
+    faults = {dead: "SIGKILL@step:2", 1 - dead: "hang@destroy"}
+    ended = Ranks(tmp_path / "log", flags(tmp_path / "a"), faults=faults).ended(within=30)
+    dead_is_named(ended, "SIGKILL", dead=dead)
 
 
 def test_an_error_of_one_process_ends_all_with_its_code_and_one_message(tmp_path):

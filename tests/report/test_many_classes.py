@@ -80,7 +80,12 @@ def test_a_run_that_val_chose_says_so(tmp_path):
     best = max(json.loads(line)["val_accuracy"] for line in text.splitlines())
     change(run, "summary.json", chosen_by="val", test_accuracy=0.8125, test_loss=0.6)
     said = words_of(write(run).read_text())
-    for words in ("81.25 %", f"Best val accuracy {100 * best:.2f} %", "val loss", "chosen by val"):
+    for words in (
+        "81.25 %",
+        f"Best val accuracy {100 * best:.2f} %",
+        "val loss",
+        "which val chose",
+    ):
         assert words in said, words
     (run / "summary.json").unlink()  # it still trains
     said = words_of(write(run).read_text())

@@ -12,7 +12,7 @@ import fasttrain
 from fasttrain.console.console import Display
 from fasttrain.doctor import doctor, measure, probe
 from fasttrain.doctor.bottleneck import verdict
-from fasttrain.engine.loop import Run
+from fasttrain.engine.state import Run
 from fasttrain.recipe.recipe import Recipe
 from fasttrain.run import contention
 from fasttrain.run.contention import Contention, halved, threads

@@ -13,7 +13,7 @@ from tiny_runs import small
 
 import fasttrain
 from fasttrain.cli import main as cli
-from fasttrain.engine import loop, metrics
+from fasttrain.engine import evaluation, metrics
 from fasttrain.errors import Stopped
 from fasttrain.report import curves, html
 from fasttrain.report.read import read
@@ -33,8 +33,8 @@ def scores(monkeypatch):
         real(*args, **options)
         return metrics.Evaluation(1.0, coming.pop(0))
 
-    real = loop._evaluate
-    monkeypatch.setattr(loop, "_evaluate", scored)
+    real = evaluation.measure
+    monkeypatch.setattr(evaluation, "measure", scored)
     return coming
 
 

@@ -11,6 +11,7 @@ import fasttrain
 from fasttrain.cli import main as cli
 from fasttrain.data import own
 from fasttrain.errors import DataError, Stopped
+from fasttrain.explain.subject import open_run
 from fasttrain.recipe.recipe import Recipe
 from fasttrain.run import folders
 from fasttrain.storage import checkpoint
@@ -119,7 +120,7 @@ def test_the_test_loss_is_that_of_the_best_checkpoint(lr, tmp_path):
 
     fasttrain.train(recipe(tmp_path, epochs=4, lr=lr), out=tmp_path / "a")
     summary = folders._object(tmp_path / "a" / "summary.json")
-    subject = explain.open_run(tmp_path / "a", device="cpu")
+    subject = open_run(tmp_path / "a", device="cpu")
     losses = []
     for name in ("best", "last"):
         state = checkpoint.load(tmp_path / "a" / "checkpoints" / f"{name}.pt")

@@ -7,6 +7,7 @@ import pytest
 from made_images import folder
 
 from fasttrain.cli import main as cli
+from fasttrain.explain.subject import open_run
 
 NAMES = ["ant", "bee", "cow"]
 WORDS = "--recipe sprint --widths 8,8,8 --epochs 1 --batch-size 8 --lr 0.05 --device cpu --amp off"
@@ -45,7 +46,7 @@ def test_a_run_of_a_side_is_explained(side, tmp_path, monkeypatch):
 
     out = tmp_path / "run"
     assert train(tmp_path, "--side", str(side), "--out", str(out)) == 0
-    subject = explain.open_run(out, device="cpu")
+    subject = open_run(out, device="cpu")
     found = explain.gradcam_maps(subject, np.arange(4), np.zeros(4, int))
     assert found.shape == (4, side, side)
     explain.explain(subject, out)

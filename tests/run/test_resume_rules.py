@@ -18,7 +18,7 @@ from fasttrain.cli import main as cli
 from fasttrain.engine import step
 from fasttrain.errors import Stopped, UsageError
 from fasttrain.recipe.recipe import FIELDS, Recipe, flag
-from fasttrain.run import finish, lock, resume
+from fasttrain.run import finish, folders, resume
 from fasttrain.run import train as course
 from fasttrain.storage import checkpoint
 from tests.run.test_train import Interrupting
@@ -93,9 +93,9 @@ def test_a_run_that_lacks_only_its_report_or_summary_gets_them_without_training(
     shutil.copytree(done, path)
     (path / lost).unlink()
     before = (path / "checkpoints" / "last.pt").read_bytes()
-    assert lock.newest(tmp_path) == path, "it is not finished"
+    assert folders.newest(tmp_path) == path, "it is not finished"
     train(path)
-    assert lock.newest(tmp_path) is None
+    assert folders.newest(tmp_path) is None
     assert same(end(path), end(done))
     assert (path / "report.html").exists()
     assert (path / "checkpoints" / "last.pt").read_bytes() == before
@@ -129,7 +129,7 @@ def test_what_described_the_end_of_a_run_goes_when_the_run_goes_on(done, tmp_pat
     monkeypatch.setattr(course, "fit", interrupted)
     with pytest.raises(Stopped):
         fasttrain.train(small(epochs=3), continued=path, override=True)
-    assert lock.newest(tmp_path) == path
+    assert folders.newest(tmp_path) == path
 
 
 OTHER = {
@@ -167,11 +167,12 @@ OTHER = {
     "limits": "first",
     "side": 48,
     "fit": "pad",
+    "classes": 7,
     "holdout": 0.3,
     "skip_bad_files": True,
 }
 FREE = {"data_dir", "loader", "device", "amp", "compile", "graphs", "optimizer", "deterministic"}
-FREE |= {"save_every", "hang_timeout", "target_accuracy", "max_time"}
+FREE |= {"save_every", "hang_timeout", "target_accuracy", "max_time", "cam_layer", "cache_dir"}
 
 
 def test_every_field_is_known_to_be_free_or_bound():

@@ -16,8 +16,8 @@ from filelock import FileLock, Timeout
 
 from fasttrain.errors import OutputError
 from fasttrain.report.files import write_whole
-from fasttrain.run import lock
-from fasttrain.run.lock import read_epochs
+from fasttrain.run import checks, lock
+from fasttrain.run.folders import read_epochs
 from fasttrain.run.rundir import RunDir
 from fasttrain.storage import atomic
 
@@ -208,7 +208,7 @@ def test_every_system_lets_one_process_at_a_time_into_a_folder(tmp_path, monkeyp
     with FileLock(path / ".lock"):
         for start in (
             lambda: lock.acquire(path),
-            lambda: lock.check_free(path, new=False),
+            lambda: checks.check_free(path, new=False),
             lambda: RunDir.resume(path),
         ):
             with pytest.raises(OutputError, match="is in use"):
@@ -225,7 +225,7 @@ def test_two_checks_of_a_folder_do_not_disturb_each_other(tmp_path):
     path = a_run(tmp_path / "a")
     with open(path / ".lock", "rb") as file:
         assert lock._lock(file, shared=True)
-        lock.check_free(path, new=False)
+        checks.check_free(path, new=False)
 
 
 def test_a_locked_file_that_cannot_be_read_is_in_use_all_the_same(tmp_path, monkeypatch):
@@ -238,7 +238,7 @@ def test_a_locked_file_that_cannot_be_read_is_in_use_all_the_same(tmp_path, monk
             raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(lock.os, "fdopen", lambda handle, *_, **__: Locked(handle))
-    for start in (lambda: lock.acquire(path), lambda: lock.check_free(path, new=False)):
+    for start in (lambda: lock.acquire(path), lambda: checks.check_free(path, new=False)):
         with pytest.raises(OutputError, match=r"is in use\. Wait for it to end"):
             start()
     lock.release(held)

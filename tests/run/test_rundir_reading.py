@@ -9,7 +9,8 @@ from datetime import datetime
 import pytest
 
 from fasttrain.errors import CheckpointError
-from fasttrain.run.lock import new_folder, newest, read_epochs
+from fasttrain.run.folders import newest, read_epochs
+from fasttrain.run.new_folders import new_folder
 from fasttrain.run.rundir import RunDir
 from tests.run.test_rundir import a_run, row, snapshot
 
