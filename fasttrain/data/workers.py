@@ -64,9 +64,7 @@ class Workers:
         """Start processes, unless there are some."""
         if self.processes or not _is_python(sys.executable):
             return
-        with suppress(
-            OSError
-        ):  # a limit of the system: fewer will do, or threads
+        with suppress(OSError):  # a limit of the system: fewer will do, or threads
             for _ in range(count):
                 self.processes.append(_started())
                 self.idle.put(self.processes[-1])
