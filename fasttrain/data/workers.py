@@ -84,6 +84,8 @@ class Workers:
         except (EOFError, OSError, ValueError, pickle.UnpicklingError):
             if process is None:
                 raise
+            with suppress(OSError):
+                _of(process.stdin).close()  # which ends it, if it still runs
             raise _death(process.wait(), what) from None
         finally:
             self.idle.put(process)
