@@ -13,6 +13,7 @@ import importlib.util
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -132,14 +133,14 @@ def tiles(
 
 def cut(pictures: Path, root: Path, *, sizes: tuple[int, int] = SIZES) -> int:
     """Write the folders of tiles; the number of tiles."""
-    random, written = np.random.default_rng(0), 0
+    random, written, odd = np.random.default_rng(0), 0, cycle(ODD)
     for name, file in PICTURES.items():
         (root / name).mkdir(parents=True)
         with Image.open(pictures / file) as picture:
             found = list(tiles(picture, random, sizes))
         chosen = random.permutation(len(found))[:MOST]
         for number, place in enumerate(chosen):
-            save = ODD[number // 2 % len(ODD)] if number % 2 else PLAIN
+            save = next(odd) if number % 2 else PLAIN
             save(found[place], root / name / f"{name} {number:02}.x")
         written += len(chosen)
     return written
