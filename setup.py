@@ -44,7 +44,11 @@ setup(
     keywords=["image classification", "CIFAR-10", "PyTorch", "training speed"],
     python_requires=">=3.10",
     packages=find_packages(include=["fasttrain", "fasttrain.*", "kernels"]),
-    package_data={"fasttrain": ["py.typed"], "fasttrain.report": ["*.css", "*.js"]},
+    package_data={
+        "fasttrain": ["py.typed"],
+        "fasttrain.report": ["*.css", "*.js"],
+        "fasttrain.serve": ["*.html"],
+    },
     install_requires=[
         "torch>=2.11",
         "numpy>=1.26",
@@ -71,6 +75,7 @@ setup(
             f"triton>=3.6; {LINUX}",
             "pytest>=8",
             "pytest-benchmark>=5",
+            "pytest-xdist>=3.6",
             "hypothesis>=6",
             "selenium>=4",
             "albumentations==2.0.8",

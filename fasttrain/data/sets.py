@@ -31,6 +31,7 @@ def load(
     data_dir: Path | None = None,
     cache_dir: Path | None = None,
     side: int | None = None,
+    classes: int | None = None,
     fit: str = "crop",
     holdout: float = splits.FRACTION,
     train_limit: int | None = None,
@@ -50,6 +51,7 @@ def load(
     source experiment. Raises UsageError for options that the data set does not have, and the errors
     of the modules that load it.
     """
+    refuse_classes(dataset, classes)
     if reference and dataset not in ("cifar10", "synthetic"):
         raise UsageError(
             "--statistics (reference): exists only for CIFAR-10, not for "
@@ -76,7 +78,7 @@ def load(
         unchecked = None if found.verified else found.verify
         return Data(found.split("train"), final, val, *about, unchecked)
     if dataset == "synthetic":
-        data = _synthetic(train_limit, test_limit, synthetic.SIDE if side is None else side)
+        data = _synthetic(train_limit, test_limit, side=side, classes=classes)
     else:
         data = _published(dataset, data_dir, cache_dir, log=log, bar=bar)
         if side not in (None, data.side):
@@ -88,6 +90,15 @@ def load(
     train = limited(data.train, train_limit, first=first)
     test = limited(data.test, test_limit, first=first)
     return data._replace(train=train, test=test)
+
+
+def refuse_classes(dataset: str, classes: int | None) -> None:
+    """Raise UsageError if a number of classes is given for images that have their own."""
+    if classes is not None and dataset != "synthetic":
+        raise UsageError(
+            f"--classes ({classes}): only for --dataset synthetic; {shown(title(dataset))} has "
+            "classes of its own. Leave it out."
+        )
 
 
 def limited(split: Split, count: int | None, *, first: bool = False) -> Split:
@@ -102,14 +113,21 @@ def limited(split: Split, count: int | None, *, first: bool = False) -> Split:
 
 
 def describe(
-    dataset: str, data_dir: Path | None, cache_dir: Path | None = None, **options: Any
+    dataset: str,
+    data_dir: Path | None,
+    cache_dir: Path | None = None,
+    *,
+    side: int | None = None,
+    classes: int | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Fetch and verify a published data set; return where it is and what it holds: heading ->
     line."""
-    if dataset == "cifar10":
+    if dataset == "cifar10" and side in (None, 32):
         folder = None if data_dir else cifar10.where(cache_dir)
         return cifar10.describe(data_dir, folder=folder, **options)
-    data = load(dataset, data_dir=data_dir, cache_dir=cache_dir, **options)
+    wanted: dict[str, Any] = {"side": side, "classes": classes, **options}
+    data = load(dataset, data_dir=data_dir, cache_dir=cache_dir, **wanted)
     made = dataset == "synthetic"
     where = "made by fasttrain" if made else data_dir or cache.folder_of(dataset, cache_dir)
     lines: dict[str, Any] = {"where": where}
@@ -120,7 +138,9 @@ def describe(
     return {**lines, "classes": f"{len(data.classes)}: {', '.join(data.classes)}"}
 
 
-def _synthetic(train: int | None, test: int | None, side: int) -> Data:
+def _synthetic(
+    train: int | None, test: int | None, *, side: int | None, classes: int | None
+) -> Data:
     """Make at least as many images as are wanted, in whole chunks with equally many of each
     class."""
     chunk = synthetic.CHUNK
@@ -128,7 +148,9 @@ def _synthetic(train: int | None, test: int | None, side: int) -> Data:
         most if limit is None else min(most, -(-limit // chunk) * chunk)
         for limit, most in ((train, 50_000), (test, 10_000))
     )
-    return cifar10.data(*synthetic.load(*counts, side=side), name="synthetic")
+    side, kinds = side or synthetic.SIDE, classes or len(CLASSES)
+    data = cifar10.data(*synthetic.load(*counts, side=side, classes=kinds), name="synthetic")
+    return data if kinds == len(CLASSES) else data._replace(classes=synthetic.names(kinds))
 
 
 def _published(

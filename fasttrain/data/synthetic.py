@@ -29,6 +29,12 @@ def load(
     return make(train, half=0), make(test, half=1)
 
 
+def names(classes: int) -> tuple[str, ...]:
+    """Names of so many classes, in the order of their letters."""
+    digits = len(str(classes - 1))
+    return tuple(f"texture {number:0{digits}}" for number in range(classes))
+
+
 def _split(count: int, *, seed: int, half: int, side: int, classes: int) -> Split:
     images = np.empty((count, side, side, 3), np.uint8)
     labels = np.empty(count, np.int64)

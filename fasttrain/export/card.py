@@ -130,15 +130,15 @@ def _results(run: Run) -> list[str]:
     right, count = sum(row.correct for row in run.classes), sum(row.images for row in run.classes)
     low, high = wilson(right, count)
     lines = [
-        f"On the {run.analysed} images, in the precision of training; intervals are Wilson's, 95 %.",
+        f"On the {run.analysed} images, in training's precision; intervals are Wilson's, 95 %.",
         "",
         "| | value | interval | images |",
         "| --- | --- | --- | --- |",
         f"| accuracy | {percent(right / count)} | {_interval(low, high)} | {count:,} |",
     ]
-    for name in ("balanced_accuracy", "macro_f1"):
+    for title, name in (("balanced accuracy", "balanced_accuracy"), ("macro F1", "macro_f1")):
         value = fact(run.summary, name)
-        lines.append(f"| {name.replace('_', ' ')} | {percent(value)} | {MISSING} | {count:,} |")
+        lines.append(f"| {title} | {percent(value)} | {MISSING} | {count:,} |")
     lines += ["", "| class | recall | interval | images |", "| --- | --- | --- | --- |"]
     return lines + [
         f"| {_cell(row.name)} | {percent(row.accuracy)} | {_interval(row.low, row.high)} | "

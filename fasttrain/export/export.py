@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,8 @@ def export(
     if "onnx" in wanted:
         onnx_file.check_packages()
     facts = read(source)
-    classifier, kept = _in_float32(source / "checkpoints" / "best.pt")
+    exact = {"device": "cpu", "amp": "off"}  # float32, also of a run in lower precision
+    classifier, kept = open_checkpoint(source / "checkpoints" / "best.pt", here=exact)
     target = some_path(out) or source / "export"
     about = {
         "fasttrain": __version__,
@@ -66,13 +66,6 @@ def export(
         write_json(new / folder.RECORD, record.record(facts, about, given, found, new))
     log(f"export: {target}")
     return target
-
-
-def _in_float32(checkpoint: Path) -> tuple[Classifier, dict[str, Any] | None]:
-    """The classifier on the CPU, without the lower precision that it may have been trained in."""
-    found, kept = open_checkpoint(checkpoint, here={"device": "cpu"})
-    recipe = replace(found.recipe, amp="off")
-    return Classifier(found.module, found.preprocessing, recipe=recipe, device=found.device), kept
 
 
 def _written(

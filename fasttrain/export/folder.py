@@ -5,10 +5,10 @@ Files are written into a folder beside it, which takes its place at the end.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -28,6 +28,7 @@ def replaced(folder: Path) -> Iterator[Path]:
 
     Raises OutputError if `folder` cannot be written, or holds what no export wrote.
     """
+    folder = Path(os.path.realpath(folder))
     _refuse(folder)
     missing = [path for path in folder.parents if not path.exists()]
     make_folder(folder.parent)
@@ -52,16 +53,14 @@ def _refuse(folder: Path) -> None:
     with reported(folder):
         if not folder.exists():
             return
-        files = sorted(path.name for path in folder.iterdir())
+        files = sorted(path.name for path in folder.iterdir() if path.name != RECORD)
         written = _written(folder)
-        changed = [
-            name for name in files if name != RECORD and written.get(name) != _digest(folder / name)
-        ]
-    if changed:
-        raise OutputError(
-            f"--out ({folder}): {changed[0]} in it is not as an export wrote it, and would be "
-            "lost. Move it away, or name another folder."
-        )
+        for name in files:
+            if name not in written or written[name] != _digest(folder / name):
+                raise OutputError(
+                    f"--out ({folder}): {name} in it is not as an export wrote it, and would be "
+                    "lost. Move it away, or name another folder."
+                )
 
 
 def _written(folder: Path) -> dict[str, str]:
@@ -79,7 +78,10 @@ def _digest(file: Path) -> str:
 
 def _clean(folder: Path) -> None:
     """Remove what exports that were killed left; put back what one of them had moved away."""
-    for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
+    name = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-f]{{8}}(\.old)?\.tmp")
+    for leftover in folder.parent.iterdir():
+        if not name.fullmatch(leftover.name):
+            continue
         if leftover.name.endswith(OLD) and not folder.exists():
             os.rename(leftover, folder)
         else:

@@ -10,14 +10,14 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from ..data.preprocessing import Preprocessing
-from ..errors import UsageError
+from ..errors import UsageError, shown
 from .resize import fitted
 
 NAMES = ("logits", "probabilities")
@@ -74,11 +74,9 @@ def trace(graph: Graph, name: str) -> ExportedProgram:
                 graph, (example,), dynamic_shapes={"images": dynamic}, strict=False
             )
     except Exception as error:  # a network's own code can do anything
-        first = next((line for line in str(error).splitlines() if line.strip()), "")
         raise UsageError(
-            f"--format (onnx, pt2): torch.export cannot trace {name}: {type(error).__name__}: "
-            f"{first.strip()[:200].rstrip('.')}. Rewrite it without Python that depends on its "
-            "input, or use --format safetensors."
+            f"--format (onnx, pt2): torch.export cannot trace {name}: {cause(error)}. Rewrite it "
+            "without Python that depends on its input, or use --format safetensors."
         ) from error
     for module in made.graph_module.modules():
         for node in getattr(module, "graph", torch.fx.Graph()).nodes:
@@ -86,16 +84,27 @@ def trace(graph: Graph, name: str) -> ExportedProgram:
     return made
 
 
+def cause(error: BaseException) -> str:
+    """What was wrong at first, in one line: torch's exporters wrap an error in their own advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    first = next((line for line in str(error).splitlines() if line.strip()), "")
+    return shown(f"{type(error).__name__}: {first.strip()}".rstrip(":. "), 250)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence what torch's exporters log, print and warn about: packages that are not needed, the
-    rules that were applied."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
+    rules that were applied, the whole graph before an error."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.setLevel(level)
+        logging.disable(disabled)

@@ -42,7 +42,7 @@ def _at_hand(recipe: Recipe) -> bool:
         return os.path.lexists(dataset)
     if dataset == "synthetic" or recipe.data_dir:
         return True
-    folder = cache.default_folder(dataset)
+    folder = cache.folder_of(dataset, Path(recipe.cache_dir) if recipe.cache_dir else None)
     return any(path.is_file() and path.name[0] != "." for path in _entries(folder))
 
 

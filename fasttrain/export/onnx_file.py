@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 
 from .. import __version__
 from ..errors import EnvironmentProblem, UsageError
-from .graph import NAMES, quiet
+from .graph import NAMES, cause, quiet
 from .verify import Runtime
 
 OPSET = 18
@@ -52,10 +52,9 @@ def write(program: ExportedProgram, about: dict[str, Any]) -> bytes:
             )
             model = made.model_proto  # type: ignore[union-attr]
     except Exception as error:  # an operator that ONNX does not have
-        first = (str(error).splitlines() or [""])[0][:200]
         raise UsageError(
-            f"--format (onnx): torch cannot write this network as ONNX: {type(error).__name__}: "
-            f"{first.rstrip('.')}. Use --format pt2,safetensors."
+            f"--format (onnx): torch cannot write this network as ONNX: {cause(error)}. "
+            "Use --format pt2,safetensors."
         ) from error
     model.producer_name, model.producer_version = "fasttrain", __version__
     model.doc_string = "images uint8 (batch, height, width, 3) RGB -> logits, probabilities"

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..errors import ExportError
+from ..errors import ExportError, shown
 from ..predict.classifier import Classifier
 
 TOLERANCE = 1e-4  # of a probability, in float32
@@ -56,10 +56,11 @@ def verified(name: str, opened: Callable[[], Runtime], given: Sequence[Case]) ->
     except ExportError:
         raise
     except Exception as error:  # a runtime can raise anything
-        first = (str(error).splitlines() or [""])[0][:200]
+        first = (str(error).splitlines() or [""])[0]
+        why = shown(f"{type(error).__name__}: {first}".rstrip(":. "), 250)
         raise ExportError(
-            f"--format ({name}): the file that was written cannot be used: {type(error).__name__}: "
-            f"{first.rstrip('.')}. Nothing was kept. Use another --format, and report this."
+            f"--format ({name}): the file that was written cannot be used: {why}. "
+            "Nothing was kept. Use another --format, and report this."
         ) from error
 
 

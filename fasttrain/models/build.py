@@ -5,7 +5,7 @@ It is separate from engine/build.py because explain opens a trained network with
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -45,17 +45,23 @@ def network(
 
 
 def prepare(
-    recipe: Recipe, model: nn.Module, *, classes: int = 10, fresh: bool = True
+    recipe: Recipe,
+    model: nn.Module,
+    *,
+    classes: int = 10,
+    names: Sequence[str] = (),
+    fresh: bool = True,
 ) -> tuple[str, ...]:
     """Apply --init and --freeze; return the names of the head's weights if they are new.
 
-    A run that is not `fresh` gets its weights from its own checkpoint and does not read --init.
-    Raises CheckpointError if the weights do not fit, UsageError if weights are needed and none are
-    named.
+    A head of classes with other `names` is not loaded. A run that is not `fresh` gets its weights
+    from its own checkpoint and does not read --init. Raises CheckpointError if the weights do not
+    fit, UsageError if weights are needed and none are named.
     """
     new: tuple[str, ...] = ()
     if recipe.init is not None:
-        new = load_weights(model, Path(recipe.init), classes=classes) if fresh else ()
+        path = Path(recipe.init)
+        new = load_weights(model, path, classes=classes, names=names) if fresh else ()
     elif recipe.recipe == "finetune" or recipe.freeze:
         asks = "--freeze" if recipe.freeze else "--recipe finetune"
         raise UsageError(

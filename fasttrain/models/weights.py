@@ -5,6 +5,7 @@ The weights come from a run of fasttrain or from a safetensors file; neither can
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,20 +21,23 @@ SHORTCUT, SHORTCUT_ELSEWHERE = ".shortcut.", ".downsample."  # of torchvision's 
 COUNTER = "num_batches_tracked"  # of a BatchNorm: other libraries leave it out
 
 
-def load_weights(model: nn.Module, path: Path, *, classes: int) -> tuple[str, ...]:
+def load_weights(
+    model: nn.Module, path: Path, *, classes: int, names: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Copy the weights at `path`, a run's folder, a checkpoint or a safetensors file, into `model`.
 
-    Where the file's head has another number of classes, or none, the head keeps its own weights.
-    Returns the names of the weights that were not loaded. Raises CheckpointError if the file cannot
-    be read or does not fit in more than the head; `model` is then unchanged.
+    Where the file's head is of other classes, in number or by their `names`, or there is none, the
+    head keeps its own weights. Returns the names of the weights that were not loaded. Raises
+    CheckpointError if the file cannot be read or does not fit in more than the head; `model` is
+    then unchanged.
     """
-    own = model.state_dict()
-    given = _read(path)
+    (given, known), own = _read(path), model.state_dict()
     if any(SHORTCUT in name for name in own) and not any(SHORTCUT_ELSEWHERE in n for n in own):
         given = {n.replace(SHORTCUT_ELSEWHERE, SHORTCUT): each for n, each in given.items()}
     top = head(model, classes=classes)
     mine = tuple(name for name in own if name.rpartition(".")[0] == top)
     new = any(name not in given or given[name].shape != own[name].shape for name in mine)
+    new = new or bool(known and names and list(known) != list(names))
     left = set(mine) if new else set()
     needed = [n for n in own if n not in left and not (n.endswith(COUNTER) and n not in given)]
     for name in needed:
@@ -106,10 +110,11 @@ STILL: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors at `path`, on the CPU, under the eager network's names."""
+def _read(path: Path) -> tuple[dict[str, Tensor], Sequence[str]]:
+    """The tensors at `path`, on the CPU, under the eager network's names; the names of the classes,
+    if the file has them."""
     if path.suffix == ".safetensors":
-        return _plain(_safetensors(path))
+        return _plain(_safetensors(path)), ()
     if path.is_dir():
         best, last = (path / "checkpoints" / f"{name}.pt" for name in ("best", "last"))
         path = best if best.exists() else last
@@ -117,7 +122,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     model = state.get("model", state.get("step", {}).get("model"))
     if not isinstance(model, dict):
         raise CheckpointError(f"checkpoint ({path}): has no network. Name a run or its best.pt.")
-    return _plain(model)
+    return _plain(model), state.get("data", {}).get("classes", ())
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:

@@ -110,6 +110,9 @@ class Recipe:
     side: int | str = number(
         "auto", 8, 1024, "data", "side of the images in pixels; auto: by the median", also=("auto",)
     )
+    classes: int | None = number(
+        None, 2, 1000, "data", "classes of the synthetic data set; none: 10"
+    )
     fit: str = choice("crop", ("crop", "squash", "pad"), "data", "how own images are made square")
     holdout: float = number(0.15, 0.01, 0.9, "data", "share held out of own images without splits")
     skip_bad_files: bool = switch("data", "leave out own files that cannot be used")

@@ -31,7 +31,7 @@ OURS = (
     "tensorboard/**/events.out.tfevents.*",
     *(f"tensorboard/**/*.pt.trace.json{suffix}" for suffix in ("", ".gz")),
     *(f"checkpoints/{name}" for name in ("last.pt", "previous.pt", "best.pt")),
-    *(f"export/{name}" for name in EXPORTED),
+    *(f"{place}/{name}" for name in EXPORTED for place in ("export", ".export.*.tmp")),
     *(f"checkpoints/last.pt.damaged{number}" for number in ("", "-[0-9]*")),
     *(f"checkpoints/{name}.pt.abandoned" for name in ("last", "previous", "best")),
     *("analysis.npz", "listing.csv", "metrics.jsonl", "profile.txt", "report.html", *JSON_FILES),

@@ -90,7 +90,7 @@ def train(
             with memory.reported(recipe.batch_size, group.device(auto.device(recipe.device))):
                 data = _load(session, state)
                 built = build(recipe, data, group, fresh=state is None)
-                _introduce(session, data, built)
+                _introduce(session, data, built, fresh=state is None)
                 measure_rates(recipe, built, ledger, log=display.log)
                 _warm_up(session, built, state)
                 sweep = _find_lr(session, built, state)
@@ -146,19 +146,23 @@ def _load(session: Session, state: dict[str, Any] | None) -> Data:
     return origin.restored(data, state and state.get("data"))
 
 
-def _introduce(session: Session, data: Data, built: Built) -> None:
+def _introduce(session: Session, data: Data, built: Built, *, fresh: bool) -> None:
     session.display.log(f"{session.folder.path}: {counts(data)} on {built.device}")
+    if session.recipe.init is not None and fresh:
+        head = f"new head: {', '.join(built.new_head)}" if built.new_head else "with their head"
+        session.display.log(f"  weights of {session.recipe.init}; {head}")
     for name, choice in built.choices.items():
         session.display.log(f"  {name} {choice.value} ({choice.why})")
 
 
 def _warm_up(session: Session, built: Built, state: dict[str, Any] | None) -> None:
-    """Compile before the clock of the first epoch starts, without changing the weights.
+    """Compile and capture before the clock of the first epoch starts; the weights stay as they are.
 
     DDP rebuilds its buckets after its first backward and then sums in another order. The first
     backward must not be part of a training step, or a resumed run would differ.
     """
-    needed = built.choices["compile"].value == "on" or session.group.world > 1
+    chosen = {built.choices[name].value for name in ("compile", "graphs")}
+    needed = "on" in chosen or session.group.world > 1
     if not needed or resume.is_over(state, session.recipe):
         return
     watched = session.group.watched(session.recipe.hang_timeout, lambda: "the warm-up")

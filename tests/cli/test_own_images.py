@@ -2,18 +2,15 @@
 
 import csv
 import json
-import os
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from made_images import folder, picture, save
+from made_images import folder, picture
 
 from fasttrain.cli import main as cli
-from fasttrain.data import listing_file
+from fasttrain.data import listing_file, synthetic
 from fasttrain.run import finish, folders
 from fasttrain.run.finish import explain_run
 from fasttrain.storage import checkpoint
@@ -252,6 +249,36 @@ def test_what_does_not_fit_own_images_is_exit_2(words, said, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("dataset", ["cifar10", "mnist", "photos"])
+@pytest.mark.parametrize("command", [[], ["data"], ["find-lr"]])
+def test_a_number_of_classes_is_of_the_synthetic_images_alone(dataset, command, tmp_path, capsys):
+    assert cli.main([*command, "--dataset", dataset, "--classes", "7"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("fasttrain: error: --classes (7): only for --dataset synthetic; ")
+    assert said.count("\n") == 1
+
+
+def test_synthetic_images_of_any_side_and_number_of_classes_train_and_are_described(
+    tmp_path, monkeypatch, capsys
+):
+    asked = ["--dataset", "synthetic", "--classes", "7", "--side", "24"]
+    load = synthetic.load
+    with monkeypatch.context() as patches:  # not of 60,000 images
+        patches.setattr(synthetic, "load", lambda train, test, **options: load(700, 14, **options))
+        assert cli.main(["data", *asked]) == 0
+    said = capsys.readouterr().out
+    assert "700 images of 24 x 24, " in said
+    assert "7: texture 0, texture 1, " in said
+    few = ["--train-limit", "28", "--test-limit", "14", *WORDS.split()[2:]]
+    assert cli.main([*asked, *few, "--out", str(tmp_path / "run")]) == 0
+    summary = summary_of(tmp_path / "run")
+    assert summary["data"]["classes"][6] == "texture 6"
+    assert (len(summary["data"]["classes"]), summary["data"]["side"]) == (7, 24)
+    kept = checkpoint.load(tmp_path / "run" / "checkpoints" / "best.pt")
+    assert kept["model"]["fc.weight"].shape[0] == 7
+    assert cli.main(["--resume", str(tmp_path / "run"), "--classes", "8"]) == 2
+
+
 def test_a_path_is_found_again_from_another_folder(tmp_path, monkeypatch):
     class_folders(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -311,72 +338,3 @@ def test_a_replaced_run_leaves_no_listing_behind(tmp_path):
     assert cli.main([*words.split(), "--out", str(tmp_path / "run"), *WORDS.split()]) == 0
     assert not (tmp_path / "run" / "listing.csv").exists()
     assert not (tmp_path / "run" / "classes.json").exists()
-
-
-def everything(root):
-    return {
-        path: path.stat().st_mtime_ns if path.is_file() and not path.is_symlink() else 0
-        for path in root.rglob("*")
-    }
-
-
-ODD = st.sampled_from(
-    ["a", "b", "Ünï", "日本", "a b", ".hid", "__MACOSX", "train", "x.png", "-v", "e\u0301", "😀"]
-)
-KINDS = st.sampled_from(["good", "good", "good", "jpg", "empty", "text", "torn", "link", "closed"])
-TREE = st.dictionaries(ODD, st.lists(KINDS, max_size=6), max_size=5)
-
-
-def write(root, tree, loose):
-    root.mkdir()
-    number = 0
-    for name, kinds in tree.items():
-        (root / name).mkdir()
-        for kind in kinds:
-            number += 1
-            path = root / name / f"{number}.{'JPG' if kind == 'jpg' else 'png'}"
-            if kind == "link":
-                path.symlink_to(root.parent / "outside.png")
-                continue
-            save(path, number)
-            if kind == "torn":
-                path.write_bytes(path.read_bytes()[:-200])
-            elif kind == "closed":
-                path.unlink()
-                os.mkfifo(path)
-            elif kind in ("empty", "text"):
-                path.write_text("" if kind == "empty" else "no image")
-    for kind in loose:
-        save(root / f"loose {kind}.png", 999)
-
-
-@settings(
-    max_examples=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(tree=TREE, loose=st.lists(st.sampled_from("xyz"), max_size=2), skip=st.booleans())
-def test_any_folder_is_exit_0_or_4_and_nothing_is_written_elsewhere(tree, loose, skip, tmp_path):
-    here = tmp_path / "h"
-    shutil.rmtree(here, ignore_errors=True)
-    here.mkdir()
-    save(here / "outside.png", 1)
-    write(here / "d", tree, loose)
-    before = everything(here)
-    words = ["--skip-bad-files"] if skip else []
-    words += ["--batch-size", "1", "--epochs", "1"]
-    code = train(here / "d", here / "run", *words)
-    assert code in (0, 4)
-    assert (code == 0) == (here / "run" / "summary.json").exists()
-    assert cli.main(["data", "--dataset", str(here / "d"), "--side", "32", *words[:skip]]) == code
-    shutil.rmtree(here / "run", ignore_errors=True)
-    assert everything(here) == before
-
-
-def test_three_hundred_classes_train_and_are_named(tmp_path):
-    names = [f"class {number:03}" for number in range(300)]
-    folder(tmp_path / "d", names, count=2, height=4, width=4)
-    assert train(tmp_path / "d", tmp_path / "run", "--epochs", "1") == 0
-    summary = summary_of(tmp_path / "run")
-    assert summary["data"]["classes"] == names
-    assert summary["images"] == {"train": 300, "val": 300}

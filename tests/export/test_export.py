@@ -128,9 +128,18 @@ def test_no_file_names_a_path_of_this_machine(exported, world):
         assert not [each for each in here if each in content], file.name
 
 
-def test_an_export_is_of_the_run_when_it_is_overwritten(exported, run):
+def test_overwriting_a_run_takes_its_export_along_also_one_that_was_killed(exported, run):
     assert folders.foreign_file(run) is None
     assert exported / "model.onnx" in folders.own_files(run)
+    killed = run / ".export.01234567.tmp" / "model.onnx"
+    killed.parent.mkdir()
+    killed.write_bytes(b"half")
+    try:
+        assert folders.foreign_file(run) is None
+        assert killed in folders.own_files(run)
+    finally:
+        killed.unlink()
+        killed.parent.rmdir()
 
 
 # Runs a script where nothing can be imported but Python's own modules, those named and theirs.

@@ -4,15 +4,19 @@ import json
 import shutil
 import sys
 
-import exporting
 import made_images
 import pytest
+import small_run
 import torch
+from torch import nn
 
 import fasttrain
 from fasttrain.cli import main as cli
-from fasttrain.data import fetch, own
-from fasttrain.export import held_out
+from fasttrain.data import fetch
+from fasttrain.data.preprocessing import Preprocessing
+from fasttrain.errors import UsageError
+from fasttrain.export import held_out, onnx_file
+from fasttrain.export.graph import Graph, trace
 from fasttrain.recipe.recipe import Recipe
 
 NET = """
@@ -43,10 +47,10 @@ def world(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patches:
         patches.chdir(where)
         patches.setattr(sys, "path", [*sys.path])
-        patches.setattr(own, "where", lambda: where / "cache")
         changes = {"dataset": str(where / "photos"), "model": "exported_net:make", "epochs": 1}
         changes |= {"train_limit": None, "test_limit": None, "batch_size": 8}
-        exporting.train(where / "run", **changes)
+        changes |= {"amp": "off", "cache_dir": str(where / "cache")}
+        small_run.train(where / "run", **changes)
         yield where
     sys.modules.pop("exported_net", None)
 
@@ -68,6 +72,23 @@ def test_what_cannot_be_traced_is_exit_2_and_its_weights_are_exported(world, cap
         json.loads((out / "config.json").read_text())["architecture"]
         == "fasttrain/exported_net:make"
     )
+
+
+class WithoutTranslation(nn.Module):
+    def forward(self, x):
+        return torch.special.bessel_j0(x.mean((2, 3)))
+
+
+def test_an_operator_that_onnx_does_not_have_is_named_and_nothing_else_is_printed(capfd):
+    scale = Preprocessing(8, "crop", (0.0,) * 3, (1.0,) * 3, ("a", "b", "c"))
+    program = trace(Graph(WithoutTranslation(), scale, resizes=False), "it")
+    with pytest.raises(UsageError) as caught:
+        onnx_file.write(program, {})
+    said = str(caught.value)
+    assert said.startswith("--format (onnx): torch cannot write this network as ONNX: ")
+    assert "bessel_j0" in said
+    assert said.isprintable()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_card_names_the_data_by_its_digest_and_any_class_by_its_name(world):

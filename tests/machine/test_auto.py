@@ -7,11 +7,12 @@ import torch
 from rich.console import Console
 
 import fasttrain
+import kernels
 from fasttrain.cli import main as cli
 from fasttrain.console.console import Display
 from fasttrain.engine import build
 from fasttrain.errors import EnvironmentProblem
-from fasttrain.explain import subject
+from fasttrain.explain import explain
 from fasttrain.machine import auto, memory
 from fasttrain.parallel.group import Group
 from fasttrain.predict import classifier
@@ -83,10 +84,21 @@ def test_auto_does_not_compile_on_a_cpu_and_says_why():
     assert auto.compiled("on", CPU, steps=1).value == "on"
 
 
-def test_auto_compiles_for_a_gpu_only_where_the_run_is_long_enough():
+def test_auto_compiles_for_a_gpu_only_where_the_run_is_long_enough(monkeypatch):
     gpu = torch.device("cuda", 0)
+    monkeypatch.setattr(kernels, "problem", lambda device: None)
     assert auto.compiled("auto", gpu, steps=100).value == "off"
     assert auto.compiled("auto", gpu, steps=19_500).value == "on"
+
+
+def test_auto_does_not_compile_for_a_gpu_where_triton_cannot_and_says_what_is_missing(monkeypatch):
+    """It would end in a traceback after the start: slim images have no compiler."""
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr(kernels, "problem", lambda device: "there is neither gcc nor clang")
+    assert auto.compiled("auto", gpu, steps=19_500) == ("off", "there is neither gcc nor clang")
+    assert auto.compiled("off", gpu, steps=19_500).why == "requested"
+    with pytest.raises(EnvironmentProblem, match=r"--compile \(on\): there is neither gcc nor"):
+        auto.compiled("on", gpu, steps=1)
 
 
 def test_no_compiler_is_said_before_torch_says_it_in_fifty_lines(monkeypatch):
@@ -134,7 +146,7 @@ def test_the_gpu_that_is_asked_for_becomes_the_current_one(
     monkeypatch.setattr(classifier.checkpoint, "load", lambda path: saved)
     monkeypatch.setattr(classifier, "network", lambda recipe, **options: network)
     with pytest.raises(Reached, match=f"cuda:{number}"):
-        subject.open_run(tmp_path, device=asked)
+        explain.open_run(tmp_path, device=asked)
 
 
 def test_a_cpu_is_nothing_to_make_current(four_gpus):

@@ -6,13 +6,14 @@ import copy
 
 import pytest
 import torch
+from made_images import folder
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
 import fasttrain
 from fasttrain.cli import main as cli
-from fasttrain.data import cifar10
+from fasttrain.data import CLASSES, cifar10
 from fasttrain.engine import build as engine_build
 from fasttrain.errors import CheckpointError, UsageError
 from fasttrain.models import build
@@ -162,6 +163,34 @@ def test_init_from_a_run_starts_with_its_best_weights(tiny, tmp_path):
     for name in ("last.pt", "best.pt"):
         path = tmp_path / "first" / "checkpoints" / name
         assert load_weights(tiny_runs.TinyNet(), path, classes=10) == ()
+
+
+def test_a_head_of_as_many_classes_with_other_names_is_not_taken(tiny, tmp_path):
+    fasttrain.train(small(), out=tmp_path / "first")
+    recipe, odd = small(init=tmp_path / "first"), [f"odd {n}" for n in range(10)]
+    kept = checkpoint.load(tmp_path / "first" / "checkpoints" / "best.pt")["model"]["fc.weight"]
+    for names, new in ((CLASSES, ()), ((), ()), (odd, ("fc.weight", "fc.bias"))):
+        model = tiny_runs.TinyNet()
+        before = model.fc.weight.clone()
+        assert build.prepare(recipe, model, names=names) == new
+        assert torch.equal(model.fc.weight, before if new else kept)
+
+
+def test_a_run_from_weights_says_once_which_of_them_are_new(tiny, tmp_path, capsys):
+    def said(*words: str) -> list[str]:
+        flags = "--batch-size 16 --device cpu --loader resident --epochs 2 --lr 0.05 --test-limit 8"
+        assert cli.main([*flags.split(), *words]) == 0
+        return [line for line in capsys.readouterr().out.splitlines() if "weights of" in line]
+
+    first, cache = str(tmp_path / "first"), str(tmp_path / "cache")
+    synthetic = ["--dataset", "synthetic", "--train-limit", "48"]
+    assert said(*synthetic, "--out", first) == []
+    again = [*synthetic, "--init", first, "--out", str(tmp_path / "again")]
+    assert said(*again) == [f"  weights of {first}; with their head"]
+    own = ["--dataset", str(folder(tmp_path / "d", "abc", count=12)), "--cache-dir", cache]
+    own += ["--side", "32", "--init", first, "--out", str(tmp_path / "own")]
+    assert said(*own) == [f"  weights of {first}; new head: fc.weight, fc.bias"]
+    assert said("--resume", str(tmp_path / "own"), "--epochs", "3", "--override") == []
 
 
 def test_a_frozen_run_can_be_resumed_though_its_first_weights_are_gone(tiny, tmp_path):

@@ -167,6 +167,7 @@ OTHER = {
     "limits": "first",
     "side": 48,
     "fit": "pad",
+    "classes": 7,
     "holdout": 0.3,
     "skip_bad_files": True,
 }

@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,18 @@ def test_what_is_no_run_or_has_no_checkpoint_is_refused(capsys, run, tmp_path):
     assert code == 5
     assert "best.pt" in line
     assert set(content(tmp_path)) == {"began/recipe.json"}
+
+
+def test_the_folder_may_be_a_link_or_the_current_one(run, first, tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for out in (tmp_path / "link", "."):
+        assert cli.main(["export", str(run), "--format", "safetensors", "--out", str(out)]) == 0
+    assert (tmp_path / "link").is_symlink()
+    for where in ("there", "here"):
+        assert set(content(tmp_path / where)) == {file.name for file in first.iterdir()}
 
 
 def test_a_folder_that_cannot_be_written_is_exit_6(capsys, run, tmp_path):
@@ -207,15 +220,16 @@ def test_another_class_is_allowed_only_where_two_are_as_good_as_equal():
         verify.verified("onnx", lambda: runtime, given(7e-5))
 
 
-def test_an_export_that_is_stopped_leaves_nothing(run, weights, monkeypatch):
-    def stop(*_, **__):
-        raise KeyboardInterrupt
-
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_export_that_is_stopped_leaves_nothing(number, code, capsys, run, weights, monkeypatch):
     before = content(weights.parent)
-    monkeypatch.setattr(verify, "verified", stop)
-    with pytest.raises(KeyboardInterrupt):
-        cli.main(["export", str(run), "--format", "safetensors", "--out", str(weights)])
+    monkeypatch.setattr(verify, "verified", lambda *_: signal.raise_signal(number))
+    arguments = (run, "--format", "safetensors", "--out", weights)
+    found, line = refused(capsys, *arguments)
+    assert found == code
+    assert line == f"fasttrain: error: stopped by {number.name}\n"
     assert content(weights.parent) == before
+    assert [each.name for each in weights.parent.iterdir()] == [weights.name]
 
 
 def test_what_a_killed_export_left_is_removed_or_put_back(tmp_path):
