@@ -90,3 +90,15 @@ def test_a_run_that_val_chose_says_so(tmp_path):
     (run / "summary.json").unlink()  # it still trains
     said = words_of(write(run).read_text())
     assert "best val accuracy so far" in said
+
+
+def test_means_over_classes_stand_in_the_table_of_epochs_where_there_are_any(tmp_path):
+    run = write_run(tmp_path / "run", epochs=3)
+    assert "macro F1" not in words_of(write(run).read_text())
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines[1:] = [{**row, "balanced_accuracy": 0.4321, "macro_f1": 0.3456} for row in lines[1:]]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    said = words_of(write(run).read_text())
+    assert "data wait" in said
+    for words in ("balanced accuracy", "macro F1", "43.21 %", "34.56 %"):
+        assert words in said, words
