@@ -20,6 +20,7 @@ _HOMES = {
     "GradCAM": "explain.gradcam",
     "load": "predict.classifier",
     "Classifier": "predict.classifier",
+    "Prediction": "predict.prediction",
     "ResNet18": "models.resnet",
     "ResidentLoader": "loaders.resident",
     "DaliLoader": "loaders.dali",

@@ -117,6 +117,7 @@ def announce(phase: str, at: Path) -> None:
     """Make a phase of the next run touch `at` when it begins, and take LASTS longer."""
     from fasttrain.engine import evaluation, step
     from fasttrain.parallel import signals
+    from fasttrain.predict import classifier
     from fasttrain.run import find_lr, finish, train
     from fasttrain.storage import atomic
 
@@ -129,6 +130,7 @@ def announce(phase: str, at: Path) -> None:
         "save": (atomic, "write_atomically"),
         "summary": (finish, "write_summary"),
         "analysis": (finish, "explain_run"),
+        "predict": (classifier.Classifier, "probabilities"),
         "end": (signals, "ignore"),
     }
     home, name = homes[phase]

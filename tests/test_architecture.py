@@ -45,7 +45,7 @@ ONE_HOME = {
     "PIL": {"fasttrain/data/decode.py", "fasttrain/report/tiles.py"}
     | {
         f"fasttrain/data/{name}.py"
-        for name in ("arrays", "found", "making", "packed", "preprocessing")
+        for name in ("arrays", "content", "found", "making", "packed", "preprocessing")
     }
     | {f"fasttrain/data/{name}.py" for name in ("pictures", "preprocessing", "scan")},
     "pyarrow": {"fasttrain/data/packed.py"},

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +42,7 @@ def lines(text):
     for block in fences(text, "bash"):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(re.sub(r"<this repository>", "URL", line), comments=True)
-            for part in " ".join(map(shlex.quote, words)).split(" '&&' "):
+            for part in re.split(" '(?:&&|[|])' ", " ".join(map(shlex.quote, words))):
                 if part:
                     yield shlex.split(part)
 
@@ -54,7 +56,7 @@ def inline(text):
 
 def check(words):
     """Assert that a command is one that there is, as far as it can be seen without running it."""
-    if "train.py" in words or words[0] in ("yolo", "git", "cd", ".", "pre-commit"):
+    if "train.py" in words or words[0] in ("yolo", "git", "cd", ".", "pre-commit", "find"):
         return  # other programs'
     if words[0] == "torchrun":
         words = ["python", *words[words.index("-m") :]]
@@ -142,7 +144,7 @@ def world(tmp_path_factory):
             folder = where / "photos" / ["cat", "dog"][number % 2]
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(few[0].images[number]).save(folder / f"{number}.png")
-        patches.setattr(own, "where", lambda cache_dir=None: where / "cache")
+        patches.setattr(own, "where", lambda *_: where / "cache")
         patches.setattr(cifar10, "load", lambda *_, **__: few)
         patches.setattr(synthetic, "load", lambda *_, **__: few)
         patches.setattr(cifar10, "describe", lambda *_, **__: {"images": 256})
@@ -150,15 +152,21 @@ def world(tmp_path_factory):
         yield where
 
 
-def test_the_pages_commands_run_one_after_the_other(world):
+def test_the_pages_commands_run_one_after_the_other(world, monkeypatch):
     shown = {" ".join(words): words[3:] for text in TEXTS.values() for words in lines(text)}
     ours = {line: words for line, words in shown.items() if line.startswith("python -m fasttrain")}
     quick = {line: words for line, words in ours.items() if not {"sprint", "doctor"} & set(words)}
     assert len(quick) >= 12
     for line in sorted(quick, key=lambda line: "--out runs/taste" not in line):  # others need it
         short = ["--epochs", "2"] if quick[line][0].startswith("-") else []
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"photos/cat/0.png\n")))
         assert cli.main([*quick[line], *short]) == 0, line
-    for name in ("compare.html", "runs/taste/report.html", "runs/taste/figures/image-7.png"):
+    for name in (
+        "compare.html",
+        "rows.csv",
+        "runs/taste/report.html",
+        "runs/taste/figures/image-7.png",
+    ):
         assert (world / name).stat().st_size > 1000, name
     assert len(list(world.glob("runs/*/checkpoints/last.pt"))) >= 6
 
@@ -178,6 +186,13 @@ def test_a_pages_python_lines_run(page, world, tiny_splits):
     )
     if page == "README.md":
         names["images"], names["labels"] = next(iter(names["test"]))
+    if page == "docs/predict.md":
+        words = "--dataset photos --epochs 1 --lr 0.05 --overwrite --out runs/photos"
+        assert cli.main(words.split()) == 0
+        names["image"] = split.images[0]
+        exec(code, names)
+        assert names["found"].top[0][0] in names["classifier"].classes == ("cat", "dog")
+        return
     exec(code, names)
     assert names["rows"][-1].test_accuracy > 0
     assert isinstance(names["step"].lr, torch.Tensor)

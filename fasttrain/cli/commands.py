@@ -40,8 +40,7 @@ def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, com
     alone = "--runs" if name == "train" and options.runs else name
     if call.place.world > 1 and alone not in ("train", "find-lr"):
         raise UsageError(f"{alone}: needs one process. Start it without torchrun.")
-    COMMANDS[name](call)
-    return 0
+    return COMMANDS[name](call) or 0
 
 
 def train(call: Call) -> None:
@@ -124,6 +123,13 @@ def explain(call: Call) -> None:
     )
 
 
+def predict(call: Call) -> int:
+    """Classify images with a trained run; return the exit status."""
+    from .predict import predict
+
+    return predict(call.options, display=_display(call, sys.stderr))
+
+
 def report(call: Call) -> None:
     """Draw a run's figures and its page anew."""
     from ..run.finish import draw_report
@@ -156,10 +162,11 @@ def doctor(call: Call) -> None:
     task(make(call.given), display=_display(call))
 
 
-COMMANDS: dict[str, Callable[[Call], None]] = {
+COMMANDS: dict[str, Callable[[Call], int | None]] = {
     "train": train,
     "find-lr": find_lr,
     "explain": explain,
+    "predict": predict,
     "report": report,
     "compare": compare,
     "data": data,
@@ -167,11 +174,12 @@ COMMANDS: dict[str, Callable[[Call], None]] = {
 }
 
 
-def _display(call: Call) -> Display:
-    """The console of rank 0; the other ranks print nothing."""
+def _display(call: Call, stream: TextIO | None = None) -> Display:
+    """The console of rank 0, on standard output or `stream`; the other ranks print nothing."""
     from rich.console import Console
 
     from ..console.console import Display
 
-    first = call.place.rank == 0
-    return Display(Console(file=cast(TextIO, BrokenPipeSafe(sys.stdout))) if first else None)
+    if call.place.rank != 0:
+        return Display(None)
+    return Display(Console(file=cast(TextIO, BrokenPipeSafe(stream or sys.stdout))))

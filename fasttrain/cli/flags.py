@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "train a network (the default command)",
     "find-lr": "run the learning-rate range test and print its suggestion",
     "explain": "analyse a trained run: mistakes, Grad-CAM, accuracy by class",
+    "predict": "classify images with a trained run: files, folders, tables, a list",
     "report": "redraw a run's figures and report.html; needs no GPU",
     "compare": "compare several runs in a table and a page of curves",
     "data": "download and verify a data set, or check your own images",
@@ -28,6 +29,7 @@ COMMANDS = {
 # that are not here take the flags of a recipe.
 OF_RUNS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "explain": ("RUN", run_arguments.explain),
+    "predict": ("RUN PATH ...", run_arguments.predict),
     "report": ("RUN", run_arguments.report),
     "compare": ("RUN RUN ...", run_arguments.compare),
 }
@@ -47,7 +49,9 @@ def read(arguments: list[str]) -> tuple[str, argparse.Namespace, dict[str, Scala
         name, arguments = arguments[0], arguments[1:]
     elif arguments and not arguments[0].startswith("-"):
         raise not_one_of("command", arguments[0], COMMANDS)
-    options, unknown = parser(name).parse_known_args(arguments)
+    made = parser(name)  # of paths, some may follow a flag
+    parse = made.parse_known_intermixed_args if name in OF_RUNS else made.parse_known_args
+    options, unknown = parse(arguments)
     if unknown:
         _raise_unknown(unknown[0], name)
     given = {} if name in OF_RUNS else recipe_flags.given(options)

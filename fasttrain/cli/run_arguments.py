@@ -6,6 +6,7 @@ The run already holds its recipe, so of a recipe's flags only those that train n
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from ..storage.paths import path
@@ -28,9 +29,55 @@ def explain(parser: argparse.ArgumentParser) -> None:
         default="confident",
         help="mistakes to show: the most confident or a random sample (default: confident)",
     )
-    parser.add_argument("--device", default="auto", help="device: auto, cpu, cuda or cuda:N")
+    _add_device(parser)
     for name in ("cache_dir", "cam_layer"):
         recipe_flags.add_field(parser, name)
+
+
+def predict(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `predict`, which takes images."""
+    _add_run(parser, "run directory, or a checkpoint file")
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="images: files, folders, globs, .csv with file_name, .npz; - reads paths from stdin",
+    )
+    parser.add_argument(
+        "--top",
+        type=partial(values.count, flag="--top"),
+        default=1,
+        metavar="INT",
+        help="name this many of the most probable classes (default: 1)",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=values.share,
+        default=0.0,
+        metavar="FLOAT",
+        help="name no class below this probability (default: 0)",
+    )
+    parser.add_argument(
+        "--test-flips",
+        action="store_true",
+        help="average over each image and its mirror image",
+    )
+    parser.add_argument(
+        "--format",
+        type=values.form,
+        metavar=f"{{{','.join(values.FORMATS)}}}",
+        help="of the rows (default: by the ending of --out; a table in a terminal, else csv)",
+    )
+    parser.add_argument(
+        "--out", type=path, metavar="FILE", help="write the rows to this file, once all are there"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=partial(values.count, flag="--batch-size"),
+        metavar="INT",
+        help="images computed at once (default: as in the run's evaluations)",
+    )
+    _add_device(parser)
 
 
 def report(parser: argparse.ArgumentParser) -> None:
@@ -49,5 +96,9 @@ def compare(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=path, metavar="RUN", help="run directory")
+def _add_run(parser: argparse.ArgumentParser, what: str = "run directory") -> None:
+    parser.add_argument("run", type=path, metavar="RUN", help=what)
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="device: auto, cpu, cuda or cuda:N")

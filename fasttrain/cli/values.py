@@ -5,6 +5,7 @@ A bad one is refused in one line, before torch is imported or a file is opened.
 
 from __future__ import annotations
 
+import math
 import os
 
 from ..errors import UsageError, shown
@@ -14,6 +15,7 @@ from ..recipe.fields import Scalar, not_one_of
 from ..recipe.recipe import FIELDS
 
 SAMPLES = ("confident", "random")
+FORMATS = ("csv", "json", "jsonl", "table")
 
 
 def parse(name: str, text: str) -> Scalar:
@@ -41,6 +43,31 @@ def sample(text: str) -> str:
     """Check which mistakes `explain` is to show."""
     if text not in SAMPLES:
         raise not_one_of("--sample", text, SAMPLES)
+    return text
+
+
+def count(text: str, *, flag: str) -> int:
+    """Parse a number of classes or images: 1 to 99999."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 6 and int(text)):
+        raise _refused(flag, text, "from 1 to 99999")
+    return int(text)
+
+
+def share(text: str) -> float:
+    """Parse a probability: 0 to 1."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not (text.isascii() and 0 <= found <= 1):
+        raise UsageError(f"--threshold ({shown(repr(text))}): must be from 0 to 1. See --help.")
+    return found
+
+
+def form(text: str) -> str:
+    """Check the format of rows."""
+    if text not in FORMATS:
+        raise not_one_of("--format", text, FORMATS)
     return text
 
 

@@ -55,19 +55,20 @@ class Display:
             yield lambda done: bars.update(task, completed=done)
 
     @contextmanager
-    def counted(self) -> Iterator[Callable[[str], Callable[[int, int], None]]]:
+    def counted(self) -> Iterator[Callable[[str], Callable[[int, int | None], None]]]:
         """Yield a function that makes, for a title, a callback(done, total) that shows a bar.
 
-        The bar appears at the first call, and only in a terminal.
+        `total` is None if it is not known. The bar appears at the first call, and only in a
+        terminal.
         """
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         bars = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
 
-        def bar(title: str) -> Callable[[int, int], None]:
+        def bar(title: str) -> Callable[[int, int | None], None]:
             tasks: list[TaskID] = []
 
-            def show(done: int, total: int) -> None:
-                if self.console.is_terminal and (tasks or done < total):
+            def show(done: int, total: int | None) -> None:
+                if self.console.is_terminal and (tasks or total is None or done < total):
                     if not tasks:
                         bars.start()  # not earlier: a download may show its own bar
                         tasks.append(bars.add_task(title, total=total))

@@ -104,7 +104,7 @@ def find(path: Path) -> Found:
     """Return the rows of the file at `path`; DataError if its arrays are missing or do not fit."""
     entries, members = [], {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with _opened(path) as archive:
             names = set(archive.files)
             if not {"train_images", "train_labels"} <= names:
                 said = ", ".join(sorted(names)[:10]) or "nothing"
@@ -126,6 +126,44 @@ def find(path: Path) -> Found:
         ) from None
     given = "with splits" if len(members) > 1 else "no split given"
     return Found(path, f"arrays, {given}", Arrays(path, members), entries, [], [])
+
+
+def find_images(path: Path) -> tuple[Arrays, list[tuple[str, int, list[str] | None]]]:
+    """Every array of images in the file at `path`, labelled or not: where their rows are had, and
+    of each its name, its number of images and their labels. DataError if there is none.
+
+    "train_images" is named "train", and "train_labels" are its labels; others keep their names.
+    """
+    members, found = {}, []
+    try:
+        with _opened(path) as archive:
+            names = set(archive.files)
+            for name in archive.files:
+                try:
+                    member = Member(path, name)
+                except ValueError:  # an array of something else
+                    continue
+                short = name.removesuffix("_images")
+                labels = "labels" if name == "images" else f"{short}_labels"
+                of = None
+                if labels in names:
+                    of = _labels(archive[labels], short, member.shape[0])
+                short = short.replace("/", "-")
+                members[short] = member
+                found.append((short, member.shape[0], of))
+    except DAMAGED as error:
+        raise DataError(f"arrays ({path}): {error}. It needs uint8 (N, H, W, 3).") from None
+    if not found:
+        said = ", ".join(sorted(names)[:10]) or "nothing"
+        raise DataError(f"arrays ({path}): holds {said}, no uint8 (N, H, W) or (N, H, W, 3).")
+    return Arrays(path, members), found
+
+
+def _opened(path: Path) -> Any:
+    """The arrays in the file; ValueError if it is none, which np.load opens if it is one array."""
+    if not zipfile.is_zipfile(path):
+        raise ValueError("no .npz file, or one that was cut short")
+    return np.load(path, allow_pickle=False)
 
 
 def _labels(found: np.ndarray, split: str, count: int) -> list[str]:

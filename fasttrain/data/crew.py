@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
@@ -23,6 +23,7 @@ Out = TypeVar("Out")
 
 TOGETHER = 128  # items per task: every hand-over competes for the interpreter's lock
 AHEAD = 3  # tasks per thread that are submitted in advance
+IN_FLIGHT = 80_000_000  # pixels decoded at a time: 1 GB in three copies of 4 bytes
 
 
 def cores() -> int:
@@ -46,7 +47,23 @@ def in_order(
     threads = cores() if threads is None else threads
     # A short list of large images is spread over all threads too.
     size = min(together, 1 + len(items) // (4 * threads))
-    groups = (items[start : start + size] for start in range(0, len(items), size))
+    return streamed(work, items, threads=threads, together=size)
+
+
+def streamed(
+    work: Callable[[In], Out],
+    items: Iterable[In],
+    *,
+    threads: int | None = None,
+    together: int = TOGETHER,
+) -> Generator[Out, None, None]:
+    """The same for items that are made as they are needed and whose number nobody knows.
+
+    `items` is read by the caller's thread, no further ahead than there is work under way.
+    """
+    threads = cores() if threads is None else threads
+    rest = iter(items)
+    groups = iter(lambda: list(islice(rest, together)), [])
     pool = ThreadPoolExecutor(threads, thread_name_prefix="fasttrain-images")
     waiting: deque[Future[list[Out]]] = deque()
     try:

@@ -20,8 +20,8 @@ from .pictures import EXTENSIONS
 IGNORED = (".", "__")  # prefixes of names that are not data: .DS_Store, __MACOSX
 
 
-class _Walk:
-    """One walk through a folder: the entries found, and notes on what was left out."""
+class Walk:
+    """What one walk through a folder found and left out."""
 
     def __init__(self, root: Path) -> None:
         self.root = os.path.realpath(root)
@@ -39,7 +39,8 @@ class _Walk:
                 loose += self._is_image(name)
                 continue
             before = len(self.entries) + len(self.bad)
-            self._images(path, unicodedata.normalize("NFC", name), split)
+            label = unicodedata.normalize("NFC", name)
+            self.entries += [Entry(at, label, split) for at in self.images(path, label, split)]
             if len(self.entries) + len(self.bad) == before:
                 empty.append(name)
         where = os.path.basename(folder)
@@ -59,15 +60,18 @@ class _Walk:
             self.notes.append(f"{self.others.total():,} files that are not images: {kinds}")
         return self.notes
 
-    def _images(self, top: str, label: str, split: str) -> None:
-        """Add every image in a class's folder, at any depth."""
+    def images(self, top: str, label: str = "", split: str = "") -> Iterator[str]:
+        """Paths within the root of the images under a folder, at any depth: a folder's own files
+        by name, then those of its folders, found as they are asked for."""
         waiting = [top]
         while waiting:
+            folders = []
             for name, path, is_folder in self._inside(waiting.pop(), label=label, split=split):
                 if is_folder:
-                    waiting.append(path)
+                    folders.append(path)
                 elif self._is_image(name):
-                    self.entries.append(Entry(self._relative(path), label, split))
+                    yield self._relative(path)
+            waiting += reversed(folders)
 
     def _inside(
         self, folder: str, *, label: str = "", split: str = ""
@@ -108,8 +112,8 @@ class _Walk:
 
 
 def find(path: Path) -> Found:
-    """Return the images below `path`; DataError if its folders contradict each other."""
-    walk = _Walk(path)
+    """The images under `path`; DataError if its folders contradict each other."""
+    walk = Walk(path)
     names = _folders(walk.root)
     splits = _splits(path, names)
     if splits:

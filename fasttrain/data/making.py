@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from ..errors import DataError, OutOfMemory, OutputError
 from ..storage.atomic import make_folder
 from . import crew, pictures, scan
+from .crew import IN_FLIGHT
 from .found import Source
 from .listing import Listing, Row
 from .pictures import Unusable
@@ -32,7 +33,6 @@ Log = Callable[[str], None]
 AT_ONCE = 2 << 30  # bytes: a larger array is verified in the background
 SPARE = 64 << 20  # bytes of the disk that stay free
 TASK_BYTES = 1 << 20  # of pixels per task of a thread
-IN_FLIGHT = 80_000_000  # pixels decoded at a time: 1 GB in three copies of 4 bytes
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import csv
 import json
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def find(path: Path) -> Found:
     """
     root = Path(os.path.realpath(path.parent))
     entries, wrong, seen = [], [], set()
-    for number, line in _lines(path):
+    for number, line in lines(path):
         found = _entry(line, root)
         if isinstance(found, str):
             wrong.append(f"line {number:,}: {found}")
@@ -80,8 +80,13 @@ def _entry(line: dict[str, Any] | str, root: Path) -> Entry | str:
     return Entry(name.replace(os.sep, "/"), label, split, cells["group"])
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Yield number and content of each line; a str describes a mistake."""
+def lines(
+    path: Path, *, needed: Sequence[str] = NEEDED
+) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Number and content of each line; a text says what is wrong with it.
+
+    DataError if a csv lacks a column of those that are `needed`, or is none.
+    """
     suffix = path.suffix.lower()
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         if suffix == ".jsonl":
@@ -89,21 +94,22 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
                 if text.strip():
                     yield number, _object(text)
             return
-        lines = csv.DictReader(file, delimiter=DELIMITERS[suffix], strict=True)
+        table = csv.DictReader(file, delimiter=DELIMITERS[suffix], strict=True)
         try:
-            columns = lines.fieldnames or ()
-            if missing := [name for name in NEEDED if name not in columns]:
+            columns = table.fieldnames or ()
+            if missing := [name for name in needed if name not in columns]:
+                others = [name for name in (*NEEDED, *OPTIONAL) if name not in needed]
                 raise DataError(
                     f"table ({path}): no column {missing[0]} among "
-                    f"{shown(', '.join(columns), 120)}. Its first line is file_name,label and, "
-                    "if wanted, split and group."
+                    f"{shown(', '.join(columns), 120)}. Its first line is {','.join(needed)} and, "
+                    f"if wanted, {' and '.join(others[:2])}."
                 )
-            for line in lines:
-                spoilt = None in line or any(line[name] is None for name in NEEDED)
-                yield lines.line_num, "the wrong number of cells" if spoilt else line
+            for line in table:
+                spoilt = None in line or any(line[name] is None for name in needed)
+                yield table.line_num, "the wrong number of cells" if spoilt else line
         except csv.Error as error:
             raise DataError(
-                f"table ({path}): line {lines.line_num + 1:,}: {error}. Correct the line."
+                f"table ({path}): line {table.line_num + 1:,}: {error}. Correct the line."
             ) from None
 
 

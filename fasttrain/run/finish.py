@@ -18,6 +18,7 @@ from ..engine.build import Built
 from ..engine.state import Run
 from ..errors import FasttrainError
 from ..explain import explain
+from ..explain.subject import Subject, open_run
 from ..report import figures, html
 from ..report.read import read
 from ..storage.encode import for_shell
@@ -80,7 +81,7 @@ def explain_run(
     html.check_targets(run)
     cache = saved.get("cache_dir") if cache_dir is None else str(path(cache_dir))
     layer = saved.get("cam_layer") if cam_layer is None else cam_layer
-    subject = explain.open_run(
+    subject = open_run(
         run, device=device, cache_dir=cache, cam_layer=layer, data=data, log=display.log
     )
     if source.is_changed(saved, subject.recipe):
@@ -115,7 +116,7 @@ def draw_end(run: Path, *, whole: bool, display: Display) -> None:
     draw_report(run, names=tuple(figures.FIGURES) if whole else ("ledger",), display=display)
 
 
-def _one_image(run: Path, subject: explain.Subject, index: int) -> Path:
+def _one_image(run: Path, subject: Subject, index: int) -> Path:
     guess, truth = explain.guess(subject, index)
     predicted, true = explain.layer_maps(subject, index, [guess, truth])
     file = run / "figures" / f"image-{index}.png"

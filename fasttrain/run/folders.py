@@ -20,7 +20,7 @@ RUNS = Path("runs")
 LOCK = ".lock"
 SERIES = "series.json"
 JSON_FILES = ["misclassified.json", "class_accuracy.json", "lr_finder.json", "summary.json"]
-JSON_FILES += ["profile.json", "environment.json", "classes.json", "recipe.json"]
+JSON_FILES += ["profile.json", "environment.json", "classes.json", "model.json", "recipe.json"]
 FOLDERS = ("figures", "tensorboard", "checkpoints")
 # The files that fasttrain writes. --overwrite removes only these. It removes recipe.json last:
 # until then the folder counts as a run, so an interrupted removal can be repeated.

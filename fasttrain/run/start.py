@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..console.console import Display
-from ..data import Data
+from ..data import Data, origin
+from ..data.preprocessing import Preprocessing
 from ..engine import build, monitors
 from ..engine.build import Built
 from ..engine.state import Epoch, Run
@@ -20,6 +21,7 @@ from ..errors import Stopped
 from ..machine import environment
 from ..optim.schedule import EveryStep, Plateau
 from ..parallel.group import Group
+from ..predict import card
 from ..recipe.recipe import Recipe
 from ..storage import checkpoint
 from ..storage.encode import for_shell
@@ -95,6 +97,7 @@ def begin(
     position: Run,
     sweep: dict[str, Any],
     data: Data,
+    built: Built,
 ) -> None:
     """Make the folder this run's, once data, device and learning rate are known to be valid."""
     folder, recipe = session.folder, session.recipe
@@ -104,6 +107,8 @@ def begin(
     folder.begin(
         {**recipe.as_dict(), **source.digest_of(recipe)}, {**environment.describe(), **about}
     )
+    scale = Preprocessing.saved(origin.about(data), recipe)
+    folder.write_json("model.json", card.about(recipe, scale, built.step.model))
     if sweep:
         folder.write_json("lr_finder.json", sweep)
     folder.rewrite_epochs([monitors.line(row, data.chooses) for row in position.history])

@@ -95,7 +95,7 @@ def train(
                 _warm_up(session, built, state)
                 sweep = _find_lr(session, built, state)
                 position, schedule, best = restore_position(session, built, state)
-                begin(session, command, state, position, sweep, data)
+                begin(session, command, state, position, sweep, data, built)
                 begun()
                 hooks = observed(
                     session,

@@ -39,7 +39,7 @@ def write_atomically(path: Path, data: bytes | memoryview, *, keep: Path | None 
         if keep is not None:
             _link_as(path, keep)
         _replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -80,7 +80,7 @@ def set_aside(path: Path, suffix: str) -> Path:
         kept = path.with_name(f"{path.name}{suffix}-{number}")
     with reported(path):
         _replace(path, kept)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     return kept
 
 
@@ -128,7 +128,7 @@ def reported(path: Path, *, needed: int = 0) -> Iterator[None]:
 
 def _link_as(path: Path, keep: Path) -> None:
     """Make `keep` a second name of the file at `path`."""
-    second = _temporary_path(path)
+    second = temporary_path(path)
     try:
         _link(path, second)
     except OSError:  # no such file, or no hard links: `path` is then missing until it is replaced
@@ -142,7 +142,7 @@ def _link_as(path: Path, keep: Path) -> None:
             _unlink(second)
 
 
-def _temporary_path(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """Return an unused name in the same folder, which `remove_leftovers` recognises."""
     return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
 
@@ -150,7 +150,7 @@ def _temporary_path(path: Path) -> Path:
 @contextmanager
 def _temporary(path: Path, data: bytes | memoryview) -> Iterator[Path]:
     """Write `data` to a temporary file in the folder of `path`; remove it if the block fails."""
-    temporary = _temporary_path(path)
+    temporary = temporary_path(path)
     handle = _open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFELY, 0o666)
     try:
         try:
@@ -171,7 +171,7 @@ def _write_all(handle: int, data: bytes | memoryview) -> None:
         rest = rest[_write(handle, rest) :]
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """fsync a folder, where the system can open one."""
     if os.name == "nt":
         return

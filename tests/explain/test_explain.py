@@ -12,6 +12,7 @@ import fasttrain
 from fasttrain.cli import main as cli
 from fasttrain.errors import Stopped, UsageError
 from fasttrain.explain import explain
+from fasttrain.explain.subject import open_run
 from fasttrain.recipe.recipe import Recipe
 from fasttrain.report import figures
 from fasttrain.run import finish
@@ -63,7 +64,7 @@ def test_a_training_ends_with_its_whole_explanation(trained):
 
 
 def test_the_listed_mistakes_are_the_networks_own(trained):
-    subject = explain.open_run(trained, device="cpu")
+    subject = open_run(trained, device="cpu")
     wrong = read(trained, "misclassified.json")["images"]
     with torch.no_grad():
         for row in wrong[:3]:
@@ -96,7 +97,7 @@ def test_a_run_from_another_machine_is_explained_here(trained, tmp_path, capsys)
 def test_one_image_is_shown_through_all_four_layers(trained, capsys):
     assert cli.main(["explain", str(trained), "--image", "3"]) == 0
     assert (trained / "figures" / "image-3.png").read_bytes().startswith(b"\x89PNG")
-    subject = explain.open_run(trained, device="cpu")
+    subject = open_run(trained, device="cpu")
     first, second = explain.layer_maps(subject, 3, [1, 2])
     assert list(first) == ["layer1", "layer2", "layer3", "layer4"]
     assert all(grid.shape == (32, 32) for grid in first.values())
@@ -119,7 +120,7 @@ def test_the_maps_are_of_the_named_layer_and_file_and_page_say_of_which(
         maps.append(np.load(run / "analysis.npz")["true_maps"])
     assert maps[0].shape == maps[1].shape
     assert (maps[0] != maps[1]).any()
-    subject = explain.open_run(other, device="cpu", cam_layer="layer2")
+    subject = open_run(other, device="cpu", cam_layer="layer2")
     assert list(explain.layer_maps(subject, 3, [1])[0]) == ["layer2"]
 
 

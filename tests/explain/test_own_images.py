@@ -11,6 +11,7 @@ from made_images import folder
 from fasttrain.cli import main as cli
 from fasttrain.errors import DataError
 from fasttrain.explain import explain
+from fasttrain.explain.subject import open_run
 from fasttrain.storage import checkpoint
 
 NAMES = ["ant & bee", "große Kuh " + "und noch eine " * 8, "犬 $x$"]
@@ -89,7 +90,7 @@ def test_the_run_can_be_explained_reported_and_compared_again(trained, tmp_path,
 
 def test_names_and_normalisation_are_those_of_the_weights(trained):
     run, _ = trained
-    subject = explain.open_run(run, device="cpu")
+    subject = open_run(run, device="cpu")
     kept = checkpoint.load(run / "checkpoints" / "best.pt")["data"]
     assert list(subject.data.classes) == kept["classes"] == NAMES
     assert list(subject.data.mean) == kept["mean"]
@@ -105,6 +106,6 @@ def test_other_images_are_not_explained(trained):
     content = file.read_bytes()
     file.unlink()
     with pytest.raises(DataError, match="not the images that the run was trained on"):
-        explain.open_run(run, device="cpu")
+        open_run(run, device="cpu")
     file.write_bytes(content)
-    explain.open_run(run, device="cpu")
+    open_run(run, device="cpu")

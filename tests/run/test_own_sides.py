@@ -42,10 +42,11 @@ def test_auto_takes_a_side_by_the_median(tmp_path):
 @pytest.mark.parametrize("side", [28, 64])
 def test_a_run_of_a_side_is_explained(side, tmp_path, monkeypatch):
     from fasttrain.explain import explain
+    from fasttrain.explain.subject import open_run
 
     out = tmp_path / "run"
     assert train(tmp_path, "--side", str(side), "--out", str(out)) == 0
-    subject = explain.open_run(out, device="cpu")
+    subject = open_run(out, device="cpu")
     found = explain.gradcam_maps(subject, np.arange(4), np.zeros(4, int))
     assert found.shape == (4, side, side)
     explain.explain(subject, out)
