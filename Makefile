@@ -1,4 +1,5 @@
 # make train ARGS="--epochs 5"   train; make sprint   92.53 % in minutes; make test   run the tests; make bench NAME=box   measure this machine
+# make test WORKERS=4   in as many processes; make test ARGS=tests/test_gates.py   some of them, in one
 # make coverage   the tests again, and which lines of fasttrain/ they never reach; fails below 90 %
 # make docs   the site of documents, strictly, into site/
 # make soak   the long half of the tests: kills, crash points, damaged files, argument lists
@@ -6,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 NAME ?= here
+WORKERS ?= 2
 READY := $(VENV)/.ready
 
 .PHONY: train sprint test coverage soak bench check docs clean
@@ -16,8 +18,9 @@ train: $(READY)
 sprint: $(READY)
 	$(RUN) -m fasttrain --recipe sprint $(ARGS)
 
+# File by file, so that what a file's tests share is made once.
 test: $(READY)
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest $(or $(ARGS),-n $(WORKERS) --dist loadfile)
 
 # Measured code is slow, so tests of speed may fail here, and a killed process leaves torn data.
 coverage: $(READY)

@@ -6,6 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 LINUX = "platform_system == 'Linux'"
+EXPORT = ["onnx>=1.18", "onnxscript>=0.6", "onnxruntime>=1.22"]
 DALI = f"nvidia-dali-cuda130>=2.4; {LINUX}"
 
 
@@ -43,7 +44,11 @@ setup(
     keywords=["image classification", "CIFAR-10", "PyTorch", "training speed"],
     python_requires=">=3.10",
     packages=find_packages(include=["fasttrain", "fasttrain.*", "kernels"]),
-    package_data={"fasttrain": ["py.typed"], "fasttrain.report": ["*.css", "*.js"]},
+    package_data={
+        "fasttrain": ["py.typed"],
+        "fasttrain.report": ["*.css", "*.js"],
+        "fasttrain.serve": ["*.html"],
+    },
     install_requires=[
         "torch>=2.11",
         "numpy>=1.26",
@@ -58,16 +63,19 @@ setup(
     extras_require={
         "dali": [DALI],
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.7", "mkdocstrings-python>=2.0"],
+        "export": [*EXPORT],
         "parquet": ["pyarrow>=15"],
         # It needs the torchvision that belongs to the installed torch.
         "timm": ["timm>=1.0"],
         "profile": [f"torch-tb-profiler==0.4.3; {LINUX}"],
         "test": [
             DALI,
+            *EXPORT,
             f"torch-tb-profiler==0.4.3; {LINUX}",
             f"triton>=3.6; {LINUX}",
             "pytest>=8",
             "pytest-benchmark>=5",
+            "pytest-xdist>=3.6",
             "hypothesis>=6",
             "selenium>=4",
             "albumentations==2.0.8",

@@ -1,7 +1,8 @@
 """Images per second of the loaders alone, and their time to the first batch.
 
 A loader only has to be faster than the model; these numbers decide what `--loader auto` chooses.
-The loaders take turns, an epoch each, so that a machine that slows down slows all of them.
+The loaders take turns, an epoch each, so that a machine that slows down slows all of them. Those
+that are not installed are left out.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from functools import partial
 import pytest
 import torch
 
-from benchmarks.conftest import DEVICE, compared, pixels, wait
+import kernels
+from benchmarks.conftest import DEVICE, compared, installed, pixels, wait
 from fasttrain.data.cifar10 import MEAN, STD
-from fasttrain.loaders.dali import DaliLoader
+from fasttrain.loaders.dali import DaliLoader, available
 from fasttrain.loaders.draws import draw
 from fasttrain.loaders.resident import ResidentLoader
 from fasttrain.loaders.triton import KernelLoader
@@ -27,9 +29,12 @@ BATCH, ROUNDS = 128, 7
 ON_GPU = DEVICE.type == "cuda"
 EPOCH = 50_000 // BATCH * BATCH if ON_GPU else 160 * BATCH
 PEERS_EPOCH = 48 * BATCH  # the peer is much slower
-KINDS = {"dali": DaliLoader, "resident": ResidentLoader}
-if ON_GPU:  # a CPU can only interpret the kernel
-    KINDS["kernel"] = KernelLoader
+KINDS: dict[str, Callable] = {
+    **({} if available() else {"dali": DaliLoader}),
+    "resident": ResidentLoader,
+    # A CPU can only interpret the kernel.
+    **({"kernel": KernelLoader} if ON_GPU and not kernels.problem(DEVICE) else {}),
+}
 
 
 def ours(kind: Callable, count: int) -> Iterable:
@@ -98,7 +103,8 @@ def read(batches: Iterable) -> int:
 
 def test_an_epoch(benchmark):
     loaders = {name: ours(kind, EPOCH) for name, kind in KINDS.items()}
-    loaders["albumentations"] = albumentations(PEERS_EPOCH)
+    if installed("albumentations"):
+        loaders["albumentations"] = albumentations(PEERS_EPOCH)
     seconds: dict[str, list[float]] = {name: [] for name in loaders}  # for EPOCH images
 
     def take_turns() -> None:
@@ -112,7 +118,8 @@ def test_an_epoch(benchmark):
         times.clear()
     benchmark.group = f"loaders, an epoch, batch {BATCH}, {DEVICE.type}"
     benchmark.pedantic(take_turns, rounds=ROUNDS)
-    found = compared(seconds, images=EPOCH, peer="albumentations")
+    peer = "albumentations" if "albumentations" in loaders else "resident"
+    found = compared(seconds, images=EPOCH, peer=peer)
     benchmark.extra_info["providers"] = found
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from statistics import median
 from time import perf_counter
 
+import pytest
+
 from benchmarks.conftest import DEVICE, pixels, wait
 from fasttrain import Recipe
 from fasttrain.data import cifar10
@@ -18,8 +20,10 @@ STEPS, BATCH = (100, 128) if DEVICE.type == "cuda" else (25, 32)
 ROUNDS = 3
 
 
-def test_a_range_test(benchmark):
-    recipe = Recipe(dataset="synthetic", batch_size=BATCH, lr=0.01, compile="off")
+@pytest.mark.parametrize("graphs", ["off", "on"] if DEVICE.type == "cuda" else ["off"])
+def test_a_range_test(benchmark, graphs):
+    options = {"batch_size": BATCH, "lr": 0.01, "compile": "off", "graphs": graphs}
+    recipe = Recipe(dataset="synthetic", **options)
     built = build(recipe, cifar10.data(pixels(STEPS * BATCH), pixels(BATCH)))
     seconds: dict[str, list[float]] = {"find_lr": [], "bare steps": []}
 
@@ -34,7 +38,11 @@ def test_a_range_test(benchmark):
         wait()
         seconds["bare steps"].append(perf_counter() - began)
 
-    benchmark.group = f"range test of {STEPS} steps, batch {BATCH}, {DEVICE.type}"
+    take_turns()  # captures, and warms up
+    for times in seconds.values():
+        times.clear()
+    of = ", in a graph" if graphs == "on" else ""
+    benchmark.group = f"range test of {STEPS} steps, batch {BATCH}{of}, {DEVICE.type}"
     benchmark.pedantic(take_turns, rounds=ROUNDS)
     benchmark.extra_info["providers"] = {
         name: {

@@ -1,7 +1,9 @@
 """The cost of detecting numbers that are not finite, as a share of a training step.
 
-`record_step` runs at every step and `record_weights` once an epoch. `norm` is the rejected
-alternative, a norm of all gradients. They take turns with the step that they are compared with.
+`record_step` is a part of every step, and `record_weights` runs once an epoch. `norm` is the
+rejected alternative, a norm of all gradients. They take turns with the step that they are compared
+with. On a GPU alone they take mostly the time to launch and to wait, which within a step they do
+not: there the shares are upper bounds.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from benchmarks.conftest import DEVICE, batch, wait
 from fasttrain.engine import metrics
 
 BATCH, ROUNDS = 128, 12
-LARGEST_SHARE = 0.002  # of a step, the most that `record_step` may cost
+LARGEST_SHARE = 0.002  # of a step on a CPU, the most that `record_step` may cost
 
 
 def test_the_cost_of_detecting_nan(benchmark):
@@ -50,4 +52,5 @@ def test_the_cost_of_detecting_nan(benchmark):
         name: median(a / b for a, b in zip(seconds[name], seconds["step"], strict=True))
         for name in ("record_step", "norm")
     }
-    assert benchmark.extra_info["share_of_a_step"]["record_step"] < LARGEST_SHARE
+    if DEVICE.type == "cpu":
+        assert benchmark.extra_info["share_of_a_step"]["record_step"] < LARGEST_SHARE

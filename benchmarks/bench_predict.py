@@ -62,7 +62,7 @@ def written(folder: Path, count: int) -> Path:
 def decoded(paths: list[str], classifier: Classifier) -> np.ndarray:
     """Decoding alone: every file's prepared pixels, by as many threads as predict has."""
     one = lambda path: content.pixels(content.of_file(path), classifier.preprocessing)  # noqa: E731
-    return np.stack(list(crew.in_order(one, paths)))
+    return np.stack(list(crew.streamed(one, paths)))
 
 
 def seconds_to_first_row(run: Path, images: Path) -> float:

@@ -1,11 +1,12 @@
 """Preparing a folder of JPEGs: ours on all cores, one Pillow thread, and reading image by image.
 
-python -m benchmarks.bench_prepare [--images 10000] [--side 64] [--rounds 3] [--name box]
+python -m benchmarks.bench_prepare [--images 10000] [--side 64] [--rounds 5] [--name box]
 
 What is prepared once is read in no time by every later epoch; the peer that most trainers are
 reads and decodes each file again in every epoch. They take turns over the same files, which are in
 the page cache, and ours starts from an empty cache of its own each time. Ours is two passes:
-SHA-256 and header of every file, then pixels.
+SHA-256 and header of every file, then pixels. A ratio is the median of those of each round, since
+what else runs on a machine changes from one round to the next. Memory is measured apart.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,11 +30,12 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import table
-from fasttrain.data import crew, layouts, prepare, scan
+from fasttrain.data import crew, files, layouts, prepare, scan, workers
 from fasttrain.machine import environment
 
 FULL = 256  # pixels of a side of the JPEGs
 BAR = 0.8  # of cores x the rate of one thread
+GIANT, GIANTS = 10_000, 4  # pixels of a side
 
 
 def written(folder: Path, count: int) -> Path:
@@ -51,16 +57,15 @@ def written(folder: Path, count: int) -> Path:
 def ours(data: Path, side: int) -> None:
     """From a path to a mapped array, with an empty cache."""
     with tempfile.TemporaryDirectory() as cache:
-        found = layouts.find(data)
-        listing = scan.scan(found, folder=Path(cache))
-        prepare.prepare(listing, found.source, side=side, folder=Path(cache))
+        again(data, side, Path(cache))
 
 
 def again(data: Path, side: int, cache: Path) -> None:
     """The same on a later start: the files are looked at, the array is verified and mapped."""
     found = layouts.find(data)
-    listing = scan.scan(found, folder=cache)
-    prepare.prepare(listing, found.source, side=side, folder=cache)
+    with workers.Workers() as hands:
+        listing = scan.scan(found, folder=cache, workers=hands)
+        prepare.prepare(listing, found.source, side=side, folder=cache, workers=hands)
 
 
 def a_slice(paths: list[Path], side: int) -> np.ndarray:
@@ -108,7 +113,7 @@ def measured(count: int, side: int, rounds: int) -> dict[str, Any]:
     ):
         data, cache = written(Path(folder) / "data", count), Path(folder) / "cache"
         again(data, side, cache)
-        time.sleep(scan_age())
+        time.sleep(files.FRESH_SECONDS + 0.1)
         again(data, side, cache)  # remembers what was too young to be
         pillow_processes(pool, data, side)
         providers: dict[str, Callable[[], None]] = {
@@ -124,35 +129,88 @@ def measured(count: int, side: int, rounds: int) -> dict[str, Any]:
                 began = time.perf_counter()
                 run()
                 seconds[name].append(time.perf_counter() - began)
-    cores, slow = crew.cores(), median(seconds["one Pillow thread"])
+        peaks = {f"these {count:,}": peak(data, side)}
+        peaks[f"with {GIANTS} of {GIANT**2 // 10**6} megapixels among them"] = peak(
+            with_giants(data), side
+        )
+    cores, slow = crew.cores(), seconds["one Pillow thread"]
     rows = [
         {
             "provider": name,
             "n": rounds,
+            "seconds": times,
             "median_seconds": median(times),
             "images_per_second": count / median(times),
-            "of_cores_times_one_thread": slow / median(times) / cores,
+            "of_cores_times_one_thread": median(
+                one / each for one, each in zip(slow, times, strict=True)
+            )
+            / cores,
         }
         for name, times in seconds.items()
     ]
     group = f"preparing {count:,} JPEGs of {FULL} x {FULL} to {side} x {side}"
-    return {"group": group, "cores": cores, "bar": BAR, "rows": rows}
+    return {"group": group, "cores": cores, "bar": BAR, "rows": rows, "peak_bytes": peaks}
 
 
-def scan_age() -> float:
-    """Seconds after which a file's time stamp is believed."""
-    from fasttrain.data.found import FRESH_SECONDS
+def with_giants(data: Path) -> Path:
+    """Put images that are as large as is taken, and lie on their side, among the others."""
+    noise = Image.effect_noise((GIANT // 10, GIANT // 10), 60).resize((GIANT, GIANT))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for number in range(GIANTS):
+        path = next(data.iterdir()) / f"giant {number}.jpg"
+        if number:
+            shutil.copy(data.parent / "giant.jpg", path)
+        else:
+            noise.convert("RGB").save(path, quality=85, exif=exif)
+            shutil.copy(path, data.parent / "giant.jpg")
+    return data
 
-    return FRESH_SECONDS + 0.1
+
+def peak(data: Path, side: int) -> int | None:
+    """The most bytes that a process which prepares `data` and its children have at a time; None
+    where there is no /proc. A page that several of them have counts once."""
+    if not Path("/proc/self/smaps_rollup").exists():
+        return None
+    command = [sys.executable, "-m", "benchmarks.bench_prepare", "--once", str(data)]
+    most = 0
+    with subprocess.Popen([*command, "--side", str(side)]) as process:
+        while process.poll() is None:
+            most = max(most, sum(_proportional(pid) for pid in _family(process.pid)))
+            time.sleep(0.01)
+    if process.returncode:
+        raise RuntimeError(f"{command} ended with {process.returncode}")
+    return most
+
+
+def _family(pid: int) -> list[int]:
+    """A process and its children."""
+    found = [pid]
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += map(int, children.read_text().split())
+    return found
+
+
+def _proportional(pid: int) -> int:
+    """Bytes of a process's memory, those that it shares divided by how many share them."""
+    with suppress(OSError, IndexError):  # it has just ended
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text().partition("Pss:")[2]
+        return int(text.split()[0]) * 1024
+    return 0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--side", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--once", type=Path, help="prepare this folder, and measure nothing")
     parser.add_argument("--name", help="keep as benchmarks/results/prepare-NAME.json")
     asked = parser.parse_args()
+    if asked.once:
+        ours(asked.once, asked.side)
+        return
     result = measured(asked.images, asked.side, asked.rounds)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     print(f"{result['group']}, {result['cores']} cores, load {load}")
@@ -161,8 +219,13 @@ def main() -> None:
             f"{row['provider']:>20}: {row['images_per_second']:>9,.0f} images/s, "
             f"{row['of_cores_times_one_thread']:.2f} of cores x one thread"
         )
+    for what, size in result["peak_bytes"].items():
+        print(f"{'peak memory':>20}: {size and round(size / 2**20)} MiB, {what}")
     if asked.name:
-        command = f"python -m benchmarks.bench_prepare --images {asked.images} --side {asked.side}"
+        command = (
+            f"python -m benchmarks.bench_prepare --images {asked.images} --side {asked.side} "
+            f"--rounds {asked.rounds}"
+        )
         about = {"command": command, "environment": environment.describe(), "load": load}
         table.store({**about, **result}, "prepare", asked.name)
 

@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.conftest import DEVICE, batch, compared, wait
 from benchmarks.peers import amp_loop, source_loop
-from fasttrain.engine.build import AMP
+from fasttrain.engine.build import AMP, set_backends
 from fasttrain.engine.graphs import GraphedStep
 from fasttrain.engine.step import Step
 from fasttrain.machine import auto
@@ -23,8 +23,9 @@ from fasttrain.models.packed_conv import pack_convolutions, suits
 from fasttrain.models.resnet import ResNet18
 from fasttrain.optim.sgd import sgd
 
-BATCHES = (128, 256, 512, 1024) if DEVICE.type == "cuda" else (32, 128)
-ROUNDS = 20 if DEVICE.type == "cuda" else 5
+ON_GPU = DEVICE.type == "cuda"
+BATCHES = (128, 256, 512, 1024) if ON_GPU else (32, 128)
+ROUNDS = 20 if ON_GPU else 5
 SUITS = suits(DEVICE, AMP[auto.amp("auto", DEVICE).value])  # as build asks
 
 
@@ -42,12 +43,6 @@ def plain_amp() -> Callable:
     )
 
 
-def graphed() -> Callable:
-    """Ours with AMP in one CUDA graph; float16 runs without one, for its loss scale."""
-    step = ours(amp=True)
-    return step if step.scaler.is_enabled() else GraphedStep(step)
-
-
 def ours(*, amp: bool, packed: bool = False, compiled: bool = False) -> Step:
     torch.manual_seed(0)
     model = ResNet18().to(DEVICE).to(memory_format=torch.channels_last).train()
@@ -60,17 +55,23 @@ def ours(*, amp: bool, packed: bool = False, compiled: bool = False) -> Step:
 
 PROVIDERS: dict[str, Callable[[], Callable]] = {
     "source": source,
-    **({"AMP loop": plain_amp} if DEVICE.type == "cuda" else {}),
+    **({"AMP loop": plain_amp} if ON_GPU else {}),
     "channels_last, fused SGD": lambda: ours(amp=False),
     "with AMP": lambda: ours(amp=True),
     **({"side by side": lambda: ours(amp=True, packed=True)} if SUITS else {}),
-    **({"with AMP and graphs": graphed} if DEVICE.type == "cuda" else {}),
+    **({"with AMP and graphs": lambda: GraphedStep(ours(amp=True))} if ON_GPU else {}),
     "with AMP and compile": lambda: ours(amp=True, compiled=True),
+    **(
+        {"with AMP, graphs and compile": lambda: GraphedStep(ours(amp=True, compiled=True))}
+        if ON_GPU
+        else {}
+    ),
 }
 
 
 @pytest.mark.parametrize("size", BATCHES)
 def test_a_training_step(benchmark, size):
+    set_backends(seed=0, deterministic=False)  # as in a run: cuDNN chooses by measuring
     images, labels = batch(size)
     steps = {name: make() for name, make in PROVIDERS.items()}
     seconds: dict[str, list[float]] = {name: [] for name in steps}

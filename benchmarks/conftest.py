@@ -5,6 +5,7 @@ Every result carries its hardware and versions, since a speed means little witho
 
 from __future__ import annotations
 
+import importlib.util
 from statistics import median
 
 import numpy as np
@@ -36,6 +37,11 @@ def batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
     images = torch.randn(size, 3, 32, 32, device=DEVICE)
     labels = torch.randint(0, 10, (size,), device=DEVICE)
     return images.to(memory_format=torch.channels_last), labels
+
+
+def installed(*packages: str) -> bool:
+    """Whether all of the packages can be imported; a peer that cannot is left out."""
+    return all(importlib.util.find_spec(name) for name in packages)
 
 
 def wait() -> None:

@@ -20,14 +20,14 @@ HEAD = "| what | provider | n | median | times the rate of | first step |"
 RULE = "| --- | --- | --- | --- | --- | --- |"
 ON_A_GPU = (
     ("augment, 1,024 images to float32 and float16", "ours, torch, compile"),
-    ("epoch of 100 steps, batch 128", "source, AMP loop, fasttrain"),
+    ("epoch of 100 steps, batch 128", "source, AMP loop, fasttrain, fasttrain with graphs"),
     ("loaders, an epoch, batch 128", "dali, resident, kernel, albumentations"),
     ("loaders, to the first batch", "dali, resident, kernel"),
-    ("range test", "find_lr, bare steps"),
+    ("range test, plain and in a graph", "find_lr, bare steps"),
     ("SGD, 11,173,962 parameters", "ours, torch, compile"),
     (
         "training step, batch 128, 256, 512, 1024",
-        "source, AMP loop, channels_last and fused SGD, with AMP, and graphs, and compile",
+        "source, AMP loop, channels_last and fused SGD, with AMP, with graphs, compiled, with both",
     ),
 )
 

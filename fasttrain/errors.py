@@ -29,6 +29,10 @@ class FasttrainError(Exception):
     code = 1
 
 
+class ExportError(FasttrainError):
+    """An exported file does not answer as the trained network does."""
+
+
 class UsageError(FasttrainError):
     """The command line or a Recipe asks for something impossible."""
 

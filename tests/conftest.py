@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from fasttrain.data import synthetic
+from fasttrain.data.synthetic import load as load_synthetic
 from fasttrain.engine.step import Step
 from fasttrain.loaders import draws
 from fasttrain.loaders.resident import ResidentLoader
@@ -34,12 +34,25 @@ if sys.platform == "win32":  # these use signals and limits that Windows does no
     ]
 
 
+def pytest_configure(config):
+    """Give the workers of pytest-xdist, and the processes that their tests start, one thread each.
+
+    OpenMP's threads wait by spinning, which takes the core of the other worker.
+    """
+    if config.getoption("numprocesses", 0):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark soak tests as slow, because `-m "not slow"` replaces the `not soak` of pyproject."""
+    """Mark soak tests as slow, because `-m "not slow"` replaces the `not soak` of pyproject; skip
+    what needs a GPU where there is none."""
     for item in items:
         if item.get_closest_marker("soak"):
             item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -49,10 +62,19 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_wait_for_the_disk():
+    import tiny_runs
+
+    with pytest.MonkeyPatch.context() as patches:
+        tiny_runs.never_sync(patches)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_splits():
     """Return 512 training and 128 test images of the synthetic data set."""
-    return synthetic.load(512, 128)
+    return load_synthetic(512, 128)  # also where a test has made `synthetic.load` another
 
 
 def tiny_model(seed: int = 0, classes: int = 10) -> nn.Module:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ports
 import processes
 import torch
 from processes import CONTEXT, Ended
@@ -72,7 +72,8 @@ class Ranks:
         compiled: bool = False,
     ) -> None:
         processes._ready()
-        port = port or free_port()
+        self.reserved = ports.reserved()
+        port = port or self.reserved.getsockname()[1]
         self.began = time.monotonic()
         self.processes, self.logs = [], []
         for rank in range(world) if only is None else [only]:
@@ -101,13 +102,8 @@ class Ranks:
             out, err = (log.with_suffix(end).read_text() for end in (".out", ".err"))
             assert not goes_on, f"{log} goes on after {within} s: {out} {err}"
             found.append(Ended(process.exitcode, out, err, seconds))
+        self.reserved.close()
         return found
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def _run(

@@ -13,7 +13,7 @@ ROOMS = {
     "": "",  # fasttrain/__init__.py: the version
     "recipe": "errors",
     "storage": "errors",
-    "machine": "errors",
+    "machine": "errors kernels",
     "parallel": "errors",
     "optim": "errors kernels",
     "data": "errors recipe storage",
@@ -25,11 +25,13 @@ ROOMS = {
     "console": "engine",
     "predict": "data engine errors loaders machine models recipe storage",
     "explain": "data engine errors loaders machine models predict recipe storage",
+    "export": "data engine errors explain models predict recipe report storage",
+    "serve": "data errors explain predict report",
     "run": "console data engine errors explain machine models optim parallel predict profile recipe"
     " report storage",
     "doctor": "console data engine errors loaders machine optim profile recipe run",
-    "cli": "console data doctor engine errors explain machine parallel predict recipe report run"
-    " storage",
+    "cli": "console data doctor engine errors explain export machine parallel predict recipe"
+    " report run serve storage",
     "__main__": "cli console parallel",
 }
 ONE_HOME = {
@@ -37,15 +39,17 @@ ONE_HOME = {
     "apex": {"fasttrain/optim/sgd.py"},
     "triton": {"kernels/__init__.py", "kernels/augment.py", "kernels/sgd.py"},
     "rich": {
-        f"fasttrain/{name}.py" for name in ("cli/commands", "console/console", "console/progress")
+        f"fasttrain/{name}.py" for name in ("cli/call", "console/console", "console/progress")
     },
     "timm": {"fasttrain/models/own.py"},
-    "safetensors": {"fasttrain/models/weights.py"},
+    "safetensors": {"fasttrain/export/safetensors_file.py", "fasttrain/models/weights.py"},
+    "onnx": {"fasttrain/export/onnx_file.py"},
+    "onnxruntime": {"fasttrain/export/onnx_file.py"},
     "tensorboard": {"fasttrain/run/tensorboard.py"},
-    "PIL": {"fasttrain/data/decode.py", "fasttrain/report/tiles.py"}
+    "PIL": {"fasttrain/data/decode.py", "fasttrain/export/verify.py", "fasttrain/report/tiles.py"}
     | {
         f"fasttrain/data/{name}.py"
-        for name in ("arrays", "content", "found", "making", "packed", "preprocessing")
+        for name in ("arrays", "content", "depths", "files", "found", "making", "packed")
     }
     | {f"fasttrain/data/{name}.py" for name in ("pictures", "preprocessing", "scan")},
     "pyarrow": {"fasttrain/data/packed.py"},

@@ -1,20 +1,26 @@
 """The tables of the documents match benchmarks/results, and the peers train."""
 
+import importlib
 import json
 import re
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from benchmarks import (
     bench_checkpoint,
+    bench_epoch,
+    bench_loaders,
     bench_lr_finder,
     bench_metrics,
     bench_sgd,
     bench_step,
     conftest,
     headline,
+    preparing,
     scaling,
     sprints,
     switches,
@@ -22,9 +28,10 @@ from benchmarks import (
 )
 from benchmarks.peers import amp_loop
 from fasttrain.data import synthetic
+from fasttrain.engine import metrics
 from fasttrain.engine.build import build, splits
 from fasttrain.recipe.recipe import make
-from tests.conftest import tiny_model
+from tests.conftest import tiny_model, tiny_step
 
 ENVIRONMENT = {
     "date": "2026-11-23T22:30:50+00:00",
@@ -76,6 +83,7 @@ WRITERS = {
     (headline.BEGIN, headline.END): headline.table,
     (sprints.BEGIN, sprints.END): lambda: sprints.table(table.results("sprint")),
     (switches.BEGIN, switches.END): lambda: switches.table(table.results("switches")),
+    (preparing.BEGIN, preparing.END): lambda: preparing.table(table.results("prepare")),
     (scaling.BEGIN, scaling.END): scaling.table,
 }
 
@@ -327,7 +335,7 @@ class Once:
     [
         (bench_checkpoint.test_a_save, ["loop"]),
         (bench_checkpoint.test_a_save, ["save"]),
-        (bench_lr_finder.test_a_range_test, []),
+        (bench_lr_finder.test_a_range_test, ["off"]),
         (bench_sgd.test_an_update, ["torch"]),
         (bench_step.test_a_training_step, [32]),
         (bench_metrics.test_the_cost_of_detecting_nan, []),
@@ -352,6 +360,75 @@ def test_a_benchmark_that_runs_once_has_its_numbers_too(
     assert benchmark.extra_info or benchmark.stats is None
 
 
+@pytest.fixture
+def bare(monkeypatch):
+    """As on a bare GPU machine: neither DALI nor albumentations."""
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    for bench in (importlib.reload(bench_loaders), bench_epoch):
+        monkeypatch.setattr(bench, "installed", lambda *packages: False)
+        for name in ("BATCH", "EPOCH", "STEPS", "ROUNDS"):
+            monkeypatch.setattr(bench, name, 4, raising=False)
+    yield
+    monkeypatch.undo()
+    importlib.reload(bench_loaders)
+
+
+def test_what_is_not_installed_is_left_out_of_a_benchmark(bare, tiny):
+    for measure, providers in (
+        (bench_loaders.test_an_epoch, {"resident"}),
+        (bench_epoch.test_an_epoch_with_its_loader, {"fasttrain"}),
+    ):
+        benchmark = Once()
+        measure(benchmark)
+        assert set(benchmark.extra_info["providers"]) == providers
+    assert not conftest.installed("torch", "no_such_package")
+    assert conftest.installed("torch")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_share_of_detecting_nan_is_limited_where_it_can_be_timed_alone(monkeypatch, device):
+    """On a GPU five launches are mostly the wait for them."""
+    monkeypatch.setattr(bench_metrics, "ours", lambda amp: tiny_step())
+    monkeypatch.setattr(bench_metrics, "LARGEST_SHARE", 0.0)
+    monkeypatch.setattr(bench_metrics, "DEVICE", SimpleNamespace(type=device))
+    sums = metrics.zeros(torch.device("cpu"))
+    monkeypatch.setattr(metrics, "zeros", lambda device: sums)
+    if device == "cuda":
+        bench_metrics.test_the_cost_of_detecting_nan(Once())
+    else:
+        with pytest.raises(AssertionError):
+            bench_metrics.test_the_cost_of_detecting_nan(Once())
+
+
+def test_steps_are_timed_with_the_switches_of_a_run(monkeypatch):
+    monkeypatch.setattr(bench_step, "PROVIDERS", {"source": lambda: lambda images, labels: None})
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        bench_step.test_a_training_step(Once(), 2)
+        assert torch.backends.cudnn.benchmark
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 def test_pytest_benchmarks_measures_without_another_flag(pytestconfig):
     assert pytestconfig.pluginmanager.hasplugin("benchmark")
     assert not [word for word in pytestconfig.getini("addopts") if "benchmark" in word]
+
+
+def test_the_table_of_preparing_has_each_provider_and_the_memory():
+    row = {"n": 5, "images_per_second": 3400.4, "of_cores_times_one_thread": 0.846}
+    result = {
+        "command": "python -m benchmarks.bench_prepare",
+        "environment": ENVIRONMENT,
+        "load": 0.5,
+        "group": "preparing 10 JPEGs",
+        "cores": 2,
+        "bar": 0.8,
+        "rows": [{"provider": "ours", **row}],
+        "peak_bytes": {"these 10": 300 << 20, "not on this system": None},
+    }
+    made = preparing.table([result])
+    assert "| ours | 5 | 3,400 | 0.85 |" in made
+    assert "Peak memory of ours, all its processes: 300 MiB, these 10." in made
+    assert made.endswith("Wanted of ours: 0.8. By `python -m benchmarks.bench_prepare`.")

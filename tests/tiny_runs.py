@@ -6,6 +6,7 @@ Only the network's size differs, and the report is not drawn, which takes matplo
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -63,9 +64,9 @@ class Patches:
     setattr = staticmethod(setattr)
 
 
-def shrink(patches: Any, *, report: bool = False) -> None:
+def shrink(patches: Any, *, report: bool = False, network: type[nn.Module] = TinyNet) -> None:
     """Make runs tiny, with pytest's monkeypatch or another object with `setattr`."""
-    patches.setattr(models_build, "ResNet18", TinyNet)
+    patches.setattr(models_build, "ResNet18", network)
     patches.setattr(ledger, "gemm_rate", lambda device, dtype: 1e11)
     patches.setattr(ledger, "training_flops", lambda model, shape: 1)
     patches.setattr(synthetic, "load", images)
@@ -75,14 +76,28 @@ def shrink(patches: Any, *, report: bool = False) -> None:
         patches.setattr(finish, "draw_end", lambda *args, **options: None)
 
 
+def never_sync(patches: Any) -> None:
+    """Make no file wait for the disk: an fsync took 9 ms, and no test can cut the power.
+
+    Which files are synced, and when, is seen by the tests that count and break the calls; processes
+    that are not forked from `warm` sync as ever.
+    """
+
+    def fsync(handle: int) -> None:
+        os.fstat(handle)  # an error for what is not open, as of the real one
+
+    patches.setattr(os, "fsync", fsync)
+    patches.setattr(atomic, "_fsync", fsync)
+
+
 @contextmanager
-def shrunk() -> Iterator[None]:
+def shrunk(network: type[nn.Module] = TinyNet) -> Iterator[None]:
     """Make runs tiny, on one thread, within the block: a second thread would slow them down."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with pytest.MonkeyPatch.context() as patches:
-            shrink(patches)
+            shrink(patches, network=network)
             yield
     finally:
         torch.set_num_threads(threads)

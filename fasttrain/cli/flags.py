@@ -13,13 +13,15 @@ from .. import __version__
 from ..errors import UsageError, nearest, shown
 from ..recipe.fields import not_one_of
 from ..recipe.recipe import Scalar, make
-from . import recipe_flags, run_arguments, train_flags
+from . import export_flags, recipe_flags, run_arguments, train_flags
 
 COMMANDS = {
     "train": "train a network (the default command)",
     "find-lr": "run the learning-rate range test and print its suggestion",
     "explain": "analyse a trained run: mistakes, Grad-CAM, accuracy by class",
     "predict": "classify images with a trained run: files, folders, tables, a list",
+    "export": "write a trained network for other programs: ONNX, pt2, safetensors",
+    "serve": "open a local page that classifies the images dropped on it",
     "report": "redraw a run's figures and report.html; needs no GPU",
     "compare": "compare several runs in a table and a page of curves",
     "data": "download and verify a data set, or check your own images",
@@ -30,6 +32,8 @@ COMMANDS = {
 OF_RUNS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "explain": ("RUN", run_arguments.explain),
     "predict": ("RUN PATH ...", run_arguments.predict),
+    "export": ("RUN", export_flags.add),
+    "serve": ("RUN", run_arguments.serve),
     "report": ("RUN", run_arguments.report),
     "compare": ("RUN RUN ...", run_arguments.compare),
 }

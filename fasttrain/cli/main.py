@@ -36,9 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RuntimeError, MemoryError) as error:
         from ..machine import auto, memory
 
-        if not memory.is_out_of_memory(error):
-            raise
         recipe = make(given)
+        if not memory.is_out_of_memory(error, recipe.batch_size):
+            raise
         short = memory.out_of_memory(recipe.batch_size, auto.current_device(recipe.device))
         return _report_error(str(short), short.code)
 

@@ -18,9 +18,10 @@ def explain(parser: argparse.ArgumentParser) -> None:
     _add_run(parser)
     parser.add_argument(
         "--image",
-        type=values.index,
-        metavar="INDEX",
-        help="show Grad-CAM of one test image (or val, if that is all there is) in all stages",
+        type=values.image,
+        metavar="INDEX|FILE",
+        help="show Grad-CAM of one test image (or val, if that is all there is), or of any image "
+        "file, in all stages",
     )
     parser.add_argument(
         "--sample",
@@ -76,6 +77,19 @@ def predict(parser: argparse.ArgumentParser) -> None:
         type=partial(values.count, flag="--batch-size"),
         metavar="INT",
         help="images computed at once (default: as in the run's evaluations)",
+    )
+    _add_device(parser)
+
+
+def serve(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `serve`."""
+    _add_run(parser)
+    parser.add_argument(
+        "--port",
+        type=values.port,
+        default=0,
+        metavar="INT",
+        help="port of the page on this machine (default: any that is free)",
     )
     _add_device(parser)
 

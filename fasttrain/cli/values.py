@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 
 from ..errors import UsageError, shown
 from ..recipe import fields
 from ..recipe.datasets import from_here
 from ..recipe.fields import Scalar, not_one_of
 from ..recipe.recipe import FIELDS
+from ..storage.paths import path
 
 SAMPLES = ("confident", "random")
 FORMATS = ("csv", "json", "jsonl", "table")
@@ -25,6 +27,13 @@ def parse(name: str, text: str) -> Scalar:
     return from_here(text) if name == "dataset" else fields.parse(FIELDS[name], text)
 
 
+def port(text: str) -> int:
+    """Parse a port: 0, for any that is free, to 65535."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 6 and int(text) < 65536):
+        raise _refused("--port", text, "from 0 to 65535")
+    return int(text)
+
+
 def runs(text: str) -> int:
     """Parse a number of runs: 1 to 9999."""
     if not (text.isascii() and text.isdecimal() and len(text) < 5 and int(text)):
@@ -32,11 +41,13 @@ def runs(text: str) -> int:
     return int(text)
 
 
-def index(text: str) -> int:
-    """Parse the index of an image: 0 or more."""
-    if not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise _refused("--image", text, "from 0")
-    return int(text)
+def image(text: str) -> int | Path:
+    """Parse the index of an image, 0 or more, or the path of an image file."""
+    if text.isascii() and text.isdecimal() and len(text) < 10:
+        return int(text)
+    if text.lstrip("+-").isdecimal():
+        raise _refused("--image", text, "from 0, or the path of an image")
+    return path(text)
 
 
 def sample(text: str) -> str:

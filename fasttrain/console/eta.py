@@ -5,7 +5,6 @@ The estimate uses only timed steps and evaluations, since the first steps of a r
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import NamedTuple
 
 from ..engine.state import Run
@@ -36,44 +35,44 @@ class Estimate:
 
     def __init__(self, plan: Plan, *, warm_up: int = 2) -> None:
         self.plan, self.warm_up = plan, warm_up
-        self.steps_seen, self.last = 0, perf_counter()
         self.timed_steps, self.timed_seconds = 0, 0.0
-        self.eval_began: float | None = None
-        self.eval_seconds: float | None = None
+        self._done = 0  # steps reported so far
+        self._at = 0, 0.0  # the step and the seconds of the last report
 
-    def step_done(self, now: float) -> None:
-        self.steps_seen += 1
-        if self.steps_seen > self.warm_up:
-            self.timed_steps += 1
-            self.timed_seconds += now - self.last
-        self.last = now
+    def reached(self, step: int, seconds: float) -> None:
+        """Note that the device has done `step` steps of this epoch in `seconds` of training.
 
-    def test_batch_done(self, now: float) -> None:
-        self.eval_began = self.last if self.eval_began is None else self.eval_began
+        The host may have launched more; how many of them are done it sees only now and then.
+        """
+        steps, took = step - self._at[0], seconds - self._at[1]
+        self._at = step, seconds
+        if self._done >= self.warm_up:
+            self.timed_steps += steps
+            self.timed_seconds += took
+        self._done += steps
 
-    def epoch_done(self, now: float) -> None:
-        if self.eval_began is not None:
-            self.eval_seconds, self.eval_began = now - self.eval_began, None
-        self.last = now
+    def begin(self, step: int = 0, seconds: float = 0.0) -> None:
+        """Note where an epoch begins: a resumed one after `step` steps and `seconds`."""
+        self._at = step, seconds
 
     @property
     def images_per_second(self) -> float:
         return self.timed_steps * self.plan.batch_size / max(self.timed_seconds, 1e-9)
 
-    def evaluation(self) -> float:
-        """Seconds of one evaluation, timed or estimated."""
-        if self.eval_seconds is not None:
-            return self.eval_seconds
+    def evaluation(self, run: Run) -> float:
+        """Seconds of one evaluation: the mean of those so far, or an estimate before the first."""
+        if run.epoch:
+            return run.eval_seconds / run.epoch
         return EVAL_SHARE * self.plan.test_images / max(self.images_per_second, 1e-9)
 
     def left(self, run: Run) -> float | None:
         """Seconds to the end of the run; None before the first timed step."""
         if not self.timed_steps:
             return None
-        steps = (self.plan.epochs - run.epoch) * self.plan.steps - run.step
+        steps = (self.plan.epochs - run.epoch) * self.plan.steps - self._at[0]
         seconds = steps * self.timed_seconds / self.timed_steps
         # One more evaluation than epochs: the best network is evaluated at the end.
-        return seconds + (self.plan.epochs - run.epoch + 1) * self.evaluation()
+        return seconds + (self.plan.epochs - run.epoch + 1) * self.evaluation(run)
 
 
 def duration(seconds: float | None) -> str:

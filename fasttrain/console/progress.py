@@ -24,6 +24,8 @@ from .eta import Estimate, Plan, duration
 
 REFRESH_SECONDS = 0.2
 PLAIN_SECONDS = 30.0
+FIRST_LINE = 20  # steps
+READ_SECONDS = 0.1  # between two copies of the sums, from the first line on
 TOO_LONG_ON_A_CPU = 3600.0
 
 
@@ -32,8 +34,9 @@ class ProgressLines:
 
     def __init__(self, log: Callable[[str], None], plan: Plan) -> None:
         self.log, self.plan, self.estimate = log, plan, Estimate(plan)
-        self.shown_at = perf_counter()
-        self.sums = RunningMetrics()
+        self.shown_at = self.read_at = perf_counter()
+        self.steps, self.due = 0, False
+        self.running = RunningMetrics()
         self.warned = False
 
     @contextmanager
@@ -44,14 +47,23 @@ class ProgressLines:
 
     def step(self, run: Run) -> None:
         now = perf_counter()
-        if run.phase == "test":
-            self.estimate.test_batch_done(now)
-        else:
-            self.estimate.step_done(now)
-            if self.estimate.steps_seen == 5:
-                self._warn_if_long(run)
-        if now - self.shown_at > self.refresh_seconds() or self.estimate.steps_seen == 20:
-            self.shown_at = now
+        training = run.phase == "train"
+        if not self.steps:
+            self.estimate.begin(run.step - 1, run.seconds)
+        self.steps += training
+        self.due |= now - self.shown_at > self.refresh_seconds()
+        self.due |= training and self.steps == FIRST_LINE
+        if self.due or self.steps <= FIRST_LINE or now - self.read_at > READ_SECONDS:
+            self.read_at = now
+            self.running.send(run)
+        arrived = self.running.arrived()
+        if not training:
+            self.estimate.reached(run.step, run.seconds)  # the loop has waited for the device
+        elif arrived:
+            self.estimate.reached(self.running.step, run.seconds)
+            self._warn_if_long(run)
+        if self.due and arrived:
+            self.shown_at, self.due = now, False
             self.show(run)
 
     def refresh_seconds(self) -> float:
@@ -60,19 +72,20 @@ class ProgressLines:
     def show(self, run: Run) -> None:
         if run.phase == "train":
             self.log(
-                f"  epoch {run.epoch + 1}, step {run.step} of {self.plan.steps}: {self.state(run)}"
+                f"  epoch {run.epoch + 1}, step {self.running.step} of {self.plan.steps}: "
+                f"{self.state(run)}"
             )
 
     def state(self, run: Run) -> str:
-        loss, accuracy = self.sums.read(run)
-        speed, left = self.estimate.images_per_second, self.estimate.left(run)
-        return (
-            f"loss {loss:.3f}, accuracy {accuracy:6.2%}, {speed:,.0f} images/s, "
-            f"{duration(left)} left"
-        )
+        state = f"loss {self.running.loss:.3f}, accuracy {self.running.accuracy:6.2%}"
+        left = self.estimate.left(run)
+        if left is None:
+            return state
+        return f"{state}, {self.estimate.images_per_second:,.0f} images/s, {duration(left)} left"
 
     def epoch(self, run: Run) -> None:
-        self.estimate.epoch_done(perf_counter())
+        self.estimate.begin()
+        self.running.forget()
         row = run.history[-1]
         self.log(
             f"{row.epoch:5d}  {row.train_loss:10.4f}  {row.train_accuracy:9.2%}  "
@@ -81,8 +94,9 @@ class ProgressLines:
         )
 
     def _warn_if_long(self, run: Run) -> None:
-        left = self.estimate.left(run)
-        if self.plan.on_cpu and not self.warned and left and left > TOO_LONG_ON_A_CPU:
+        left = self.estimate.left(run) or 0.0
+        timed = self.estimate.timed_steps >= 3
+        if self.plan.on_cpu and timed and not self.warned and left > TOO_LONG_ON_A_CPU:
             self.warned = True
             faster = f" For a result today: {self.plan.faster}." if self.plan.faster else ""
             self.log(
@@ -123,10 +137,10 @@ class ProgressBars(ProgressLines):
             self.epoch_bar,
             description=title,
             total=self.plan.steps,
-            completed=run.step,
-            state=f"{run.step}/{self.plan.steps}",
+            completed=self.running.step,
+            state=f"{self.running.step}/{self.plan.steps}",
         )
-        done = run.epoch * self.plan.steps + run.step
+        done = run.epoch * self.plan.steps + self.running.step
         self.bars.update(
             self.run_bar,
             total=self.plan.epochs * self.plan.steps,
@@ -137,33 +151,44 @@ class ProgressBars(ProgressLines):
 
 
 class RunningMetrics:
-    """The newest running loss and accuracy that have been copied to the host."""
+    """The newest loss and accuracy of the current epoch that reached the host, and their step.
+
+    A GPU may be hundreds of steps behind the host that launches them. The copy of the sums is one
+    more launch; the host looks whether it has arrived, and never waits for it.
+    """
 
     def __init__(self) -> None:
-        self.host: torch.Tensor | None = None
-        self.arrived: torch.cuda.Event | None = None
-        self.value = (float("nan"), float("nan"))
+        self.step, self.loss, self.accuracy = 0, float("nan"), float("nan")
+        self._copy: torch.Tensor | None = None
+        self._event: torch.cuda.Event | None = None
+        self._sent = 0
 
-    def read(self, run: Run) -> tuple[float, float]:
-        """Return (loss, accuracy) of the current epoch; on CUDA as of an earlier refresh."""
-        if self.host is not None and (self.arrived is None or self.arrived.query()):
-            self._read_copy()
-        if run.sums is not None and self.host is None:
-            self._start_copy(run.sums)
-            if self.arrived is None:
-                self._read_copy()
-        return self.value
+    def send(self, run: Run) -> None:
+        """Start to copy the sums of `run` to the host, unless a copy is under way."""
+        if run.sums is not None and self._copy is None:
+            self._copy, self._event = _to_host(run.sums)
+            self._sent = run.step
 
-    def _start_copy(self, sums: torch.Tensor) -> None:
-        if sums.is_cuda:
-            self.host = torch.empty(len(sums), dtype=sums.dtype, pin_memory=True)
-            self.host.copy_(sums, non_blocking=True)
-            self.arrived = torch.cuda.Event()
-            self.arrived.record()
-        else:
-            self.host, self.arrived = sums.clone(), None
+    def arrived(self) -> bool:
+        """Whether a copy has arrived since the last call; its numbers are then the newest."""
+        if self._copy is None or not (self._event is None or self._event.query()):
+            return False
+        loss, correct, images = self._copy.tolist()[:3]
+        self.loss, self.accuracy = loss / max(images, 1), correct / max(images, 1)
+        self.step, self._copy = self._sent, None
+        return True
 
-    def _read_copy(self) -> None:
-        assert self.host is not None
-        loss, correct, images = self.host.tolist()[:3]
-        self.value, self.host = (loss / max(images, 1), correct / max(images, 1)), None
+    def forget(self) -> None:
+        """Drop a copy that is under way: its epoch is over."""
+        self._copy, self.step = None, 0
+
+
+def _to_host(sums: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | None]:
+    """A copy on the host, and the event that says when it has arrived; None if it has."""
+    if not sums.is_cuda:
+        return sums.clone(), None
+    copy = torch.empty(len(sums), dtype=sums.dtype, pin_memory=True)
+    copy.copy_(sums, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record()
+    return copy, event

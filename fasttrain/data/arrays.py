@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError
-from .found import Entry, Found, stamp_of
+from .files import stamp_of
+from .found import Entry, Found
 from .listing import SPLITS
 from .pictures import Unusable
 

@@ -17,7 +17,8 @@ from PIL import Image
 from ..errors import OutOfMemory, UsageError, shown
 from . import pictures
 from .crew import Budget
-from .found import Files, Source
+from .files import Files
+from .found import Source
 from .pictures import Unusable
 from .preprocessing import Preprocessing
 

@@ -12,17 +12,17 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import islice
 from typing import TypeVar
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-TOGETHER = 128  # items per task: every hand-over competes for the interpreter's lock
 AHEAD = 3  # tasks per thread that are submitted in advance
+TOGETHER = 128  # items per task: every hand-over competes for the interpreter's lock
 IN_FLIGHT = 80_000_000  # pixels decoded at a time: 1 GB in three copies of 4 bytes
 
 
@@ -35,19 +35,36 @@ def cores() -> int:
 
 def in_order(
     work: Callable[[In], Out],
-    items: Sequence[In],
+    tasks: Iterable[In],
     *,
     threads: int | None = None,
-    together: int = TOGETHER,
+    abandon: Callable[[], None] = lambda: None,
 ) -> Generator[Out, None, None]:
-    """Yield the result of `work` for each item, in the order of `items`.
+    """The result of `work` for each task, in their order; AHEAD for each thread are under way.
 
-    A task has at most `together` items. At most AHEAD tasks per thread are submitted in advance.
+    Handing a task over is a fight for the interpreter's lock, so a task should be a millisecond at
+    least. `abandon` is called where the caller leaves early or a task fails, before those under
+    way are waited for.
     """
-    threads = cores() if threads is None else threads
-    # A short list of large images is spread over all threads too.
-    size = min(together, 1 + len(items) // (4 * threads))
-    return streamed(work, items, threads=threads, together=size)
+    threads, rest = cores() if threads is None else threads, iter(tasks)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="fasttrain-images")
+    waiting: deque[Future[Out]] = deque()
+    try:
+        for task in islice(rest, threads * AHEAD):
+            waiting.append(pool.submit(work, task))
+        while waiting:
+            done = waiting[0].result()
+            waiting.popleft()
+            for task in islice(rest, 1):
+                waiting.append(pool.submit(work, task))
+            yield done
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        if waiting:
+            abandon()
+        raise
+    finally:
+        pool.shutdown(wait=True)
 
 
 def streamed(
@@ -57,29 +74,17 @@ def streamed(
     threads: int | None = None,
     together: int = TOGETHER,
 ) -> Generator[Out, None, None]:
-    """The same for items that are made as they are needed and whose number nobody knows.
+    """Yield the result of `work` for each item, in their order, `together` items a task.
 
-    `items` is read by the caller's thread, no further ahead than there is work under way.
+    `items` may be made as they are needed, and their number unknown. The caller's thread reads
+    them, no further ahead than there is work under way.
     """
-    threads = cores() if threads is None else threads
     rest = iter(items)
     groups = iter(lambda: list(islice(rest, together)), [])
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="fasttrain-images")
-    waiting: deque[Future[list[Out]]] = deque()
-    try:
-        for group in islice(groups, threads * AHEAD):
-            waiting.append(pool.submit(_all, work, group))
-        while waiting:
-            done = waiting.popleft().result()
-            for group in islice(groups, 1):
-                waiting.append(pool.submit(_all, work, group))
+    results = in_order(lambda group: [work(item) for item in group], groups, threads=threads)
+    with closing(results):
+        for done in results:
             yield from done
-    finally:  # also if the caller stops early
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _all(work: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
-    return [work(item) for item in items]
 
 
 class Budget:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ..errors import DataError, shown
 from . import tables
-from .found import Entry, Files, Found
+from .files import Files
+from .found import Entry, Found
 from .listing import SYNONYMS, Bad, named
 from .pictures import EXTENSIONS
 

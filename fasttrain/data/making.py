@@ -11,28 +11,25 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import PIL
 from filelock import FileLock, Timeout
 
-from ..errors import DataError, OutOfMemory, OutputError
+from ..errors import OutputError
 from ..storage.atomic import make_folder
-from . import crew, pictures, scan
-from .crew import IN_FLIGHT
+from . import decoding, pictures, scan
 from .found import Source
 from .listing import Listing, Row
-from .pictures import Unusable
-from .pixels import PIXELS, Block, Store, rows_in_block
+from .pixels import PIXELS, Block, Store
+from .workers import Workers
 
 Log = Callable[[str], None]
-AT_ONCE = 2 << 30  # bytes: a larger array is verified in the background
-SPARE = 64 << 20  # bytes of the disk that stay free
-TASK_BYTES = 1 << 20  # of pixels per task of a thread
+AT_ONCE = 2 << 30  # bytes that are verified before a start goes on
+SPARE = 64 << 20  # bytes of the disk that are left to others
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,7 @@ class Work:
     log: Log
     progress: scan.Progress
     threads: int | None
+    workers: Workers
 
     def place(self, listing: Listing) -> Path:
         """Return the folder of a listing's array; its name depends on the pixels only."""
@@ -81,7 +79,8 @@ class Work:
         make_folder(place)
         blocks = store.begun()
         self._check_room(listing, blocks)
-        for block in store.append(self._made(listing.rows, sum(one.images for one in blocks))):
+        done = sum(block.images for block in blocks)
+        for block in store.append(self._decoded(listing.rows, done)):
             blocks.append(block)
         bad = {sha256: why for block in blocks for sha256, why in block.bad.items()}
         if not bad:
@@ -99,6 +98,12 @@ class Work:
                     final.finish(blocks, self._about())
         shutil.rmtree(place, ignore_errors=True)
         return (listing, blocks, True) if listing.rows else (listing, [], True)
+
+    def _decoded(self, rows: Sequence[Row], done: int) -> Iterator[tuple[np.ndarray, Block]]:
+        how = decoding.How(self.source, self.side, self.fit)
+        return decoding.decoded(
+            rows, done, how, workers=self.workers, threads=self.threads, progress=self.progress
+        )
 
     def _about(self) -> dict[str, object]:
         return {"side": self.side, "fit": self.fit, "rule": pictures.RULE}
@@ -118,48 +123,6 @@ class Work:
             f"preparing {len(listing.rows):,} images of {self.side} x {self.side}: "
             f"{size / 1e6:,.0f} MB in {self.folder}{again}"
         )
-
-    def _made(self, rows: Sequence[Row], done: int) -> Iterator[tuple[np.ndarray, Block]]:
-        """Yield the pixels of `rows` from number `done` on, in blocks."""
-        step, budget = rows_in_block(self.side), crew.Budget(IN_FLIGHT)
-        one = partial(self._one, budget=budget)
-        together = max(1, min(crew.TOGETHER, TASK_BYTES // (self.side * self.side * 3)))
-        results = crew.in_order(one, rows[done:], threads=self.threads, together=together)
-        with pictures.quiet(), closing(results):
-            for start in range(done, len(rows), step):
-                part = rows[start : start + step]
-                pixels = np.empty((len(part), self.side, self.side, 3), np.uint8)
-                good, training, bad = 0, 0, {}
-                for number, row in enumerate(part, start + 1):
-                    found = next(results)
-                    if isinstance(found, str):
-                        bad[row.sha256] = found
-                    else:
-                        pixels[good], good = found, good + 1
-                        training += row.split == "train"
-                    if number % scan.EVERY == 0 or number == len(rows):
-                        self.progress(number, len(rows))
-                yield pixels[:good], Block(len(part), good, "", training, bad=bad)
-
-    def _one(self, row: Row, *, budget: crew.Budget) -> np.ndarray | str:
-        """Return one image's pixels, or the reason why it cannot be decoded."""
-        try:
-            with budget.taking(row.height * row.width), self.source.open(row.path) as file:
-                if scan.sha256_of(file) != row.sha256:
-                    raise OSError("its content is not what was scanned")
-                try:
-                    return pictures.pixels(self.source.image(file), self.side, fit=self.fit)
-                except Unusable as error:
-                    return str(error)
-        except (OSError, Unusable) as error:
-            raise DataError(
-                f"{row.path}: changed while the images were prepared ({error}). Start again."
-            ) from None
-        except MemoryError:
-            raise OutOfMemory(
-                f"{row.path} ({row.width} x {row.height}): not enough memory to decode it. Close "
-                "other programs, or remove the image."
-            ) from None
 
     def _opened(self, store: Store) -> tuple[list[Block], bool] | None:
         """Return the blocks of a finished array; None if there is none or it is damaged."""

@@ -16,6 +16,7 @@ from .making import Log
 from .prepare import Prepared, prepare
 from .problems import Report, problems
 from .splits import Roles
+from .workers import Workers
 
 
 class Own(NamedTuple):
@@ -54,26 +55,28 @@ def load(
     choose = partial(
         _chosen, what=what, holdout=holdout, train_limit=train_limit, test_limit=test_limit
     )
-    ready = partial(
-        prepare,
-        source=found.source,
-        side=side,
-        fit=fit,
-        folder=folder,
-        skip_bad_files=skip_bad_files,
-        log=log,
-        progress=preparing,
-    )
-    scanned = scan.scan(found, folder=folder, progress=scanning)
-    listing, roles = choose(scanned)
-    log(f"  {roles.line}")
-    prepared = ready(listing)
-    # Only now is it known which files cannot be decoded. Choose again without them, as every later
-    # start does, until all chosen ones can be decoded.
-    while prepared.listing.rows != listing.rows:
-        listing, roles = choose(scanned.without(scan.read_undecodable(folder)))
-        log(f"  without files that cannot be used: {roles.line}")
+    with Workers() as workers:
+        ready = partial(
+            prepare,
+            source=found.source,
+            side=side,
+            fit=fit,
+            folder=folder,
+            skip_bad_files=skip_bad_files,
+            log=log,
+            progress=preparing,
+            workers=workers,
+        )
+        scanned = scan.scan(found, folder=folder, progress=scanning, workers=workers)
+        listing, roles = choose(scanned)
+        log(f"  {roles.line}")
         prepared = ready(listing)
+        # Which files cannot be decoded is known only now: choose anew, as every later start does,
+        # until all that are chosen can be.
+        while prepared.listing.rows != listing.rows:
+            listing, roles = choose(scanned.without(scan.read_undecodable(folder)))
+            log(f"  without files that cannot be used: {roles.line}")
+            prepared = ready(listing)
     if bad := prepared.listing.bad:
         log(f"  {len(bad):,} files cannot be used and are left out: {listed(bad)}")
     for note in prepared.listing.check(what):  # again, since files may have been left out
@@ -118,18 +121,20 @@ def examine(
     folder = where() if folder is None else folder
     found = layouts.find(path)
     log(found.line)
-    listing = scan.scan(found, folder=folder, progress=scanning)
-    if listing.rows:
-        listing = prepare(
-            listing,
-            found.source,
-            side=side,
-            fit=fit,
-            folder=folder,
-            skip_bad_files=True,
-            log=log,
-            progress=preparing,
-        ).listing
+    with Workers() as workers:
+        listing = scan.scan(found, folder=folder, progress=scanning, workers=workers)
+        if listing.rows:
+            listing = prepare(
+                listing,
+                found.source,
+                side=side,
+                fit=fit,
+                folder=folder,
+                skip_bad_files=True,
+                log=log,
+                progress=preparing,
+                workers=workers,
+            ).listing
     report = problems(listing, skip_bad_files=skip_bad_files)
     try:
         line, fatal = splits.assign_roles(listing, fraction=holdout)[1].line, []

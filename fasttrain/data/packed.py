@@ -18,7 +18,8 @@ from PIL import Image
 
 from ..errors import DataError, EnvironmentProblem, shown
 from . import pictures
-from .found import Entry, Found, stamp_of
+from .files import stamp_of
+from .found import Entry, Found
 from .listing import SYNONYMS
 from .pictures import Unusable
 

@@ -22,10 +22,11 @@ import numpy as np
 
 from ..storage.atomic import reported, write_json
 from . import crew
+from .sums import mean_std as of_sums
+from .sums import totals
 
 PIXELS, BLOCKS, DONE = "pixels.u8", "blocks.jsonl", "done.json"
 BLOCK_BYTES, MOST_ROWS = 16 << 20, 1024
-PIECE = 1 << 16  # pixels, 1.5 MB as float64
 
 
 @dataclass(frozen=True)
@@ -47,46 +48,13 @@ def rows_in_block(side: int) -> int:
     return max(1, min(MOST_ROWS, BLOCK_BYTES // (side * side * 3)))
 
 
-def totals(pixels: np.ndarray) -> np.ndarray:
-    """Return the sums of uint8 (..., 3) and of its squares by channel, (2, 3); exact below 2^53."""
-    flat, found = pixels.reshape(-1, 3), np.zeros((2, 3))
-    for start in range(0, len(flat), PIECE):
-        piece = flat[start : start + PIECE].astype(np.float64)
-        found[0] += np.ones(len(piece)) @ piece
-        found[1] += (piece.T @ piece).diagonal()
-    return found
-
-
 def mean_std(blocks: Iterable[Block], side: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of the training pixels by channel, in 0..1; of none 0 and 1."""
     blocks = list(blocks)
-    sums, squares = (
-        [sum(channel) for channel in zip(*columns, strict=True)] or [0, 0, 0]
-        for columns in ([block.sums for block in blocks], [block.squares for block in blocks])
-    )
-    return _mean_std(sum(block.training for block in blocks) * side * side, sums, squares)
-
-
-def _mean_std(
-    count: int, sums: list[int], squares: list[int]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    if not count:
-        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    # Whole numbers up to here, so that the order of the images does not change the last digit.
-    variances = [(count * q - s * s) / (count * count) for s, q in zip(sums, squares, strict=True)]
-    # Images of one colour have a deviation of 0, and pixels are divided by it: use at least 1/255.
-    deviations = tuple(max(variance**0.5, 1.0) / 255 for variance in variances)
-    return tuple(total / count / 255 for total in sums), deviations
-
-
-def split_mean_std(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the same for any uint8 array (N, S, S, 3), computed in pieces on all cores."""
-    step = max(1, (1 << 20) // max(1, images[0].nbytes if len(images) else 1))
-    pieces = range(0, len(images), step)
-    found = list(crew.in_order(lambda start: totals(images[start : start + step]), pieces))
-    sums, squares = np.sum(found, axis=0) if found else np.zeros((2, 3))
-    count = images.size // 3
-    return _mean_std(count, [int(n) for n in sums], [int(n) for n in squares])
+    count = sum(block.training for block in blocks) * side * side
+    sums = [sum(block.sums[channel] for block in blocks) for channel in range(3)]
+    squares = [sum(block.squares[channel] for block in blocks) for channel in range(3)]
+    return of_sums(count, sums, squares)
 
 
 class Store:

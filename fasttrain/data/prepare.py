@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from .found import Source
 from .listing import Bad, Listing, listed
 from .making import Log, Work
 from .pixels import Block, Store, mean_std
+from .workers import Workers
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def prepare(
     log: Log = lambda line: None,
     progress: scan.Progress = lambda done, total: None,
     threads: int | None = None,
+    workers: Workers | None = None,
 ) -> Prepared:
     """Return the listing's pixels, from `folder` or decoded now; `side` None goes by the median.
 
@@ -73,12 +76,13 @@ def prepare(
     """
     if side is None:
         rows = listing.of_split("train") or listing.rows
-        side = pictures.auto_side(np.array([min(row.height, row.width) for row in rows] or [32]))
+        side = pictures.auto_side([min(row.height, row.width) for row in rows] or [32])
     if listing.bad and not listing.rows:
         raise _refusal(listing.bad)
-    work = Work(source, side, fit, folder, log, progress, threads)
     with written():
         make_folder(folder)
+    with Workers() if workers is None else nullcontext(workers) as hands:
+        work = Work(source, side, fit, folder, log, progress, threads, hands)
         listing, blocks, verified = work.array_of(listing)
     if not listing.rows or (listing.bad and not skip_bad_files):
         raise _refusal(listing.bad)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, shown
-from .found import Entry, Files, Found
+from .files import Files
+from .found import Entry, Found
 from .listing import MOST_SHOWN, SYNONYMS, more
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}

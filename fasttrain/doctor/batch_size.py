@@ -66,7 +66,7 @@ def fits(step: Step, size: int) -> bool:
     try:
         train(step, size)
     except (RuntimeError, MemoryError) as error:
-        if not memory.is_out_of_memory(error):
+        if not memory.is_out_of_memory(error, size):
             raise
         fit = False
     else:

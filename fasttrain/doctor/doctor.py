@@ -54,7 +54,8 @@ def examine(recipe: Recipe, *, display: Display | None = None, seconds: float = 
 def find_batch_size(recipe: Recipe, *, display: Display | None = None) -> int:
     """Report and return the largest batch that fits the eager model of `recipe`; 0 if none."""
     log = (display or Display()).log
-    built = build(replace(recipe, compile="off", batch_size=1), images())
+    # A graph is captured for one size alone, and its memory would stay.
+    built = build(replace(recipe, compile="off", graphs="off", batch_size=1), images())
     next(iter(built.train))  # so that the loader's memory on the device counts too
     found = largest(built.step)
     log(f"largest batch on {built.device}, {built.choices['amp'].value}, not compiled:")

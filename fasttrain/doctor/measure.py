@@ -19,7 +19,7 @@ from ..errors import EnvironmentProblem
 from ..machine.auto import cpu_multiplies_bf16
 from ..recipe.recipe import FIELDS, Recipe
 from ..run.contention import halved, threads
-from ..run.ledger import gemm_rate, training_flops
+from ..run.ledger import arithmetic, gemm_rate, training_flops
 from .bottleneck import WORTH, Measured, Trial, combined_rate
 from .probe import IMAGES_PER_TIMING, Rate, busy_share, loader_rate, step_rate, training_rate
 
@@ -126,10 +126,10 @@ def _training(
 
 
 def _mfu(load: Workload, step: Rate, seconds: float, log: Log) -> float:
-    dtype = load.built.step.amp or torch.float32
-    peak = gemm_rate(load.built.device, dtype, seconds=seconds)
+    kind = arithmetic(load.built.step.amp, load.built.device)
+    peak = gemm_rate(load.built.device, kind, seconds=seconds)
     used = step.median * training_flops(load.built.step.model) / peak
-    name = str(dtype).removeprefix("torch.")
+    name = str(kind).removeprefix("torch.")
     log(f"{'matrix product, ' + name:24} {peak / 1e9:10,.0f} GFLOP/s; the step uses {used:.0%}")
     return used
 

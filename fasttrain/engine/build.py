@@ -5,6 +5,7 @@ The parts take plain arguments and no Recipe, so that each also works in a user'
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from ..loaders.build import few_images, loader, loss_weights
 from ..machine import auto
 from ..machine.allocator import keep_pages
 from ..machine.auto import Choice
+from ..models.averages import start_averages
 from ..models.build import network, optimizer, prepare
 from ..models.packed_conv import pack_convolutions, suits
 from ..models.stages import check_layer
@@ -27,6 +29,8 @@ from ..recipe.recipe import Recipe
 from .graphs import GraphedStep
 from .step import Step
 
+# Steps an epoch: after so many, 0.9^100 = 3e-5 is left of what BatchNorm's averages began with.
+SHORT, FIRST = 100, 64
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
 
 
@@ -90,23 +94,22 @@ def build(recipe: Recipe, data: Data, group: Group | None = None, *, fresh: bool
         "loader": auto.loader(recipe.loader, _dali_problem(recipe.loader)),
     }
     chosen["graphs"] = auto.graphs(
-        recipe.graphs,
-        device,
-        amp=chosen["amp"].value,
-        optimizer=recipe.optimizer,
-        filters=recipe.filters,
-        world=group.world,
+        recipe.graphs, device, optimizer=recipe.optimizer, world=group.world
     )
     set_backends(seed=recipe.seed, deterministic=recipe.deterministic)
     scale, classes = data.statistics, len(data.classes)
     few = partial(few_images, recipe, data.train, scale)
     model = network(recipe, few, classes=classes, side=data.side)
     new_head = prepare(recipe, model, classes=classes, names=data.classes, fresh=fresh)
+    # Published sets keep what they begin with: their results are those of release 0.1.
+    short = data.listing is not None and count // batch < SHORT
+    if short and fresh and recipe.init is None and ":" not in recipe.model:
+        start_averages(model, few(most=FIRST))
     if recipe.cam_layer is not None:
         check_layer(model, recipe.cam_layer, side=data.side)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if recipe.sync_bn and group.world > 1 and not recipe.freeze:
-        model = synchronised(model, device)
+        model = synchronised(model)
     amp = AMP[chosen["amp"].value]
     if suits(device, amp):
         pack_convolutions(model)
@@ -143,6 +146,8 @@ def set_backends(*, seed: int, deterministic: bool) -> None:
     """Set torch's global switches; no other code sets any."""
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(deterministic)
+    if deterministic:  # without it torch refuses every matrix product on a GPU
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True

@@ -1,4 +1,4 @@
-"""A training step as one CUDA graph: forward, loss, backward and update in a single launch.
+"""A training step as one CUDA graph: forward, loss, backward, update and metrics in one launch.
 
 At small batches a GPU waits for the host to launch each kernel. Not measured: nothing here has run
 on a GPU yet, so `auto` leaves it off.
@@ -70,24 +70,26 @@ class GraphedStep(Step):
 
     Batches of other shapes run without a graph. Capturing trains a few steps and then undoes them.
     Each training step overwrites the loss and logits of the step before. The learning rate must be
-    a tensor, which is filled in place. The loss scale of float16 is not captured: see auto.graphs.
+    a tensor, which is filled in place; hooks of the optimizer do not run.
     """
 
     def __init__(self, step: Step, capture: Capture | None = None) -> None:
         vars(self).update(vars(step))
-        if not isinstance(self.lr, Tensor) or self.scaler.is_enabled():
-            raise ValueError("a CUDA graph needs a learning rate in a tensor and no loss scale")
+        if not isinstance(self.lr, Tensor):
+            raise ValueError("a CUDA graph needs a learning rate in a tensor")
         self._capture = capture or partial(cuda_graph, device=self.device)
         self._step: CapturedFunction | None = None
         self._test: CapturedFunction | None = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if self._step is None:
-            with restored(self):
+            with restored(self, self.sums):
                 self._step = CapturedFunction(super().__call__, (images, labels), self._capture)
         if not self._step.fits(images, labels):
             return super().__call__(images, labels)
         loss, logits = self._step(images, labels)
+        # A replay runs no Python, and torch's schedules warn of an optimizer that was not called.
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]
         return loss, logits
 
     def predict(self, images: Tensor) -> Tensor:

@@ -55,17 +55,13 @@ def fit(
     """
     run, by_class = run or Run(), by_class or monitor in monitors.UNEQUAL
     while run.epoch < epochs and not until(run):
-        sums = run.sums = metrics.zeros(step.device) if run.sums is None else run.sums
+        run.sums = metrics.start(step.sums, step.lr, run.sums)
         run.phase, began = "train", perf_counter() - run.seconds
         step.model.train()
         batches = checked(train, step, f"epoch {run.epoch + 1}, training", begun=run.step > 0)
         for images, labels in _timed_batches(batches, run):
             with span("step"):
-                run.loss, logits = step(images, labels)
-                if run.step == 0:
-                    metrics.start(sums, step.lr)
-                metrics.record_step(sums, step.lr, scale=step.scale, skipped=step.skipped)
-                metrics.update(sums, run.loss, logits, labels)
+                run.loss, _ = step(images, labels)
                 schedule.after_step()
             run.step += 1
             run.seconds = perf_counter() - began

@@ -151,12 +151,12 @@ def _summarise(
 
 
 @contextlib.contextmanager
-def restored(step: Trainable) -> Iterator[None]:
+def restored(step: Trainable, *also: Tensor) -> Iterator[None]:
     """Undo, bit for bit, all training inside the block, also when the block raises.
 
-    Restores weights, buffers, gradients, optimizer (with its rates), scaler, training flags and
-    torch's random state. Values are copied back into the same tensors, so that the addresses in a
-    captured graph stay valid.
+    Restores weights, buffers, gradients, optimizer (with its rates), scaler, training flags, the
+    tensors `also` and torch's random state. Values are copied back into the same tensors, so that
+    the addresses in a captured graph stay valid.
     """
     grads = {weight: weight.grad for weight in step.model.parameters()}
     holders: list[Any] = [grads, step.optimizer.state, *step.optimizer.param_groups]
@@ -165,6 +165,7 @@ def restored(step: Trainable) -> Iterator[None]:
     holders += [item for holder in holders for item in holder.values() if isinstance(item, dict)]
     items = [dict(holder) for holder in holders]
     tensors = [v.detach() for each in items for v in each.values() if isinstance(v, Tensor)]
+    tensors += also
     copies = [tensor.clone() for tensor in tensors]
     with torch.random.fork_rng(sorted({w.device.index for w in grads if w.is_cuda})):
         try:

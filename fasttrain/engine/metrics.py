@@ -1,8 +1,8 @@
 """The metrics of an epoch as running sums on the device, with the first step that is not finite.
 
-The host reads them once an epoch. Losses are summed over images, because batches may differ in
-size. The number of recorded steps is one of the sums, so that the sums of several processes can be
-added.
+A step adds to them, also inside a captured graph, and the host reads them once an epoch. Losses are
+summed over images, because batches may differ in size. The number of recorded steps is one of the
+sums, so that the sums of several processes can be added.
 """
 
 from __future__ import annotations
@@ -51,9 +51,13 @@ def zeros(device: torch.device) -> Tensor:
     return torch.zeros(PLACES, dtype=torch.float64, device=device)
 
 
-def start(sums: Tensor, lr: Tensor | float) -> None:
-    """Record the rate of an epoch's first step; call it before the first `record_step`."""
+def start(sums: Tensor, lr: Tensor | float, before: Tensor | None = None) -> Tensor:
+    """Make `sums` those of an epoch that begins at `lr`, or goes on from `before`; return them."""
+    if before is not None:
+        return sums.copy_(before)
+    sums.zero_()
     sums[FIRST] = lr
+    return sums
 
 
 def record_step(
@@ -78,10 +82,13 @@ def record_step(
 
 
 def update(sums: Tensor, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-    """Add the loss, the correct predictions and the images of a batch, on the device."""
-    sums[LOSS] += loss * len(labels)
-    sums[CORRECT] += (logits.argmax(dim=1) == labels).sum()
-    sums[IMAGES] += len(labels)
+    """Add the loss, the correct predictions and the images of a batch, on the device.
+
+    `sums[i] += x` would be two kernels, the addition and a copy of its result onto itself.
+    """
+    sums[LOSS].add_(loss * len(labels))
+    sums[CORRECT].add_((logits.argmax(dim=1) == labels).sum())
+    sums[IMAGES].add_(len(labels))
 
 
 def record_weights(sums: Tensor, model: nn.Module) -> None:

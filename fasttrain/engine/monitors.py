@@ -21,6 +21,11 @@ def score(row: Epoch, monitor: str = "accuracy") -> float:
     return -math.inf if found is None else found
 
 
+def is_better(row: Epoch, best: Epoch | None, monitor: str = "accuracy") -> bool:
+    """Whether `row` beats `best`; at equal scores the earlier epoch stays."""
+    return best is None or score(row, monitor) > score(best, monitor)
+
+
 def plain(row: Epoch) -> list[Any]:
     """Return an epoch as a checkpoint stores it: without trailing means that were not computed."""
     values = list(row)

@@ -6,9 +6,10 @@ The loop changes it, hooks read it and checkpoints store it, so it imports none 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -55,3 +56,19 @@ class Run:
 
 
 Hook = Callable[[Run], None]
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """torch's random state of the host and, where training is on a GPU, of that GPU: dropout's."""
+    on_gpu = device.type == "cuda"
+    return {
+        "rng": torch.get_rng_state(),
+        **({"cuda_rng": torch.cuda.get_rng_state(device)} if on_gpu else {}),
+    }
+
+
+def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Set what `random_state` gave; the state of a GPU only on one, and if there is one."""
+    torch.set_rng_state(state["rng"])
+    if device.type == "cuda" and "cuda_rng" in state:
+        torch.cuda.set_rng_state(state["cuda_rng"], device)

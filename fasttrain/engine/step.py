@@ -1,4 +1,4 @@
-"""One training step: forward, loss, backward, update.
+"""One training step: forward, loss, backward, update, metrics.
 
 It sets the precision, compiles the forward pass and holds the learning rate. It never waits for the
 device, so that the host can launch the next step early.
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ..errors import UsageError
 from ..optim.schedule import ratios
 from ..profile.trace import span
+from . import metrics
 
 # Keys of a parameter group that a checkpoint restores; the other settings are the recipe's.
 RATES = ("params", "lr", "initial_lr", "max_lr", "min_lr")
@@ -25,11 +26,11 @@ RATES = ("params", "lr", "initial_lr", "max_lr", "min_lr")
 class Step:
     """`step(images, labels)` -> (loss (), logits (B, classes)), both detached, without waiting.
 
-    `model` stays eager; the compiled forward uses the same weights. `amp` is the dtype of autocast,
-    or None for float32. With float16 there is a GradScaler, which passes its scale and its overflow
-    flag to the fused optimizer as tensors, so that the host does not wait even for a skipped step.
-    `scale` and `skipped` are then tensors on the device that describe the last step; otherwise they
-    are None. Training calls `wrap(model)`, which averages gradients over several processes.
+    Each call also adds the step's metrics to `sums`, a tensor on the device (see metrics.py).
+    `model` stays eager; the compiled forward and loss use the same weights. `amp` is the dtype of
+    autocast, or None for float32. With float16 there is a GradScaler, which passes its scale and
+    its overflow flag to the fused optimizer as tensors, so that the host does not wait even for a
+    skipped step. Training calls `wrap(model)`, which averages gradients over several processes.
     `class_weights` (classes,) multiply the images' losses; their mean over all images should be 1.
     """
 
@@ -53,13 +54,11 @@ class Step:
         self.class_weights = class_weights
         if class_weights is not None:
             self.class_weights = class_weights.to(self.device, torch.float32)
+        self.sums = metrics.zeros(self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp is torch.float16)
-        self.scale: Tensor | None = None
-        self.skipped: Tensor | None = None
         self._one = torch.ones((), device=self.device)
+        self.scaler.scale(self._one)  # makes its tensors, which a captured step writes to
         self._train = torch.compile(self._loss, dynamic=False) if compile else self._loss
-        self._infer = torch.compile(self._predict, dynamic=False) if compile else self._predict
-        self._infer_shape: torch.Size | None = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         try:
@@ -68,19 +67,19 @@ class Step:
             raise _out_of_range(error) from error
         self.scaler.scale(loss).backward()
         with span("optimizer"):
-            self._update()
+            scale, skipped = self._update()
             self.optimizer.zero_grad(set_to_none=True)
-        return loss.detach(), logits.detach()
+        loss, logits = loss.detach(), logits.detach()
+        metrics.record_step(self.sums, self.lr, scale=scale, skipped=skipped)
+        metrics.update(self.sums, loss, logits, labels)
+        return loss, logits
 
     def predict(self, images: Tensor) -> Tensor:
         """float32 logits (B, classes) for evaluation; the caller sets eval mode and no_grad.
 
-        The compiled forward runs for the first shape only. A shorter last batch runs eagerly,
-        because a second graph costs tens of seconds and 16 images a fraction of one.
+        It is eager also in a compiled step: compiling it too would cost tens of seconds more.
         """
-        self._infer_shape = self._infer_shape or images.shape
-        infer = self._infer if images.shape == self._infer_shape else self._predict
-        return infer(images).float()
+        return self._logits(self.model, images).float()
 
     def predict_mirrored(self, images: Tensor) -> Tensor:
         """The mean of the logits (B, classes) of the images and of their mirror images."""
@@ -129,17 +128,15 @@ class Step:
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
 
-    def _update(self) -> None:
+    def _update(self) -> tuple[Tensor | None, Tensor | None]:
+        """Update the weights; return the loss scale and whether it skipped the step, if scaled."""
         if not self.scaler.is_enabled():
             self.optimizer.step()
-            return
-        self.scale = self.scaler.scale(self._one)
+            return None, None
+        scale = self.scaler.scale(self._one)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.skipped = self.scaler.scale(self._one) < self.scale  # only a skipped step lowers it
-
-    def _predict(self, images: Tensor) -> Tensor:
-        return self._logits(self.model, images)
+        return scale, self.scaler.scale(self._one) < scale  # only a skipped step lowers it
 
     def _logits(self, model: nn.Module, images: Tensor) -> Tensor:
         with torch.autocast(self.device.type, dtype=self.amp, enabled=self.amp is not None):

@@ -106,15 +106,20 @@ def label_errors(predictions: Predictions) -> np.ndarray:
 
 
 def describe(
-    predictions: Predictions, indices: np.ndarray, classes: Sequence[str]
+    predictions: Predictions,
+    indices: np.ndarray,
+    classes: Sequence[str],
+    files: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Index, true and predicted class, and confidence of the images at `indices`."""
+    """Index, true and predicted class, and confidence of the images at `indices`, and the path of
+    each in `files`, if that has one for every image."""
     return [
         {
             "index": int(i),
             "true": classes[predictions.labels[i]],
             "predicted": classes[predictions.predicted[i]],
             "confidence": float(predictions.probabilities[i].max()),
+            **({"file": files[i]} if files else {}),
         }
         for i in indices
     ]

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import UsageError
 from ..loaders import build as loaders_build
 from ..storage.atomic import write_atomically, write_json
-from . import analysis
+from . import analysis, one_image
 from .analysis import CONFIDENT, Predictions
 from .gradcam import GradCAM
 from .subject import Subject
@@ -31,7 +31,7 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
     Writes class_accuracy.json, misclassified.json and analysis.npz. `sample` is "confident" or
     "random" (with the recipe's seed).
     """
-    predictions, names = predict(subject), subject.data.classes
+    predictions, names, files = predict(subject), subject.data.classes, subject.files
     chosen = analysis.mistakes(predictions, sample=sample, seed=subject.recipe.seed)
     suspects = analysis.label_errors(predictions)
     rule = CONFIDENT if sample == "confident" else f"random, seed {subject.recipe.seed}"
@@ -43,8 +43,8 @@ def explain(subject: Subject, run: Path, *, sample: str = "confident") -> dict[s
         "rule": rule,
         "cam_layer": subject.stages[-1],
         "mistakes": wrong,
-        "images": analysis.describe(predictions, chosen, names),
-        "label_errors": analysis.describe(predictions, suspects, names),
+        "images": analysis.describe(predictions, chosen, names, files),
+        "label_errors": analysis.describe(predictions, suspects, names, files),
     }
     write_json(run / "misclassified.json", listed)
     originals, augmented, labels = samples(subject)
@@ -94,11 +94,9 @@ def guess(subject: Subject, index: int) -> tuple[int, int]:
 
 def layer_maps(subject: Subject, index: int, classes: Sequence[int]) -> list[dict[str, np.ndarray]]:
     """Grad-CAM of an image in all stages; layer -> (side, side) for each class."""
-    images = prepare(subject, np.full(len(classes), index))
-    with GradCAM(subject.model, *subject.stages) as cam:
-        found = cam.layers(images, torch.as_tensor(list(classes), device=subject.classifier.device))
-    maps = {name: found[name].cpu().numpy() for name in subject.stages}
-    return [{name: maps[name][row] for name in maps} for row in range(len(classes))]
+    return one_image.layer_maps(
+        subject.classifier, np.asarray(subject.analysed.images[index]), classes
+    )
 
 
 def prepare(subject: Subject, indices: np.ndarray) -> Tensor:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from ..data import Data, Split, origin
 from ..engine import build
-from ..models.stages import check_layer, stages
+from ..models.stages import check_layer
 from ..predict.classifier import Classifier, open_checkpoint
 from ..recipe.recipe import Recipe
+from .one_image import stages_of
 
 
 class Subject(NamedTuple):
@@ -50,11 +51,16 @@ class Subject(NamedTuple):
         return self.data.chooses if self.data.val is None else "test"
 
     @property
+    def files(self) -> list[str]:
+        """The paths of those images within the data set, if they are a person's own; else none."""
+        listing = self.data.listing
+        return [] if listing is None else [row.path for row in listing.of_split(self.split)]
+
+    @property
     def stages(self) -> tuple[str, ...]:
         """The names of the modules whose activations Grad-CAM uses: the one that is asked for, or
         the network's stages."""
-        asked = self.recipe.cam_layer
-        return (asked,) if asked else stages(self.model, side=self.data.side)
+        return stages_of(self.classifier)
 
 
 def open_run(
@@ -71,9 +77,24 @@ def open_run(
     The data come from `cache_dir`, else the user's cache. `cam_layer` is the module whose maps are
     shown, else it is found; UsageError if it has none.
     """
+    classifier, kept = open_classifier(run, device=device, cache_dir=cache_dir, cam_layer=cam_layer)
+    found = origin.restored(data or build.splits(classifier.recipe, log=log), kept)
+    return Subject(classifier, found)
+
+
+def open_classifier(
+    run: Path,
+    *,
+    device: str = "auto",
+    cache_dir: str | None = None,
+    cam_layer: str | None = None,
+) -> tuple[Classifier, dict[str, Any] | None]:
+    """Load the best network of a run without its data; raises what `open_run` raises.
+
+    The second value is what origin.about had said of the data.
+    """
     here = {"device": device, "cache_dir": cache_dir, "cam_layer": cam_layer}
     classifier, kept = open_checkpoint(run / "checkpoints" / "best.pt", here=here)
     if cam_layer is not None:
         check_layer(classifier.module, cam_layer, side=classifier.preprocessing.side)
-    found = origin.restored(data or build.splits(classifier.recipe, log=log), kept)
-    return Subject(classifier, found)
+    return classifier, kept

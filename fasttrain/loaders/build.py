@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from ..data import Loader, Split, Statistics
 from ..errors import UsageError
 from ..parallel.group import Group
 from ..parallel.launch import local_batch
+from ..recipe.datasets import is_path
 from ..recipe.recipe import Recipe
 from . import draws
 from .draws import SIDE
@@ -66,10 +68,19 @@ def evaluation_loader(
     )
 
 
-def few_images(recipe: Recipe, train: Split, scale: Statistics) -> Tensor:
-    """The first training images (N, 3, S, S), normalised, on the CPU; about 5 million pixels."""
-    most = max(1, FEW * SIDE**2 // train.images.shape[1] ** 2)
-    few = Split(train.images[:most], train.labels[:most])
+def few_images(
+    recipe: Recipe, train: Split, scale: Statistics, *, most: int | None = None
+) -> Tensor:
+    """Some training images (N, 3, S, S), normalised, on the CPU; `most`, or 5 million pixels.
+
+    They are the first of a published data set, whose order is random, and evenly spread over own
+    images, which are in the order of their classes.
+    """
+    most = max(1, FEW * SIDE**2 // train.images.shape[1] ** 2) if most is None else most
+    rows = np.arange(min(most, len(train.labels)))
+    if is_path(str(recipe.dataset)):
+        rows = rows * len(train.labels) // len(rows)
+    few = Split(train.images[rows], train.labels[rows])
     batches = evaluation_loader(recipe, few, torch.device("cpu"), scale)
     return torch.cat([images for images, _ in batches])
 

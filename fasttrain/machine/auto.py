@@ -7,10 +7,11 @@ that was silently not taken.
 from __future__ import annotations
 
 import shutil
-import sys
 from typing import NamedTuple
 
 import torch
+
+import kernels
 
 from ..errors import EnvironmentProblem
 
@@ -110,6 +111,9 @@ def compiled(requested: str, on: torch.device, *, steps: int) -> Choice:
         raise EnvironmentProblem(
             "--compile (on): no C++ compiler found. Install g++ or clang++, or use --compile off."
         )
+    obstacle = kernels.problem(on) if on.type == "cuda" and requested != "off" else None
+    if requested == "on" and obstacle:
+        raise EnvironmentProblem(f"--compile (on): {obstacle}. Install it, or use --compile off.")
     if requested != "auto":
         return Choice(requested, "requested")
     if on.type == "cpu":
@@ -119,16 +123,14 @@ def compiled(requested: str, on: torch.device, *, steps: int) -> Choice:
         return Choice(
             "off", "on a CPU nearly all of a step is convolutions, and compiling gains nothing"
         )
-    if sys.platform == "win32":
-        return Choice("off", "triton has no wheel for this platform")
+    if obstacle:
+        return Choice("off", obstacle)
     if steps < COMPILE_PAYS_AFTER_STEPS:
         return Choice("off", f"{steps} steps are too few to pay back a minute of compiling")
     return Choice("on", f"{steps} steps pay back a minute of compiling")
 
 
-def graphs(
-    requested: str, on: torch.device, *, amp: str, optimizer: str, filters: str, world: int
-) -> Choice:
+def graphs(requested: str, on: torch.device, *, optimizer: str, world: int) -> Choice:
     """Choose on or off; off, with the reason, if the step cannot be captured."""
     if requested == "off":
         return Choice("off", "requested")
@@ -139,10 +141,10 @@ def graphs(
             )
         return Choice("off", "CUDA graphs need a GPU")
     obstacles = {
-        "float16's loss scale is not captured": amp == "fp16",
         "apex keeps the learning rate as a number, and a graph would not see it change": optimizer
         == "apex",
-        f"the update of --filters {filters} is not captured": filters != "sgd",
+        # torch captures DDP only if it was built and warmed up, eleven times, on a side stream,
+        # and NCCL's handling of errors was turned off before the group began.
         "communication between processes is not captured": world > 1,
     }
     found = next((why for why, applies in obstacles.items() if applies), None)

@@ -20,7 +20,7 @@ import torch
 
 from .. import __version__
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 DALI = [f"nvidia-dali-cuda{version}" for version in (130, 120, 110)]
 GIB = 2**30
 

@@ -22,15 +22,31 @@ MESSAGES = (
     *("DefaultCPUAllocator", "could not create a memory object", "std::bad_alloc"),
     *("out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED"),
     *("CUDA allocation failed", "Cannot allocate memory"),
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # its handle needs memory too
 )
+# What cuDNN says where no workspace is left; at a batch of one it means a shape it cannot compute.
+NO_ENGINE = "unable to find an engine to execute this computation"
 CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 USED = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes")
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out."""
-    named = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return named or (isinstance(error, RuntimeError) and any(m in str(error) for m in MESSAGES))
+def is_out_of_memory(error: BaseException | None, batch_size: int) -> bool:
+    """Whether an error, or one that it followed from, says that memory ran out.
+
+    Inside the capture of a CUDA graph, the end of the capture raises another error on top.
+    """
+    while error is not None:
+        if _says_so(error, batch_size):
+            return True
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return False
+
+
+def _says_so(error: BaseException, batch_size: int) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    messages = (*MESSAGES, NO_ENGINE) if batch_size > 1 else MESSAGES
+    return isinstance(error, RuntimeError) and any(m in str(error) for m in messages)
 
 
 @contextmanager
@@ -39,7 +55,7 @@ def reported(batch_size: int, device: torch.device) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+        if not is_out_of_memory(error, batch_size):
             raise
         raise out_of_memory(batch_size, device) from error
 

@@ -17,6 +17,7 @@ from ..storage import checkpoint
 
 Kind = TypeVar("Kind", bound=nn.Module)
 WRAPPED = ("_orig_mod.", "module.")  # what torch.compile and DDP put before names
+SHORTCUT, SHORTCUT_ELSEWHERE = ".shortcut.", ".downsample."  # of torchvision's and timm's ResNets
 COUNTER = "num_batches_tracked"  # of a BatchNorm: other libraries leave it out
 
 
@@ -31,6 +32,8 @@ def load_weights(
     then unchanged.
     """
     (given, known), own = _read(path), model.state_dict()
+    if any(SHORTCUT in name for name in own) and not any(SHORTCUT_ELSEWHERE in n for n in own):
+        given = {n.replace(SHORTCUT_ELSEWHERE, SHORTCUT): each for n, each in given.items()}
     top = head(model, classes=classes)
     mine = tuple(name for name in own if name.rpartition(".")[0] == top)
     new = any(name not in given or given[name].shape != own[name].shape for name in mine)

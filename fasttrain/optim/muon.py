@@ -28,9 +28,13 @@ class Muon(torch.optim.Optimizer):
     The filters of a layer keep the norm sqrt(number of filters), so that `lr` is the size of an
     update relative to the weights. Filters use `filter_momentum`; the other parameters use
     `momentum` and `weight_decay` (L2). The first group is that of the filters, also if all filters
-    are frozen; the rates of the other groups keep their ratio to it. Raises UsageError if no
-    parameter is trainable, or if one has a shape that no group accepts.
+    are frozen; the rates of the other groups keep their ratio to it. A GradScaler's scale and
+    overflow flag are read on the device. Raises UsageError if no parameter is trainable, or if one
+    has a shape that no group accepts.
     """
+
+    # A GradScaler then hands over its tensors; otherwise the host would wait for the flag.
+    _step_supports_amp_scaling = True
 
     def __init__(
         self,
@@ -69,15 +73,30 @@ class Muon(torch.optim.Optimizer):
         """Update every parameter that has a gradient, without waiting for the device."""
         with torch.enable_grad():
             loss = closure() if closure else None
+        scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        skip = None if found_inf is None else found_inf != 0
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._update(parameter, group)
+                    gradient = parameter.grad if scale is None else parameter.grad / scale
+                    self._update_unless(skip, parameter, gradient, group)
         return loss
 
-    def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])  # type: ignore[union-attr]
+    def _update_unless(
+        self, skip: Tensor | None, parameter: Tensor, gradient: Tensor, group: dict[str, Any]
+    ) -> None:
+        """Update a parameter, and take it back where `skip` is true: the host does not know it."""
         velocity = self.state[parameter]["momentum_buffer"]
+        changed = () if skip is None else (parameter, velocity)
+        before = [tensor.clone() for tensor in changed]
+        self._update(parameter, velocity, gradient, group)
+        for tensor, old in zip(changed, before, strict=True):
+            torch.where(skip, old, tensor, out=tensor)  # type: ignore[arg-type]
+
+    def _update(
+        self, parameter: Tensor, velocity: Tensor, gradient: Tensor, group: dict[str, Any]
+    ) -> None:
+        gradient = gradient.add(parameter, alpha=group["weight_decay"])
         velocity.mul_(group["momentum"]).add_(gradient)
         update = gradient.add_(velocity, alpha=group["momentum"])
         if parameter.ndim == 4:

@@ -65,6 +65,11 @@ LEVELS: list[tuple[float, dict[str, Scalar]]] = [
 ]
 
 
+# What a sprint's targets were measured on; any other data set is trained to its last epoch.
+SPRINTED = ("cifar10", "synthetic")
+MIRRORED = ("alternate", "test_flips")
+
+
 def fill(recipe: Any, given: Collection[str]) -> None:
     """Check the `given` fields of a new Recipe; take the others from the recipe that it names."""
     for field in dataclasses.fields(recipe):
@@ -72,19 +77,28 @@ def fill(recipe: Any, given: Collection[str]) -> None:
         object.__setattr__(recipe, field.name, value)  # a Recipe is frozen from here on
         if field.name in given:
             check(field, value)
-    target = {"target_accuracy": recipe.target_accuracy}
-    for name, value in settings(recipe.recipe, target).items():
+    for name, value in settings(recipe.recipe, vars(recipe)).items():
         if name not in given:
             object.__setattr__(recipe, name, value)
 
 
 def settings(name: str, given: Mapping[str, Any]) -> dict[str, Scalar]:
-    """Return the fields that the named recipe sets for the given, or else its own, target."""
+    """Return the fields that the named recipe sets beside the given ones.
+
+    A sprint's level is that of the given, or else its own, target, and its own target is of
+    CIFAR-10 alone. With --flip 0 it mirrors no image, neither in training nor in a test: every
+    other epoch would show all of them mirrored.
+    """
     found = RECIPES[name]
     if name != "sprint":
         return found
     target = given.get("target_accuracy")
-    return {**found, **level(found["target_accuracy"] if target is None else target)}
+    found = {**found, **level(found["target_accuracy"] if target is None else target)}
+    if str(given.get("dataset", "cifar10")) not in SPRINTED:
+        del found["target_accuracy"]
+    if given.get("flip") == 0:
+        found = {field: value for field, value in found.items() if field not in MIRRORED}
+    return found
 
 
 def level(target: Scalar) -> dict[str, Scalar]:
@@ -101,5 +115,5 @@ def faster(recipe: str, target: Scalar) -> str:
         return ""
     if recipe != "sprint":
         return "--recipe sprint"
-    above = target is None or (isinstance(target, float) and target > lowest)
+    above = isinstance(target, float) and target > lowest
     return f"--recipe sprint --target-accuracy {lowest}" if above else ""

@@ -5,7 +5,7 @@ FIGURES lists them. A figure without data is left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,17 +52,16 @@ def draw_all(run_dir: Path, *, names: Collection[str] = tuple(FIGURES)) -> list[
 
 def draw_layers(
     image: np.ndarray,
-    maps_predicted: dict[str, np.ndarray],
-    maps_true: dict[str, np.ndarray],
+    rows: Sequence[tuple[str, dict[str, np.ndarray]]],
     *,
     title: str,
     path: Path,
 ) -> Path:
-    """Draw one image and its maps in each layer, for the predicted and the true class, as a PNG.
+    """Draw one image and its maps in each layer, a row for each class, as a PNG.
 
-    `image` is uint8 (32, 32, 3). The maps are (H, W) in [0, 1], layer -> map in the order to draw.
-    Raises OutputError.
+    `image` is uint8 (side, side, 3). A row is a label and maps (H, W) in [0, 1], layer -> map in
+    the order to draw. Raises OutputError.
     """
     with styled(), writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        return save(galleries.layers(image, maps_predicted, maps_true, title=title), path)
+        return save(galleries.layers(image, rows, title=title), path)

@@ -73,22 +73,19 @@ def gradcam_true(run: Run) -> Figure | None:
 
 
 def layers(
-    image: np.ndarray,
-    predicted: dict[str, np.ndarray],
-    true: dict[str, np.ndarray],
-    *,
-    title: str,
+    image: np.ndarray, rows: Sequence[tuple[str, dict[str, np.ndarray]]], *, title: str
 ) -> Figure:
-    """Draw an image (side, side, 3) and its maps in each layer, one row for each class."""
+    """Draw an image (side, side, 3) and its maps in each layer; a row has a label and maps."""
     note = "Grad-CAM in each layer. Bright: evidence for the class."
     title = shown(title, 100)
-    width = max(1.7 * (1 + len(predicted)), 0.3 + TITLE_LETTER * len(title))
-    made = figure(title, note, size=(width, 4.5))
-    axes = pictures(made, width=1.05 * (1 + len(predicted)), height=2.36)
-    for row, (name, maps) in enumerate((("predicted", predicted), ("true", true))):
+    count = 1 + len(rows[0][1])
+    width = max(1.7 * count, 0.3 + TITLE_LETTER * len(title))
+    made = figure(title, note, size=(width, 0.9 + 1.8 * len(rows)))
+    axes = pictures(made, width=1.05 * count, height=1.2 * len(rows) - 0.04)
+    for row, (label, maps) in enumerate(rows):
         top = 1.2 * row + 0.14
         _put(axes, image, 0, top)
-        _label(axes, 0, top - 0.03, f"for the {name} class", ink=INK, above=True)
+        _label(axes, 0, top - 0.03, shown(label, 40), ink=INK, above=True)
         for column, (layer, heat) in enumerate(maps.items(), 1):
             _put(axes, overlay(image, heat, max(1, 256 // len(image))), 1.05 * column, top)
             _label(axes, 1.05 * column, top - 0.03, layer, ink=MUTED, above=True)

@@ -12,7 +12,7 @@ from .page import esc, section, table
 from .read import Run
 from .records import Mistake
 from .tiles import data_uri, overlay
-from .words import percent, sure
+from .words import cut, percent, sure
 
 MOST_SIDE = 128  # pixels of an image on the page
 VIEWS = {
@@ -30,8 +30,9 @@ def mistakes(run: Run) -> str:
     suspects = {found.place for found in run.mistakes.label_errors}
     lead = how_chosen(run)
     if shown:
-        lead += " In bold: the predicted class; below: the true class, and the index in the "
-        lead += f"{run.analysed} set."
+        place = f"the index in the {run.analysed} set"
+        below = f"{place}, and the file" if shown[0].file else f"and {place}"
+        lead += f" In bold: the predicted class; below: the true class, {below}."
     if not len(images):
         listed = _listed(shown, "Mistakes", of=run.analysed) if shown else ""
         return section("mistakes", "Mistakes", lead, listed)
@@ -86,10 +87,12 @@ def _figure(
     content: str, mistake: Mistake, attributes: str = "", *, verb: str = "is", suspect: bool = False
 ) -> str:
     mark = " · label?" if suspect else ""
+    file = f"<small>{esc(cut(mistake.file))}</small>" if mistake.file else ""
     return (
         f'<figure class="tile"{attributes}>{content}<figcaption>'
         f"<strong>{esc(mistake.predicted)}</strong> {sure(mistake.confidence)}"
-        f"<small>{verb} {esc(mistake.true)} · #{mistake.place}{mark}</small></figcaption></figure>"
+        f"<small>{verb} {esc(mistake.true)} · #{mistake.place}{mark}</small>{file}"
+        "</figcaption></figure>"
     )
 
 
@@ -118,7 +121,7 @@ def _listed(shown: tuple[Mistake, ...], caption: str, *, of: str) -> str:
     head = (f"{of} image", "taken for", "is", "confidence")
     rows = [
         [
-            (str(found.place), None),
+            (f"{found.place} {esc(cut(found.file))}".strip(), None),
             (esc(found.predicted), None),
             (esc(found.true), None),
             (sure(found.confidence), found.confidence),

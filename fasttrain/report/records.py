@@ -70,17 +70,20 @@ class Sweep(NamedTuple):
 
 
 class Mistake(NamedTuple):
-    """A misclassified test image: `place` is its index, `confidence` a fraction."""
+    """A misclassified image: `place` is its index, `confidence` a fraction; own images have the
+    path of their `file`."""
 
     place: int
     true: str
     predicted: str
     confidence: float
+    file: str = ""
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> Mistake:
         true, predicted = str(found["true"]), str(found["predicted"])
-        return cls(int(found["index"]), true, predicted, number(found["confidence"]))
+        confidence, file = number(found["confidence"]), str(found.get("file", ""))
+        return cls(int(found["index"]), true, predicted, confidence, file)
 
 
 class Mistakes(NamedTuple):

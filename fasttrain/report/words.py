@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from ..errors import shown
 from .read import Run
 from .records import Sweep
 
@@ -92,6 +93,12 @@ def plain(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(plain(item) for item in value)
     return str(value)
+
+
+def cut(path: str, most: int = 60) -> str:
+    """Format a path on one line, without its start if it is long: its end is the file's name."""
+    text = shown(path, 1000)
+    return text if len(text) <= most else f"...{text[3 - most :]}"
 
 
 def flat(found: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

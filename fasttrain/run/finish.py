@@ -13,14 +13,16 @@ from functools import partial
 from pathlib import Path
 
 from ..console.console import Display
-from ..data import Data
+from ..data import Data, content
 from ..engine.build import Built
 from ..engine.state import Run
-from ..errors import FasttrainError
-from ..explain import explain
-from ..explain.subject import Subject, open_run
+from ..errors import DataError, FasttrainError
+from ..explain import explain, one_image
+from ..explain.subject import Subject, open_classifier, open_run
+from ..predict.classifier import Classifier
 from ..report import figures, html
 from ..report.read import read
+from ..report.words import sure
 from ..storage.encode import for_shell
 from ..storage.paths import path
 from . import source
@@ -61,7 +63,7 @@ def explain_run(
     run: str | os.PathLike[str],
     *,
     sample: str = "confident",
-    image: int | None = None,
+    image: int | Path | None = None,
     device: str = "auto",
     cache_dir: str | os.PathLike[str] | None = None,
     cam_layer: str | None = None,
@@ -71,16 +73,20 @@ def explain_run(
 ) -> None:
     """Explain a trained run: its mistakes, Grad-CAM, accuracy by class, figures, report.html.
 
-    With `image`, an index into the test images (val, if there is no test), only that image is
-    drawn, through all stages. `cache_dir` and `cam_layer` are those of the run's recipe, unless
-    they are given. Without `page`, report.html is not written: a training run writes it later from
-    its last summary.
+    With `image`, an index into the test images (val, if there is no test) or the path of any image
+    file, only that image is drawn, through all stages. `cache_dir` and `cam_layer` are those of the
+    run's recipe, unless they are given. Without `page`, report.html is not written: a training run
+    writes it later from its last summary.
     """
     run, display = path(run), display or Display()
     saved = read(run).recipe  # refuses a wrong path before searching for a checkpoint
     html.check_targets(run)
     cache = saved.get("cache_dir") if cache_dir is None else str(path(cache_dir))
     layer = saved.get("cam_layer") if cam_layer is None else cam_layer
+    if isinstance(image, Path):
+        classifier, _ = open_classifier(run, device=device, cam_layer=layer)
+        display.log(str(_one_file(run, classifier, image)))
+        return
     subject = open_run(
         run, device=device, cache_dir=cache, cam_layer=layer, data=data, log=display.log
     )
@@ -123,8 +129,26 @@ def _one_image(run: Path, subject: Subject, index: int) -> Path:
     file.parent.mkdir(exist_ok=True)
     names = subject.data.classes
     title = f"{subject.split} image {index}: predicted {names[guess]}, true class {names[truth]}"
-    figures.draw_layers(subject.analysed.images[index], predicted, true, title=title, path=file)
+    rows = [("for the predicted class", predicted), ("for the true class", true)]
+    figures.draw_layers(subject.analysed.images[index], rows, title=title, path=file)
     return file
+
+
+def _one_file(run: Path, classifier: Classifier, image: Path) -> Path:
+    """Draw any image file through all stages, for its two most probable classes."""
+    try:
+        pixels = content.pixels(content.of_file(str(image)), classifier.preprocessing)
+    except OSError as error:
+        pixels = error.strerror or str(error)
+    if isinstance(pixels, str):
+        raise DataError(f"--image ({image}): {pixels}. Name an image file.")
+    found = one_image.likeliest(classifier, pixels)
+    maps = one_image.layer_maps(classifier, pixels, [number for number, _ in found])
+    named = [f"{classifier.classes[number]}, {sure(share)}" for number, share in found]
+    rows = [(f"for {name}", each) for name, each in zip(named, maps, strict=True)]
+    file = run / "figures" / f"image-of-{image.stem[:100]}.png"
+    title = f"{image.name}: {' or '.join(named)}"
+    return figures.draw_layers(pixels, rows, title=title, path=file)
 
 
 def _attempt(task: Callable[[], object], advice: str, display: Display) -> bool:

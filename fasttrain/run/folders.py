@@ -22,6 +22,8 @@ SERIES = "series.json"
 JSON_FILES = ["misclassified.json", "class_accuracy.json", "lr_finder.json", "summary.json"]
 JSON_FILES += ["profile.json", "environment.json", "classes.json", "model.json", "recipe.json"]
 FOLDERS = ("figures", "tensorboard", "checkpoints")
+EXPORTED = ["model.onnx", "model.pt2", "model.safetensors", "config.json", "classes.json"]
+EXPORTED += ["README.md", "export.json"]
 # The files that fasttrain writes. --overwrite removes only these. It removes recipe.json last:
 # until then the folder counts as a run, so an interrupted removal can be repeated.
 OURS = (
@@ -29,6 +31,7 @@ OURS = (
     "tensorboard/**/events.out.tfevents.*",
     *(f"tensorboard/**/*.pt.trace.json{suffix}" for suffix in ("", ".gz")),
     *(f"checkpoints/{name}" for name in ("last.pt", "previous.pt", "best.pt")),
+    *(f"{place}/{name}" for name in EXPORTED for place in ("export", ".export.*.tmp")),
     *(f"checkpoints/last.pt.damaged{number}" for number in ("", "-[0-9]*")),
     *(f"checkpoints/{name}.pt.abandoned" for name in ("last", "previous", "best")),
     *("analysis.npz", "listing.csv", "metrics.jsonl", "profile.txt", "report.html", *JSON_FILES),
@@ -129,7 +132,7 @@ def own_files(path: Path) -> list[Path]:
         found = [file for run in seeds(path) for file in own_files(run)]
         found += [path / SERIES] if os.path.lexists(path / SERIES) else []
     elif read_recipe(path):
-        links = {name for name in FOLDERS if (path / name).is_symlink()}
+        links = {name for name in (*FOLDERS, "export") if (path / name).is_symlink()}
         inside = [pattern for pattern in OURS if pattern.partition("/")[0] not in links]
         found = [file for pattern in inside for file in path.glob(pattern) if not file.is_dir()]
     return found

@@ -5,7 +5,6 @@ Speeds alone do not compare across machines, so the machine's own GEMM rate is m
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
@@ -13,12 +12,16 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-GEMM_SIDES = (256, 512, 1024, 2048)
+from ..models.flops import training_flops
+
+# A product of side 2048 does not fill a large GPU.
+GEMM_SIDES = {"cpu": (256, 512, 1024, 2048), "cuda": (256, 1024, 4096, 8192)}
 GEMM_TRIES = 15
 GEMM_SECONDS = 1.0  # time limit of one rate measurement, on slow machines too
 DIFFERS = 0.25  # relative to the higher rate: idle machines stay within a tenth
+TF32 = "tf32"  # float32 as a GPU's tensor cores multiply it: a rate of its own
+Arithmetic = torch.dtype | str
 PARTS = ("import", "data", "lr_finder", "compile", "train", "data_wait", "eval", "checkpoint")
 
 
@@ -28,7 +31,7 @@ class Ledger:
     def __init__(self, began: float) -> None:
         self.began = began
         self.parts = dict.fromkeys((*PARTS, "analysis"), 0.0)
-        self.rates: dict[torch.dtype, list[float]] = {}  # measured GEMM rates
+        self.rates: dict[Arithmetic, list[float]] = {}  # measured GEMM rates
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -48,23 +51,23 @@ class Ledger:
         """Return all parts, plus the remaining time as `other`: they add up to the total."""
         return {**self.parts, "other": self.total - sum(self.parts.values())}
 
-    def measure_rates(self, device: torch.device, dtypes: set[torch.dtype]) -> None:
-        """Measure the GEMM rate in each of `dtypes`; the time counts as analysis."""
+    def measure_rates(self, device: torch.device, kinds: set[Arithmetic]) -> None:
+        """Measure the GEMM rate in each of `kinds`; the time counts as analysis."""
         with self.part("analysis"):
-            for dtype in dtypes:
-                self.rates.setdefault(dtype, []).append(gemm_rate(device, dtype))
+            for kind in kinds:
+                self.rates.setdefault(kind, []).append(gemm_rate(device, kind))
 
-    def rate(self, dtype: torch.dtype) -> float:
-        """Return the highest measured FLOP/s in `dtype`: the one least slowed by other programs."""
-        return max(self.rates[dtype])
+    def rate(self, kind: Arithmetic) -> float:
+        """Return the highest measured FLOP/s in `kind`: the one least slowed by other programs."""
+        return max(self.rates[kind])
 
     def notes(self) -> list[str]:
         """Return one line for each rate that differs before and after training."""
         return [
-            f"the rate of matrix products in {str(dtype).removeprefix('torch.')} differs: "
+            f"the rate of matrix products in {str(kind).removeprefix('torch.')} differs: "
             f"{rates[0] / 1e9:,.0f} GFLOP/s before training, {rates[-1] / 1e9:,.0f} after it. "
             "Something else ran on this machine: take speeds and mfu with care"
-            for dtype, rates in self.rates.items()
+            for kind, rates in self.rates.items()
             if min(rates[0], rates[-1]) < (1 - DIFFERS) * max(rates[0], rates[-1])
         ]
 
@@ -78,26 +81,20 @@ class Ledger:
             self.parts[name] += state[name]
 
 
-def training_flops(model: nn.Module, shape: tuple[int, int, int] = (3, 32, 32)) -> int:
-    """Return the floating-point operations to train on one image, forward and backward.
-
-    Counts convolutions and linear layers, a multiply-add as two. Uses torch's counter on a copy of
-    the model on the meta device.
-    """
-    twin = copy.deepcopy(model).to("meta").train()
-    images = torch.empty(2, *shape, device="meta")  # BatchNorm rejects a batch of one
-    with FlopCounterMode(display=False) as counter:
-        twin(images).sum().backward()
-    return counter.get_total_flops() // 2
+def arithmetic(amp: torch.dtype | None, device: torch.device) -> Arithmetic:
+    """Return what the matrix products of a training with autocast to `amp` are computed in."""
+    tf32 = device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
+    return amp or (TF32 if tf32 else torch.float32)
 
 
-def gemm_rate(device: torch.device, dtype: torch.dtype, *, seconds: float = GEMM_SECONDS) -> float:
+def gemm_rate(device: torch.device, kind: Arithmetic, *, seconds: float = GEMM_SECONDS) -> float:
     """Measure the FLOP/s of a square matrix product on `device` within about `seconds`.
 
-    This is the denominator of MFU: the best of 15 products of side 2048, or of fewer and smaller
-    ones if these take too long.
+    This is the denominator of MFU: the best of 15 products of side 2048, on a GPU 8192, or of fewer
+    and smaller ones if these take too long. float32 is measured without TF32.
     """
     calls = 20 if device.type == "cuda" else 1  # timing one call on a GPU would include the wait
+    dtype = torch.float32 if isinstance(kind, str) else kind
 
     # torch's global generator is not used: the number of products timed depends on the clock, so
     # a run's dropout would depend on it too.
@@ -112,17 +109,31 @@ def gemm_rate(device: torch.device, dtype: torch.dtype, *, seconds: float = GEMM
         _wait(device)
         return (perf_counter() - began) / calls
 
-    return _best_rate(product, seconds / calls)
+    with _tf32(kind == TF32):
+        return _best_rate(product, seconds / calls, GEMM_SIDES[device.type])
 
 
-def _best_rate(product: Callable[[int], float], seconds: float) -> float:
+@contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
+    """Set for the block whether a GPU may multiply float32 with its tensor cores."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def _best_rate(
+    product: Callable[[int], float], seconds: float, sides: Sequence[int] = GEMM_SIDES["cpu"]
+) -> float:
     """Return the FLOP/s of `product`, which returns the seconds of one product of a given side.
 
     Signals are handled only between two products, so no product is started that would take over a
     third of `seconds`.
     """
     spent, best = 0.0, float("inf")
-    for side, larger in zip(GEMM_SIDES, (*GEMM_SIDES[1:], None), strict=True):
+    for side, larger in zip(sides, (*sides[1:], None), strict=True):
         best = float("inf")
         for _ in range(GEMM_TRIES if larger is None else 2):  # the first is a warm-up
             took = product(side)

@@ -17,7 +17,7 @@ from ..data import Data
 from ..data.origin import about
 from ..engine import metrics, monitors
 from ..engine.loop import read_metrics
-from ..engine.state import Epoch, Run
+from ..engine.state import Epoch, Run, random_state, set_random_state
 from ..engine.step import Step
 from ..errors import CheckpointError, UsageError
 from ..optim.schedule import EveryStep, Plateau
@@ -59,7 +59,7 @@ def capture(
         "run": state,
         "step": step.state_dict(),
         "schedule": schedule.state_dict(),
-        "rng": torch.get_rng_state(),
+        **random_state(step.device),
         "recipe": recipe.as_dict(),
         "processes": group.world,
         **({} if data is None else {"data": about(data)}),
@@ -93,7 +93,7 @@ def restore(
         step.load_state_dict(state["step"])
         _check_optimizer(step.optimizer)
         schedule.load_state_dict(state["schedule"])
-        torch.set_rng_state(state["rng"])
+        set_random_state(state, step.device)
         run = Run(**{**state["run"], "history": history_of(state)})
         if run.sums is not None:
             run.sums = metrics.zeros(step.device).copy_(_sums(run, group or Group()))

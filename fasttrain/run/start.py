@@ -26,8 +26,8 @@ from ..recipe.recipe import Recipe
 from ..storage import checkpoint
 from ..storage.encode import for_shell
 from . import checks, folders, new_folders, resume, source
+from .reconcile import reconcile
 from .rundir import NullRunDir, RunDir
-from .saving import reconcile
 from .session import Session
 
 

@@ -24,7 +24,7 @@ from ..engine.state import Epoch, Run
 from ..recipe.recipe import Recipe
 from ..report.words import metric
 from ..storage import checkpoint
-from .ledger import Ledger, summarise
+from .ledger import Ledger, arithmetic, summarise
 from .rundir import RunDir
 from .session import Session
 
@@ -36,7 +36,7 @@ def measure_rates(
 
     Logs a note if the two measurements differ."""
     compared = {torch.float32} if recipe.target_accuracy is not None else set()
-    ledger.measure_rates(built.device, {built.step.amp or torch.float32} | compared)
+    ledger.measure_rates(built.device, {arithmetic(built.step.amp, built.device)} | compared)
     for note in ledger.notes():
         log(note)
 
@@ -136,7 +136,7 @@ def write_summary(
         summary = summarise(
             [monitors.line(row) for row in position.history],
             built.step.model,
-            gemm_rates=ledger.rates[built.step.amp or torch.float32],
+            gemm_rates=ledger.rates[arithmetic(built.step.amp, built.device)],
             best_epoch=best and best.epoch,
             held_out=data.chooses,
             side=data.side,

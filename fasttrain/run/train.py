@@ -157,12 +157,13 @@ def _introduce(session: Session, data: Data, built: Built, *, fresh: bool) -> No
 
 
 def _warm_up(session: Session, built: Built, state: dict[str, Any] | None) -> None:
-    """Compile before the clock of the first epoch starts, without changing the weights.
+    """Compile and capture before the clock of the first epoch starts; the weights stay as they are.
 
     DDP rebuilds its buckets after its first backward and then sums in another order. The first
     backward must not be part of a training step, or a resumed run would differ.
     """
-    needed = built.choices["compile"].value == "on" or session.group.world > 1
+    chosen = {built.choices[name].value for name in ("compile", "graphs")}
+    needed = "on" in chosen or session.group.world > 1
     if not needed or resume.is_over(state, session.recipe):
         return
     watched = session.group.watched(session.recipe.hang_timeout, lambda: "the warm-up")

@@ -5,10 +5,8 @@ It is separate from saving, so that a run can check its state before the first e
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,16 +43,3 @@ def _is_dense(tensor: Tensor) -> bool:
     plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
     odd = tensor.is_quantized or tensor.is_nested or tensor.is_meta
     return plain and not odd and tensor.nbytes <= tensor.untyped_storage().nbytes()
-
-
-def on_host(tree: Any) -> Any:
-    """A copy of nested containers whose tensors are on the CPU and share no memory with `tree`."""
-    if isinstance(tree, Tensor):
-        return tree.detach().to("cpu", copy=True)
-    if isinstance(tree, dict):
-        copied = copy.copy(tree)  # a state_dict carries its versions as an attribute
-        copied.update({key: on_host(value) for key, value in tree.items()})
-        return copied
-    if isinstance(tree, (list, tuple)):
-        return type(tree)(on_host(value) for value in tree)
-    return tree

@@ -37,9 +37,12 @@ def refused(capsys, *arguments):
 
 
 def test_help_answers_within_a_second_and_imports_no_torch():
-    began = time.perf_counter()
-    done = run("--help")
-    assert time.perf_counter() - began < 1.0
+    took = []
+    while not took or (min(took) > 1.0 and len(took) < 5):  # other programs slow down one of them
+        began = time.perf_counter()
+        done = run("--help")
+        took.append(time.perf_counter() - began)
+    assert min(took) < 1.0
     assert done.returncode == 0
     for name in FIELDS:
         assert flag(name) in done.stdout
@@ -149,7 +152,7 @@ def test_a_gpu_that_is_not_there_is_exit_3(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-def test_apex_that_is_not_there_is_exit_3(capsys, tmp_path):
+def test_apex_that_is_not_there_is_exit_3(tiny, capsys, tmp_path):
     code = cli.main([*SMALL, "--optimizer", "apex", "--out", str(tmp_path / "a")])
     assert code == 3
     assert "NVIDIA apex is not installed" in capsys.readouterr().err
@@ -174,7 +177,7 @@ def test_a_file_where_the_run_should_be_is_exit_6(capsys, tmp_path):
     assert (tmp_path / "a").read_text() == "in the way"
 
 
-def test_a_rate_that_explodes_is_exit_7(capsys, tmp_path):
+def test_a_rate_that_explodes_is_exit_7(tiny, capsys, tmp_path):
     out = tmp_path / "a"
     code = cli.main([*SMALL, "--lr", "1000", "--epochs", "40", "--out", str(out), "--amp", "off"])
     assert code == 7
@@ -189,11 +192,11 @@ LARGE = [
     "--dataset",
     "synthetic",
     "--train-limit",
-    "4000",
+    "8000",
     "--test-limit",
     "10",
     "--batch-size",
-    "4000",
+    "8000",
     "--lr",
     "0.1",
 ]
@@ -215,8 +218,8 @@ def test_a_batch_that_does_not_fit_is_exit_8(tmp_path):
     )
     assert done.returncode == 8
     assert re.fullmatch(
-        r"fasttrain: error: --batch-size \(4000\): out of memory on cpu, \d\.\d of 5\.0 GiB at its "
-        r"peak\. Try --batch-size 2000, or run `python -m fasttrain doctor --find-batch-size`\.\n",
+        r"fasttrain: error: --batch-size \(8000\): out of memory on cpu, \d\.\d of 5\.0 GiB at its "
+        r"peak\. Try --batch-size 4000, or run `python -m fasttrain doctor --find-batch-size`\.\n",
         done.stderr,
     )
     assert not list((tmp_path / "a").rglob("*.pt"))

@@ -9,7 +9,7 @@ import pytest
 from made_images import picture
 from PIL import Image, ImageCms
 
-from fasttrain.data import pictures
+from fasttrain.data import depths, pictures
 from fasttrain.data.pictures import Unusable
 
 
@@ -92,6 +92,21 @@ def test_integers_outside_sixteen_bits_are_refused():
     values = np.full((8, 8), 70_000, np.int32)
     with pytest.raises(Unusable, match="integers outside"):
         pixels(packed(Image.fromarray(values), "TIFF"))
+
+
+@pytest.mark.parametrize("part", [7, 40, 10_000])
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_large_depths_are_scaled_in_parts_that_do_not_show(kind, part, monkeypatch):
+    """A row of 9 in parts of 7, four rows of it, and the whole."""
+    monkeypatch.setattr(depths, "PART", part)
+    values = np.random.default_rng(0).random((11, 9)) * (1 if kind is np.float32 else 65535)
+    values = values.astype(kind)
+    scaled = np.rint(values.astype(np.float64) * (255 if kind is np.float32 else 255 / 65535))
+    assert (np.asarray(depths.eight_bits(Image.fromarray(values))) == scaled).all()
+    if kind is not np.uint16:
+        values[10, 8] = -1
+        with pytest.raises(Unusable, match="outside 0 to"):
+            depths.eight_bits(Image.fromarray(values))
 
 
 TURNS = {

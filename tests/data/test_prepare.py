@@ -15,7 +15,7 @@ import pytest
 from made_images import folder, listing_of, picture, prepared, save
 from PIL import Image
 
-from fasttrain.data import crew, found, making, pictures, pixels, prepare, scan
+from fasttrain.data import crew, files, making, pictures, pixels, prepare, reading, sums
 from fasttrain.errors import DataError, OutputError
 from tests.data.test_pictures import bomb
 
@@ -66,11 +66,11 @@ def test_mean_and_deviation_are_those_of_the_training_pixels(data, tmp_path):
     train = made.split("train").images / 255.0
     assert made.mean == pytest.approx(train.mean((0, 1, 2)), abs=1e-12)
     assert made.std == pytest.approx(train.std((0, 1, 2)), abs=1e-12)
-    assert (made.mean, made.std) == pixels.split_mean_std(made.split("train").images)
+    assert (made.mean, made.std) == sums.split_mean_std(made.split("train").images)
     whole = made.images / 255.0  # the control: the test images count for nothing
     assert made.mean != pytest.approx(whole.mean((0, 1, 2)), abs=1e-6)
     flat = np.full((5, 4, 4, 3), 51, np.uint8)
-    assert pixels.split_mean_std(flat) == ((0.2,) * 3, (1 / 255,) * 3)
+    assert sums.split_mean_std(flat) == ((0.2,) * 3, (1 / 255,) * 3)
 
 
 def test_a_second_start_opens_it_without_reading_or_decoding(data, tmp_path, monkeypatch):
@@ -79,7 +79,7 @@ def test_a_second_start_opens_it_without_reading_or_decoding(data, tmp_path, mon
     time.sleep(1.1)  # younger files are read again
     first, said = prepared(data, tmp_path / "cache"), []
     monkeypatch.setattr(pictures, "opened", lambda file: pytest.fail("was opened"))
-    monkeypatch.setattr(scan, "sha256_of", lambda file: pytest.fail("was read"))
+    monkeypatch.setattr(reading, "sha256_of", lambda file: pytest.fail("was read"))
     again = prepared(data, tmp_path / "cache", log=said.append)
     assert (again.images == first.images).all()
     assert (again.mean, again.std, again.listing) == (first.mean, first.std, first.listing)
@@ -170,8 +170,8 @@ def test_a_broken_off_preparation_goes_on_where_it_was(data, tmp_path, monkeypat
             raise Killed
         return real(image, side, fit=fit)
 
-    real = pictures.pixels
-    monkeypatch.setattr(pictures, "pixels", counted)
+    real = pictures.small
+    monkeypatch.setattr(pictures, "small", counted)
     options = {"side": 16, "folder": tmp_path / "cache", "threads": 1}
     with pytest.raises(Killed):
         prepare.prepare(listing, source, **options)
@@ -179,7 +179,7 @@ def test_a_broken_off_preparation_goes_on_where_it_was(data, tmp_path, monkeypat
     decoded.clear()
     made = prepare.prepare(listing, source, **options)
     assert (made.images == reference(listing, data, 16)).all()
-    assert made.mean == pixels.split_mean_std(made.split("train").images)[0]
+    assert made.mean == sums.split_mean_std(made.split("train").images)[0]
     # A block that the disk was just at, and the one after it, may have to be made again.
     assert len(decoded) <= 60 - 8 * max(0, after // 8 - 2)
 
@@ -191,11 +191,11 @@ sys.path.insert(0, sys.argv[3])
 from fasttrain.data import pictures, pixels
 from made_images import prepared
 pixels.MOST_ROWS = 8
-real = pictures.pixels
+real = pictures.small
 def slow(image, side, *, fit):
     time.sleep(0.01)
     return real(image, side, fit=fit)
-pictures.pixels = slow
+pictures.small = slow
 prepared(Path(sys.argv[1]), Path(sys.argv[2]), threads=1)
 print("done")
 """
@@ -219,8 +219,8 @@ def test_a_killed_preparation_is_gone_on_with_and_gives_the_same_array(data, tmp
     with open(next(cache.glob("*/" + pixels.PIXELS)), "ab") as file:
         file.write(b"torn")
     decoded = []
-    real = pictures.pixels
-    monkeypatch.setattr(pictures, "pixels", lambda *a, **o: decoded.append(1) or real(*a, **o))
+    real = pictures.small
+    monkeypatch.setattr(pictures, "small", lambda *a, **o: decoded.append(1) or real(*a, **o))
     made = prepared(data, cache)
     assert len(decoded) <= 60 - 16
     assert (made.images == reference(made.listing, data, 16)).all()
@@ -247,14 +247,14 @@ def test_a_spoilt_beginning_is_not_gone_on_with(data, tmp_path):
 
 def test_of_concurrent_starts_one_prepares(data, tmp_path, monkeypatch):
     decoded, made, said = [], [], []
-    real = pictures.pixels
+    real = pictures.small
 
     def counted(*args, **options):
         decoded.append(1)
         time.sleep(0.02)
         return real(*args, **options)
 
-    monkeypatch.setattr(pictures, "pixels", counted)
+    monkeypatch.setattr(pictures, "small", counted)
     listing, source = listing_of(data)
 
     def one():
@@ -314,7 +314,7 @@ def test_bad_files_are_left_out_and_recorded_if_asked(data, tmp_path, monkeypatc
     assert all(expected[bad.path] in bad.reason for bad in made.listing.bad)
     assert (made.images == clean.images).all()
     assert (made.mean, made.std) == (clean.mean, clean.std)
-    monkeypatch.setattr(pictures, "pixels", lambda *a, **o: pytest.fail("was decoded"))
+    monkeypatch.setattr(pictures, "small", lambda *a, **o: pytest.fail("was decoded"))
     again = prepared(data, tmp_path / "cache", skip_bad_files=True)
     assert again.listing == made.listing
     for name in expected:  # who takes them out need not prepare again either
@@ -366,7 +366,7 @@ def test_a_file_that_changes_while_it_is_prepared_is_said(data, tmp_path):
 def test_the_disk_is_checked_before_anything_is_decoded(data, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 10**6, 10**6))
-    monkeypatch.setattr(pictures, "pixels", lambda *a, **o: pytest.fail("was decoded"))
+    monkeypatch.setattr(pictures, "small", lambda *a, **o: pytest.fail("was decoded"))
     with pytest.raises(OutputError, match=r"46,080 bytes needed, 1,000,000 free") as caught:
         prepared(data, tmp_path / "cache")
     assert caught.value.code == 6
@@ -393,9 +393,9 @@ MEMORY = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
-from fasttrain.data import making
+from fasttrain.data import decoding
 from made_images import prepared
-making.IN_FLIGHT = int(sys.argv[4])
+decoding.IN_FLIGHT = int(sys.argv[4])
 def peak():
     status = Path("/proc/self/status").read_text()  # rusage would begin with the parent's
     return int(status.partition("VmHWM:")[2].split()[0]) // 1024
@@ -450,10 +450,26 @@ def test_work_ahead_is_bounded_and_errors_come_out(tmp_path):
     results = crew.in_order(lambda n: begun.append(n) or n, range(100_000), threads=2)
     assert next(results) == 0
     time.sleep(0.1)
-    assert len(begun) <= (2 * crew.AHEAD + 1) * crew.TOGETHER
+    assert len(begun) <= 2 * crew.AHEAD + 1
     results.close()
     with pytest.raises(ZeroDivisionError):
         list(crew.in_order(lambda n: 1 // n, [1, 0]))
+
+
+def test_only_what_is_under_way_is_abandoned():
+    said = []
+    options = {"threads": 2, "abandon": lambda: said.append("abandoned")}
+    results = crew.in_order(str, range(3), **options)
+    assert [next(results) for _ in range(3)] == ["0", "1", "2"]
+    results.close()  # it was not asked whether there is a fourth
+    assert said == []
+    results = crew.in_order(str, range(3), **options)
+    next(results)
+    results.close()
+    assert said == ["abandoned"]
+    with pytest.raises(ZeroDivisionError):
+        list(crew.in_order(lambda n: 1 // n, [1, 0], **options))
+    assert said == ["abandoned"] * 2
 
 
 def test_what_was_remembered_of_a_folder_is_not_believed_if_it_is_damaged(data, tmp_path):
@@ -473,12 +489,12 @@ def test_a_file_changed_a_moment_ago_has_no_stamp_that_is_believed(tmp_path, mon
     """It may change again within the step of the file system's clock, with the same size."""
     (tmp_path / "x").write_text("x")
     os.utime(tmp_path / "x", (1, 1))  # its inode is still as young
-    assert found.stamp_of(os.stat(tmp_path / "x")) == ""
-    monkeypatch.setattr(found, "FRESH_SECONDS", -1)
-    old = found.stamp_of(os.stat(tmp_path / "x"))
+    assert files.stamp_of(os.stat(tmp_path / "x")) == ""
+    monkeypatch.setattr(files, "FRESH_SECONDS", -1)
+    old = files.stamp_of(os.stat(tmp_path / "x"))
     assert old != ""
     (tmp_path / "x").write_text("xy")
-    assert found.stamp_of(os.stat(tmp_path / "x")) != old
+    assert files.stamp_of(os.stat(tmp_path / "x")) != old
 
 
 def test_an_image_that_goes_over_to_the_test_split_no_longer_counts_for_the_mean(data, tmp_path):
@@ -488,7 +504,7 @@ def test_an_image_that_goes_over_to_the_test_split_no_longer_counts_for_the_mean
     last.rename(data / "test" / "a" / "!.png")
     second = prepared(data, tmp_path / "cache")
     assert (second.images == first.images).all()
-    assert second.mean == pixels.split_mean_std(second.split("train").images)[0] != first.mean
+    assert second.mean == sums.split_mean_std(second.split("train").images)[0] != first.mean
 
 
 @pytest.mark.parametrize("side", [28, 32, 64, 96, 224])

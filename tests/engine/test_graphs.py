@@ -1,52 +1,36 @@
-"""A captured step equals the plain step: buffers, rate, errors; on a GPU, the graph itself."""
+"""A captured step equals the plain step: buffers, rate, metrics. On a GPU see test_gpu.py."""
 
 import copy
+import warnings
 
 import pytest
 import torch
 
 from fasttrain.data import cifar10, synthetic
 from fasttrain.doctor import measure
-from fasttrain.engine import build
+from fasttrain.engine import build, metrics
 from fasttrain.engine.graphs import GraphedStep
-from fasttrain.engine.lr_finder import restored
+from fasttrain.engine.loop import fit
+from fasttrain.engine.lr_finder import find_lr, restored
 from fasttrain.engine.step import Step
 from fasttrain.errors import EnvironmentProblem
 from fasttrain.machine import auto
 from fasttrain.machine.auto import Choice
-from fasttrain.optim.schedule import Plateau
-from fasttrain.optim.sgd import sgd
+from fasttrain.optim.schedule import EveryStep, Plateau
+from fasttrain.optim.sgd import muon
 from fasttrain.recipe.recipe import Recipe
-from tests.conftest import tiny_model, tiny_step
+from tests.conftest import tiny_loader, tiny_model, tiny_step
 from tests.engine.test_step import batch
+from tests.taped import Tape
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
-PLAIN = {"amp": "bf16", "optimizer": "torch", "filters": "sgd", "world": 1}
+PLAIN = {"optimizer": "torch", "world": 1}
 
 
-class Recorder:
-    """Stands in for a CUDA graph: warms up, and replays by running again into the same outputs."""
-
-    def __init__(self):
-        self.captures = self.replays = 0
-
-    def __call__(self, work):
-        self.captures += 1
-        for _ in range(3):
-            outputs = tuple(tensor.clone() for tensor in work())
-
-        def replay():
-            self.replays += 1
-            for output, new in zip(outputs, work(), strict=True):
-                output.copy_(new)
-
-        return replay, outputs
-
-
-def pair(**options):
+def pair(make=tiny_step, **options):
     """A plain step and a graphed one with the same weights, and what captures the second."""
-    recorder = Recorder()
-    return tiny_step(**options), GraphedStep(tiny_step(**options), recorder), recorder
+    tape = Tape()
+    return make(**options), GraphedStep(make(**options), tape), tape
 
 
 def same_weights(one, other):
@@ -55,29 +39,86 @@ def same_weights(one, other):
 
 
 def test_captured_steps_train_bit_for_bit_as_plain_ones():
-    plain, graphed, recorder = pair(lr=0.1)
+    plain, graphed, tape = pair(lr=0.1)
     for seed in range(4):
         loss, logits = plain(*batch(seed=seed))
         found = graphed(*batch(seed=seed))
         assert torch.equal(found[0], loss)
         assert torch.equal(found[1], logits)
     assert same_weights(plain, graphed)
-    assert (recorder.captures, recorder.replays) == (1, 4)
+    assert (tape.captures, tape.replays) == (1, 4)
 
 
 def test_without_undoing_what_capturing_trained_the_weights_part(monkeypatch):
-    monkeypatch.setattr("fasttrain.engine.graphs.restored", lambda step: torch.enable_grad())
+    monkeypatch.setattr("fasttrain.engine.graphs.restored", lambda *kept: torch.enable_grad())
     plain, graphed, _ = pair(lr=0.1)
     plain(*batch()), graphed(*batch())
     assert not same_weights(plain, graphed)
 
 
+def test_the_metrics_are_in_the_graph_and_a_capture_counts_nothing():
+    plain, graphed, tape = pair(lr=0.1)
+    for step in (plain, graphed):
+        step.sums.fill_(5.0)  # of an epoch that is under way
+        for seed in range(3):
+            step(*batch(seed=seed))
+    assert torch.equal(graphed.sums, plain.sums)
+    assert float(graphed.sums[metrics.IMAGES]) == 5 + 3 * 32
+    assert tape.replays == 3
+
+
+def muon_step(**options):
+    model = tiny_model()
+    return Step(model, muon(model, lr=0.1, momentum=0.85, weight_decay=0.01), **options)
+
+
+@pytest.mark.parametrize("amp", [None, torch.float16])
+@pytest.mark.parametrize("make", [tiny_step, muon_step])
+def test_muon_and_the_loss_scale_are_captured_with_an_overflow_in_between(make, amp):
+    plain, graphed, tape = pair(make, amp=amp)
+    images, labels = batch()
+    for number in range(5):
+        overflow = number == 2 and amp is not None
+        given = images * float("inf") if overflow else images * (1 + number)
+        for step in (plain, graphed):
+            before = [weight.detach().clone() for weight in step.model.parameters()]
+            step(given, labels)
+            assert all(map(torch.equal, before, step.model.parameters())) == overflow
+            if overflow:  # BatchNorm has seen the infinities
+                step.model.load_state_dict(tiny_model().state_dict())
+        assert same_weights(plain, graphed)
+        assert torch.equal(plain.sums.nan_to_num(), graphed.sums.nan_to_num())
+        assert graphed.scaler.get_scale() == plain.scaler.get_scale()
+    assert tape.replays == 5
+    assert graphed.sums[metrics.SKIPPED] == (amp is not None)
+
+
+@pytest.mark.parametrize("kind", ["onecycle", "cosine", "linear"])
+def test_a_whole_training_is_replayed_without_a_warning(tiny_splits, kind):
+    """torch's schedules warn of an optimizer whose `step`, Python, was never called."""
+    train, test = (tiny_loader(half, training=not i) for i, half in enumerate(tiny_splits))
+    plain, graphed, tape = pair(lr=0.1)
+    found = []
+    for step in (plain, graphed):
+        find_lr(step, train, steps=4)  # the capture comes before the schedule
+        schedule = EveryStep(step.optimizer, kind=kind, lr=0.1, steps=32)
+        train.seek(1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            rows = fit(step, train, test, schedule, 2)
+        found.append([row[:6] for row in rows])
+    assert found[0] == found[1]
+    assert same_weights(plain, graphed)
+    assert tape.captures == 2, "a training and an evaluation"
+    assert tape.replays == 4 + 32 + 8
+
+
 def test_a_batch_of_another_shape_runs_plainly_and_the_graph_stays():
-    plain, graphed, recorder = pair(lr=0.1)
+    plain, graphed, tape = pair(lr=0.1)
     for count in (32, 16, 32):
         plain(*batch(count)), graphed(*batch(count))
     assert same_weights(plain, graphed)
-    assert (recorder.captures, recorder.replays) == (1, 2)
+    assert (tape.captures, tape.replays) == (1, 2)
 
 
 def test_buffers_are_copies_in_channels_last_that_every_call_fills():
@@ -110,13 +151,13 @@ def test_a_rate_that_plateau_lowers_reaches_the_captured_tensor():
 
 
 def test_a_loaded_state_is_trained_on_and_not_the_momentum_that_was_captured():
-    plain, graphed, recorder = pair(lr=0.1)
+    plain, graphed, tape = pair(lr=0.1)
     graphed(*batch())
     plain(*batch(seed=5)), plain(*batch(seed=6))
     graphed.load_state_dict(copy.deepcopy(plain.state_dict()))
     plain(*batch(seed=7)), graphed(*batch(seed=7))
     assert same_weights(plain, graphed)
-    assert recorder.captures == 2
+    assert tape.captures == 2
 
 
 def test_the_range_tests_undoing_leaves_the_addresses_that_were_captured():
@@ -128,7 +169,7 @@ def test_the_range_tests_undoing_leaves_the_addresses_that_were_captured():
 
 
 def test_predictions_are_kept_by_the_caller_and_other_shapes_run_plainly():
-    plain, graphed, recorder = pair(amp=torch.bfloat16)
+    plain, graphed, tape = pair(amp=torch.bfloat16)
     for step in (plain, graphed):
         step.model.eval()
     with torch.no_grad():
@@ -138,12 +179,10 @@ def test_predictions_are_kept_by_the_caller_and_other_shapes_run_plainly():
         assert torch.equal(kept, plain.predict(first))
         assert torch.equal(graphed.predict(first[:5]), plain.predict(first[:5]))
         assert torch.equal(graphed.predict_mirrored(first), plain.predict_mirrored(first))
-    assert recorder.captures == 1
+    assert tape.captures == 1
 
 
 def test_a_step_that_cannot_be_captured_is_refused():
-    with pytest.raises(ValueError, match="no loss scale"):
-        GraphedStep(tiny_step(amp=torch.float16))
     model = tiny_model()
     with pytest.raises(ValueError, match="rate in a tensor"):
         GraphedStep(Step(model, torch.optim.SGD(model.parameters(), lr=0.1)))
@@ -162,9 +201,7 @@ def test_auto_leaves_graphs_off_until_they_are_measured_and_says_so():
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ({"amp": "fp16"}, "loss scale"),
         ({"optimizer": "apex"}, "apex"),
-        ({"filters": "muon"}, "--filters muon"),
         ({"world": 2}, "processes"),
     ],
 )
@@ -182,30 +219,11 @@ def test_a_run_gets_the_step_that_was_chosen(monkeypatch, value):
     assert type(built.step) is (GraphedStep if value == "on" else Step)
 
 
-@pytest.mark.parametrize("amp", ["bf16", "fp16"])
-def test_the_doctor_tries_graphs_where_they_can_be_captured(monkeypatch, amp):
-    monkeypatch.setattr(measure, "_precisions", lambda device: (amp,))
-    chosen = {
-        "amp": Choice(amp, ""),
-        "graphs": auto.graphs("auto", GPU, **{**PLAIN, "amp": amp}),
-    }
+@pytest.mark.parametrize("optimizer", ["torch", "apex"])
+def test_the_doctor_tries_graphs_where_they_can_be_captured(monkeypatch, optimizer):
+    monkeypatch.setattr(measure, "_precisions", lambda device: ("bf16",))
+    choice = auto.graphs("auto", GPU, **{**PLAIN, "optimizer": optimizer})
+    chosen = {"amp": Choice("bf16", ""), "graphs": choice}
     built = build.Built(tiny_step(), [], [], GPU, chosen)
     tried = {kind: recipe for kind, _, recipe in measure.changes(Recipe(), built)}
-    assert ("graphs" in tried) == (amp == "bf16")
-    if amp == "bf16":
-        assert tried["graphs"] == Recipe(graphs="on")
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_a_gpu_captured_steps_train_as_plain_ones():
-    def step():
-        model = tiny_model().cuda().to(memory_format=torch.channels_last)
-        return Step(model, sgd(model, lr=0.1, momentum=0.9, weight_decay=5e-4))
-
-    plain, graphed = step(), GraphedStep(step())
-    for seed in range(6):
-        images, labels = (tensor.cuda() for tensor in batch(seed=seed))
-        graphed.lr = plain.lr = 0.1 / (seed + 1)
-        torch.testing.assert_close(graphed(images, labels)[0], plain(images, labels)[0])
-    for one, other in zip(plain.model.parameters(), graphed.model.parameters(), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+    assert tried.get("graphs") == (Recipe(graphs="on") if optimizer == "torch" else None)

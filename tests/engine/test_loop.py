@@ -1,9 +1,11 @@
 import math
+import os
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from fasttrain.engine.build import set_backends
 from fasttrain.engine.evaluation import evaluate
 from fasttrain.engine.loop import fit
 from fasttrain.engine.state import Run
@@ -118,39 +120,15 @@ def test_evaluation_counts_every_image_and_leaves_batchnorm_alone(tiny_splits):
     assert math.isfinite(loss)
 
 
-def test_no_step_of_an_epoch_makes_the_host_wait(tiny_splits):
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU here: whether an epoch syncs can only be seen on one")
-    from fasttrain.loaders.resident import ResidentLoader
-    from tests.conftest import tiny_loader as on_cpu
-
-    device = torch.device("cuda", 0)
-    step = tiny_step()
-    step.model.to(device)
-    raise_on_sync = torch.cuda.set_sync_debug_mode
-    train, test = (
-        ResidentLoader(
-            split,
-            on_cpu(split)._draws,
-            batch_size=32,
-            device=device,
-            mean=(0.5,) * 3,
-            std=(0.25,) * 3,
-            hole=8,
-            drop_last=True,
-        )
-        for split in tiny_splits
-    )
-    step = type(step)(step.model, step.optimizer)
-    fit(step, train, test, Still(), 1)
+@pytest.mark.parametrize("value", [True, False])
+def test_deterministic_sets_what_torch_asks_for_before_a_product_on_a_gpu(monkeypatch, value):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is undone
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     try:
-        fit(
-            step,
-            train,
-            test,
-            Still(),
-            1,
-            on_step=[lambda run: raise_on_sync("error" if run.step < 15 else "default")],
-        )
+        set_backends(seed=0, deterministic=value)
+        assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == (":4096:8" if value else None)
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+        set_backends(seed=0, deterministic=value)
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8", "the user's own"
     finally:
-        raise_on_sync("default")
+        set_backends(seed=0, deterministic=False)

@@ -108,9 +108,8 @@ def test_skipped_steps_of_unequal_batches_are_whole_steps():
 @pytest.mark.parametrize(("saved", "world"), [(1, 1), (1, 3), (4, 4), (4, 1), (4, 2)])
 def test_a_tally_goes_on_in_a_group_of_another_size(saved, world):
     """Two steps by `saved` processes, two more by `world`; the fourth is bad on one of them."""
-    halves = [recorded([2.0, 2.0], lrs=[0.1, 0.2]) for _ in range(saved)]
-    for half in halves:
-        metrics.start(half, 0.1)
+    begun = [metrics.start(metrics.zeros(torch.device("cpu")), 0.1) for _ in range(saved)]
+    halves = [recorded([2.0, 2.0], lrs=[0.1, 0.2], sums=sums) for sums in begun]
     run = Run(step=2, sums=torch.stack(halves))
     ranks = []
     for rank in range(world):
@@ -301,7 +300,9 @@ class Spoiling(Display):
 
 # The second epoch's first step of three is broken; its end finds it, or a signal after the second.
 @pytest.mark.parametrize("stop", [0, 5])
-def test_after_a_nan_neither_the_end_nor_a_signal_saves_over_the_good_checkpoint(tmp_path, stop):
+def test_after_a_nan_neither_the_end_nor_a_signal_saves_over_the_good_checkpoint(
+    tiny, tmp_path, stop
+):
     out = tmp_path / "a"
     with pytest.raises(Diverged, match=r"epoch 2, at step \d, at lr 0.05, no loss scale") as caught:
         fasttrain.train(small(), out=out, display=Spoiling(4, stop))

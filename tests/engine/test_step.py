@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from fasttrain.engine import metrics
 from fasttrain.engine.lr_finder import find_lr
 from fasttrain.engine.step import Step
 from fasttrain.errors import UsageError
@@ -76,6 +77,41 @@ def test_a_compiled_step_computes_what_the_eager_one_does():
         torch.testing.assert_close(loss, compiled_loss, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(logits, compiled_logits, atol=1e-4, rtol=1e-3)
     assert not any("_orig_mod" in name for name in compiled.state_dict()["model"])
+
+
+def test_forward_and_loss_are_compiled_and_the_evaluation_is_not(monkeypatch):
+    calls = []
+
+    def compiled(function, **options):
+        def called(*args):
+            calls.append(function.__name__)
+            return function(*args)
+
+        return called
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    step, (images, labels) = tiny_step(compile=True), batch()
+    loss, _ = step(images, labels)
+    assert calls == ["_loss"]
+    assert loss.shape == ()
+    step.model.eval()
+    with torch.no_grad():
+        step.predict(images), step.predict(images[:5])
+    assert calls == ["_loss"]
+
+
+def test_each_step_adds_its_metrics():
+    step = tiny_step(lr=0.25)
+    losses, correct = [], 0
+    for count in (32, 16):
+        images, labels = batch(count)
+        loss, logits = step(images, labels)
+        losses.append(float(loss) * count)
+        correct += int((logits.argmax(dim=1) == labels).sum())
+    found = metrics.compute(step.sums, 2)
+    assert (found.images, found.until, found.lr) == (48, 2, 0.25)
+    assert found.loss == pytest.approx(sum(losses) / 48)
+    assert found.accuracy == correct / 48
 
 
 def test_a_new_rate_reaches_a_compiled_step():

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_runs import small
 
 import fasttrain
@@ -36,6 +37,8 @@ def read(path, name):
 
 def test_a_training_ends_with_its_whole_explanation(trained):
     summary = read(trained, "summary.json")
+    assert summary["model_parameters"] == 11_173_962
+    assert 0 < summary["mfu"] < 1.5
     classes = read(trained, "class_accuracy.json")
     right = sum(row["correct"] for row in classes["classes"])
     assert sum(row["count"] for row in classes["classes"]) == 64
@@ -188,3 +191,25 @@ def test_a_report_is_rebuilt_without_the_checkpoint(trained, tmp_path):
     (other / "report.html").unlink()
     assert cli.main(["report", str(other)]) == 0
     assert (other / "report.html").exists()
+
+
+def test_any_image_file_is_drawn_for_its_two_likeliest_classes(trained, tmp_path, capsys):
+    file = tmp_path / "a cat.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 80, 3), np.uint8)).save(file)
+    other = tmp_path / "elsewhere"  # no data set is needed
+    shutil.copytree(trained, other)
+    seen = []
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(finish.figures, "draw_layers", lambda *a, **named: seen.append((a, named)))
+        assert cli.main(["explain", str(other), "--image", str(file), "--device", "cpu"]) == 0
+    ((pixels, rows), named), (expected,) = seen[0], fasttrain.load(other).predict(file, top=2)
+    assert pixels.shape == (32, 32, 3)
+    assert named["path"] == other / "figures" / "image-of-a cat.png"
+    for (label, maps), (name, _) in zip(rows, expected.top, strict=True):
+        assert label.startswith(f"for {name}, ")
+        assert list(maps) == ["layer1", "layer2", "layer3", "layer4"]
+    file.write_text("no image")
+    assert cli.main(["explain", str(other), "--image", str(file), "--device", "cpu"]) == 4
+    assert f"--image ({file}): not an image" in capsys.readouterr().err
+    assert cli.main(["explain", str(other), "--image", str(tmp_path / "none.png")]) == 4
+    assert "No such file" in capsys.readouterr().err

@@ -51,6 +51,20 @@ def test_the_page_and_the_tables_have_the_classes_names(trained):
     assert {image["true"] for image in read(run, "misclassified.json")["images"]} <= set(NAMES)
 
 
+def test_a_mistake_is_named_by_its_file(trained):
+    run, data = trained
+    page = (run / "report.html").read_text(encoding="utf-8")
+    images = read(run, "misclassified.json")["images"]
+    assert images
+    for image in images:
+        assert (data / image["file"]).parts[-3:-1] == ("test", image["true"])
+        assert image["file"].rpartition("/")[2] in page
+    assert [data / image["file"] for image in images] == [
+        sorted(data.glob("test/*/*"))[image["index"]] for image in images
+    ]
+    assert "the index in the test set, and the file" in page
+
+
 def test_val_chose_and_test_came_once_in_summary_and_report(trained):
     run, _ = trained
     summary, page = read(run, "summary.json"), (run / "report.html").read_text(encoding="utf-8")

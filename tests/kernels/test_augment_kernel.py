@@ -19,6 +19,7 @@ from fasttrain.loaders.triton import KernelLoader
 kernel = pytest.importorskip("kernels.augment", reason="triton has wheels for Linux only")
 
 DEVICE = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+pytestmark = [pytest.mark.gpu] if DEVICE.type == "cuda" else []  # else in the interpreter
 COUNT = 70
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 BYTES = {"mean": (125.3, 123.0, 113.9), "std": (63.0, 62.1, 66.7)}
@@ -176,7 +177,7 @@ def test_on_a_cpu_the_command_exits_with_3(name, capsys, monkeypatch, tmp_path):
     assert error[-1].startswith(f"fasttrain: error: --{name} (kernel): Triton's kernels need")
 
 
-@pytest.mark.skipif(DEVICE.type != "cuda", reason="needs a CUDA device")
+@pytest.mark.gpu
 def test_on_a_gpu_the_host_waits_for_nothing(split):
     batches = loader(KernelLoader, split)
     list(batches)

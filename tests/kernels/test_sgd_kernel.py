@@ -17,8 +17,8 @@ from tests.conftest import tiny_model
 kernel = pytest.importorskip("kernels.sgd", reason="triton has wheels for Linux only")
 
 DEVICE = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+pytestmark = [pytest.mark.gpu] if DEVICE.type == "cuda" else []  # else in the interpreter
 SIZES = (1, 1023, 1025, 2048, 4101)
-on_a_gpu = pytest.mark.skipif(DEVICE.type != "cuda", reason="needs a CUDA device")
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -255,7 +255,7 @@ def test_on_a_cpu_it_is_refused_in_one_line(monkeypatch):
     assert caught.value.code == 3
 
 
-@on_a_gpu
+@pytest.mark.gpu
 def test_on_a_gpu_the_host_waits_for_nothing():
     model = odd_model()
     optimizer = KernelSGD(model, lr=torch.tensor(0.1, device=DEVICE), momentum=0.9)
@@ -270,7 +270,7 @@ def test_on_a_gpu_the_host_waits_for_nothing():
         torch.cuda.set_sync_debug_mode("default")
 
 
-@on_a_gpu
+@pytest.mark.gpu
 def test_on_a_gpu_a_captured_step_replays_with_the_rate_of_the_moment():
     ours, theirs = odd_model(), odd_model()
     lr = torch.tensor(0.1, device=DEVICE)

@@ -6,6 +6,7 @@ import gc
 import sys
 import weakref
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ import torch
 
 from fasttrain.data import Split
 from fasttrain.errors import EnvironmentProblem
+from fasttrain.loaders import dali
 from fasttrain.loaders.dali import DaliLoader, available
 from fasttrain.loaders.draws import draw
 
 COUNT, CHUNKS = 704, 6
+CPU = torch.device("cpu")
 needs_dali = pytest.mark.skipif(available() is not None, reason=f"DALI: {available()}")
 
 
@@ -140,6 +143,71 @@ def test_the_pixels_are_dalis_own_buffer():
     images = next(iter(batches)).images
     [dalis] = given
     assert images.data_ptr() == dalis.as_tensor().data_ptr()
+
+
+class Tensor:
+    """Stands for a tensor of DALI on a GPU: records the copy that is made of it."""
+
+    def __init__(self, dtype):
+        self.dtype, self.copied = dtype, []
+
+    def shape(self):
+        return [128, 32, 32, 3]
+
+    def copy_to_external(self, *args, **options):
+        self.copied.append((args[0].value, *args[1:], options))
+
+    def __dlpack__(self, *args, **options):
+        raise AssertionError("its buffer is handed over, and freed in a thread of DALI's")
+
+
+@needs_dali
+@pytest.mark.parametrize("dtype", ["FLOAT", "FLOAT16"])
+def test_on_a_gpu_the_pixels_are_copied_on_torchs_own_stream(monkeypatch, dtype):
+    from nvidia.dali.plugin import pytorch
+    from nvidia.dali.types import DALIDataType
+
+    batches, streams = make(), []
+    given = Tensor(getattr(DALIDataType, dtype))
+    feed = pytorch.feed_ndarray
+
+    def recorded(tensor, into, cuda_stream):
+        streams.append(cuda_stream)
+        return feed(tensor, into)
+
+    monkeypatch.setattr(pytorch, "feed_ndarray", recorded)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"torch's on {device}")
+    copied = dali._copied
+    monkeypatch.setattr(dali, "_copied", lambda pixels, stream, device: copied(pixels, stream, CPU))
+    batches.device = torch.device("cuda", 0)
+    lane = batches._lanes[0]
+    lane.read = lambda chunk, stream: (
+        streams.append(stream) or SimpleNamespace(as_tensor=lambda: given)
+    )
+    pixels = batches._read(0)
+    assert streams == ["torch's on cuda:0"] * 2
+    assert given.copied == [(pixels.data_ptr(), {})]
+    assert pixels.dtype == {"FLOAT": torch.float32, "FLOAT16": torch.float16}[dtype]
+    assert tuple(pixels.shape) == (128, 32, 32, 3)
+
+
+@needs_dali
+@pytest.mark.parametrize(("hole", "dtype"), [(8, "FLOAT"), (0, "FLOAT16")])
+def test_a_hole_is_cut_in_float_since_a_gpu_cannot_in_half(monkeypatch, hole, dtype):
+    from nvidia.dali import fn
+    from nvidia.dali.types import DALIDataType
+
+    normalise, seen = fn.crop_mirror_normalize, []
+
+    def recorded(*args, **options):
+        seen.append(options["dtype"])
+        return normalise(*args, **options)
+
+    with monkeypatch.context() as patches:
+        patches.setattr(fn, "crop_mirror_normalize", recorded)
+        batches = make(dtype=torch.float16, hole=hole)
+    assert set(seen) == {getattr(DALIDataType, dtype)}
+    assert next(iter(batches)).images.dtype == torch.float16
 
 
 @needs_dali

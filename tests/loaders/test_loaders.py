@@ -15,6 +15,7 @@ from fasttrain.errors import UsageError
 from fasttrain.loaders.dali import DaliLoader, available
 from fasttrain.loaders.draws import Draw, draw, in_order
 from fasttrain.loaders.resident import ResidentLoader
+from fasttrain.loaders.triton import KernelLoader
 
 COUNT, HOLE = 1500, 8
 BATCHES, WHOLE = COUNT // 128, COUNT // 128 * 128
@@ -319,9 +320,16 @@ def test_images_in_any_memory_order_are_read_right(make, kind, split):
     assert torch.equal(epoch_of(loader(kind, scattered))[0], epoch_of(make())[0])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_a_gpu_the_pixels_are_the_same_and_torch_never_waits(make, first_epoch):
-    batches = make(device="cuda", drop_last=False)
+@pytest.fixture(params=[ResidentLoader, KernelLoader, DaliLoader])
+def on_gpu(request, split):
+    if request.param is DaliLoader and available():
+        pytest.skip(f"DALI: {available()}")
+    return partial(loader, request.param, split, device="cuda", drop_last=False)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_pixels_are_the_same_and_torch_never_waits(on_gpu, first_epoch):
+    batches = on_gpu()
     list(batches)
     batches.seek(1)
     torch.cuda.set_sync_debug_mode("error")
@@ -331,3 +339,21 @@ def test_on_a_gpu_the_pixels_are_the_same_and_torch_never_waits(make, first_epoc
         torch.cuda.set_sync_debug_mode("default")
     assert all(batch.images.is_cuda and batch.labels.is_cuda for batch in epoch)
     assert_same_pixels(epoch_of(epoch)[0].cpu(), first_epoch)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_they_are_also_while_it_is_busy_and_the_loader_far_ahead(on_gpu, first_epoch):
+    """A chunk whose memory were used again too early would show another chunk's pixels."""
+    work, kept = torch.randn(4096, 4096, device="cuda"), []
+    for images, _ in on_gpu():
+        for _ in range(20):
+            work = (work @ work).clamp(-1, 1)
+        kept.append(images + 0 * work[0, 0])
+    assert_same_pixels(torch.cat(kept).cpu(), first_epoch)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_half_precision_with_a_hole_is_the_float32_result_rounded(on_gpu):
+    whole, half = (epoch_of(on_gpu(**more))[0] for more in ({}, {"dtype": torch.float16}))
+    assert half.dtype == torch.float16
+    torch.testing.assert_close(half.float(), whole, rtol=2**-10, atol=1e-6)

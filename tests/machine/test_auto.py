@@ -7,6 +7,7 @@ import torch
 from rich.console import Console
 
 import fasttrain
+import kernels
 from fasttrain.cli import main as cli
 from fasttrain.console.console import Display
 from fasttrain.engine import build
@@ -83,10 +84,21 @@ def test_auto_does_not_compile_on_a_cpu_and_says_why():
     assert auto.compiled("on", CPU, steps=1).value == "on"
 
 
-def test_auto_compiles_for_a_gpu_only_where_the_run_is_long_enough():
+def test_auto_compiles_for_a_gpu_only_where_the_run_is_long_enough(monkeypatch):
     gpu = torch.device("cuda", 0)
+    monkeypatch.setattr(kernels, "problem", lambda device: None)
     assert auto.compiled("auto", gpu, steps=100).value == "off"
     assert auto.compiled("auto", gpu, steps=19_500).value == "on"
+
+
+def test_auto_does_not_compile_for_a_gpu_where_triton_cannot_and_says_what_is_missing(monkeypatch):
+    """It would end in a traceback after the start: slim images have no compiler."""
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr(kernels, "problem", lambda device: "there is neither gcc nor clang")
+    assert auto.compiled("auto", gpu, steps=19_500) == ("off", "there is neither gcc nor clang")
+    assert auto.compiled("off", gpu, steps=19_500).why == "requested"
+    with pytest.raises(EnvironmentProblem, match=r"--compile \(on\): there is neither gcc nor"):
+        auto.compiled("on", gpu, steps=1)
 
 
 def test_no_compiler_is_said_before_torch_says_it_in_fifty_lines(monkeypatch):

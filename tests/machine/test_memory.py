@@ -20,12 +20,14 @@ WORDS = [
     "std::bad_alloc",
     "CUDA error: out of memory",
     "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+    "GET was unable to find an engine to execute this computation",
 ]
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
 def test_errors_with_a_class_of_their_own_are_recognised(error):
-    assert memory.is_out_of_memory(error)
+    assert memory.is_out_of_memory(error, 1)
 
 
 @pytest.mark.parametrize("words", WORDS)
@@ -36,6 +38,33 @@ def test_errors_that_only_say_it_are_recognised_and_other_errors_go_on(words):
         raise RuntimeError("wrong shape")
     with pytest.raises(ValueError, match="memory"), memory.reported(128, CPU):
         raise ValueError("memory object")
+
+
+def test_without_an_engine_for_a_single_image_memory_is_not_what_is_missing():
+    error = RuntimeError("GET was unable to find an engine to execute this computation")
+    assert memory.is_out_of_memory(error, 2)
+    assert not memory.is_out_of_memory(error, 1)
+
+
+def failed_capture(*, hidden=False):
+    """The error that leaves the capture of a graph in which an error was raised."""
+    try:
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        finally:
+            what = "CUDA error: operation failed due to a previous error during capture"
+            if hidden:
+                raise RuntimeError(what) from None
+            raise RuntimeError(what)
+    except RuntimeError as error:
+        return error
+
+
+def test_full_memory_inside_a_capture_is_found_behind_the_error_of_the_capture():
+    with pytest.raises(OutOfMemory), memory.reported(128, CPU):
+        raise failed_capture()
+    with pytest.raises(RuntimeError, match="during capture"), memory.reported(128, CPU):
+        raise failed_capture(hidden=True)
 
 
 def test_the_line_names_batch_peak_limit_and_half_the_batch():
@@ -69,7 +98,7 @@ class Full:
 
 
 def test_a_full_gpu_ends_a_run_with_8_and_the_batch_stays_what_it_was(
-    tmp_path, monkeypatch, capsys
+    tiny, tmp_path, monkeypatch, capsys
 ):
     full = Full(2)
     monkeypatch.setattr(Step, "__call__", lambda *args: full(*args))

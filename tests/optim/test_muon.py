@@ -93,6 +93,28 @@ def test_momentum_is_remembered_by_a_state_dict():
     assert not torch.equal(weights[0], weights[2])  # the control: without its momentum
 
 
+@pytest.mark.parametrize("overflow", [0.0, 1.0])
+def test_scaled_gradients_are_unscaled_and_an_overflow_changes_nothing_without_a_read(overflow):
+    """What a GradScaler hands over are tensors, which the host does not read."""
+    plain, scaled = tiny_model(), tiny_model()
+    muon, other = optimizer(plain), optimizer(scaled)
+    give_gradients(plain, 0)
+    give_gradients(scaled, 0)
+    for weight in scaled.parameters():
+        weight.grad.mul_(1024.0)
+    before = copy.deepcopy([*scaled.parameters(), *momenta(other, scaled)])
+    other.grad_scale, other.found_inf = torch.tensor(1024.0), torch.tensor(overflow)
+    other.step()
+    muon.step()
+    after = [*scaled.parameters(), *momenta(other, scaled)]
+    expected = before if overflow else [*plain.parameters(), *momenta(muon, plain)]
+    assert all(map(torch.equal, after, expected))
+
+
+def momenta(muon, model):
+    return [muon.state[weight]["momentum_buffer"] for weight in model.parameters()]
+
+
 def test_rates_keep_their_ratio_however_the_rate_is_set():
     model = tiny_model()
     step = Step(model, optimizer(model))

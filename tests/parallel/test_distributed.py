@@ -265,6 +265,14 @@ def test_an_error_is_reported_also_where_the_end_of_the_group_hangs(tmp_path, ra
     assert lines == ["fasttrain: error: train_images: damaged. Fetch them again."]
 
 
+@pytest.mark.parametrize("dead", [0, 1])
+def test_a_death_is_reported_also_where_the_end_of_the_group_hangs(tmp_path, dead):
+    """As NCCL's does, for a process that died: it waits for all that was begun."""
+    faults = {dead: "SIGKILL@step:2", 1 - dead: "hang@destroy"}
+    ended = Ranks(tmp_path / "log", flags(tmp_path / "a"), faults=faults).ended(within=30)
+    dead_is_named(ended, "SIGKILL", dead=dead)
+
+
 def test_an_error_of_one_process_ends_all_with_its_code_and_one_message(tmp_path):
     faults = {
         "full disk@disk:2": (0, 6, "No space left"),

@@ -3,25 +3,14 @@
 import pytest
 from PIL import Image
 
-import fasttrain
 from fasttrain.explain import subject
-from fasttrain.recipe.recipe import Recipe
-from fasttrain.run import finish
-from tests import tiny_runs
-from tests.tiny_runs import SMALL
+from tests import small_run
 
 
 @pytest.fixture(scope="package")
 def trained(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "trained"
-    # More test images than an evaluation's batch of 250 has.
-    limits = {"train_limit": 480, "test_limit": 300}
-    recipe = Recipe(**{**SMALL, **limits, "model": "sprint", "widths": "8,8,8"})
-    with pytest.MonkeyPatch.context() as patches:  # no figures: matplotlib takes two seconds
-        tiny_runs.shrink(patches, report=True)
-        patches.setattr(finish.figures, "draw_all", lambda run, **_: None)
-        patches.setattr(finish, "draw_end", lambda run, **_: None)
-        fasttrain.train(recipe, out=path)
+    small_run.train(path)
     return path
 
 

@@ -128,7 +128,7 @@ def test_a_real_trace_shows_a_loader_that_keeps_the_step_waiting(tmp_path, pause
     assert found.steps == 5
     assert found.busy + found.data_wait + found.host_gap == pytest.approx(1)
     waited = found.data_wait * found.step_seconds
-    assert pause <= waited < pause + 0.05
+    assert pause <= waited < pause + 0.09
     assert found.spans["optimizer"] < found.spans["step"]
     assert any("conv" in operator.name for operator in found.top)
     assert sum(operator.seconds for operator in found.top) <= found.step_seconds

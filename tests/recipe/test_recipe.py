@@ -3,10 +3,13 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from fasttrain.cli.values import parse
+from fasttrain.data import Split
 from fasttrain.errors import UsageError
+from fasttrain.loaders.build import training_draws
 from fasttrain.recipe.recipe import FIELDS, LEVELS, RECIPES, Recipe, make
 
 
@@ -45,6 +48,28 @@ def test_a_sprint_takes_the_first_level_that_is_not_below_its_target():
     assert beyond.epochs == LEVELS[-1][1]["epochs"]
     assert make({"recipe": "sprint"}).target_accuracy == 0.9253
     assert make({"recipe": "sprint", "epochs": 3}).epochs == 3
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "cifar100", "photos", "photos/labels.csv"])
+def test_a_sprint_on_other_images_does_not_stop_at_cifar10s_target(dataset):
+    made = make({"recipe": "sprint", "dataset": dataset})
+    assert made.target_accuracy is None
+    assert made.widths == make({"recipe": "sprint"}).widths
+    asked = make({"recipe": "sprint", "dataset": dataset, "target_accuracy": 0.88})
+    assert (asked.target_accuracy, asked.epochs) == (0.88, 4)
+
+
+def test_a_sprint_without_flips_shows_no_mirrored_image():
+    """Every other epoch would show all of them mirrored, and 2 is no mirrored 5."""
+    still, flipped = (make({"recipe": "sprint", "flip": chance}) for chance in (0, 0.5))
+    split = Split(np.zeros((50, 32, 32, 3), np.uint8), np.zeros(50, np.int64))
+    for epoch in (1, 2, 3):
+        assert not training_draws(still, split)(epoch).flip.any()
+        assert training_draws(flipped, split)(epoch).flip.any()
+    assert not still.test_flips
+    assert make({"recipe": "sprint", "flip": 0, "test_flips": True}).test_flips
+    old = Recipe.saved({**flipped.as_dict(), "flip": 0.0})
+    assert old.alternate, "a run that was saved so goes on so"
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,15 @@ def test_the_table_holds_those_fields_of_the_recipes_that_differ(runs):
     assert "momentum" not in shown
 
 
+def test_runs_judged_by_different_splits_say_by_which(runs, tmp_path):
+    val = write_run(tmp_path / "third", epochs=4)
+    put(val, "summary.json", {**summaries([val])[0], "chosen_by": "val"})
+    shown = cells(compare([runs[0], val]))
+    assert shown["held-out images"] == ["test", "val"]
+    assert "best held-out accuracy" in shown
+    assert "best val accuracy" in cells(compare([val, val]))
+
+
 def test_the_columns_are_aligned(runs):
     lengths = {len(line) for line in compare(runs).splitlines()}
     assert len(lengths) == 1

@@ -216,13 +216,14 @@ def test_a_closer_look_puts_all_layers_of_both_classes_side_by_side(tmp_path):
     image = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
     sides = {"layer1": 32, "layer2": 16, "layer3": 8, "layer4": 8}
     maps = [{name: random.random((n, n)) for name, n in sides.items()} for _ in range(2)]
-    figure = galleries.layers(image, *maps, title="x")
+    rows = list(zip(("for the predicted class", "for the true class"), maps, strict=True))
+    figure = galleries.layers(image, rows, title="x")
     shown = [shown.get_array() for shown in figure.axes[0].images]
     assert len(shown) == 10
     np.testing.assert_array_equal(shown[0], image)
     np.testing.assert_array_equal(shown[2], overlay(image, maps[0]["layer2"], 8))
     np.testing.assert_array_equal(shown[9], overlay(image, maps[1]["layer4"], 8))
-    path = draw_layers(image, *maps, title="Test image 3", path=tmp_path / "figures" / "a.png")
+    path = draw_layers(image, rows, title="Test image 3", path=tmp_path / "figures" / "a.png")
     assert size(path) == (1020, 540)
 
 

@@ -12,6 +12,7 @@ import fasttrain
 from fasttrain.cli import main as cli
 from fasttrain.data import own
 from fasttrain.errors import DataError, Stopped
+from fasttrain.explain.subject import open_run
 from fasttrain.recipe.recipe import Recipe
 from fasttrain.run import folders
 from fasttrain.storage import checkpoint
@@ -136,7 +137,6 @@ def test_pixels_too_many_to_verify_at_once_are_verified_before_a_checkpoint_coun
 def test_the_test_loss_is_that_of_the_best_checkpoint(lr, tmp_path):
     """Not of the last one: here the best epoch comes before it."""
     from fasttrain.explain import explain
-    from fasttrain.explain.subject import open_run
 
     fasttrain.train(recipe(tmp_path, epochs=4, lr=lr), out=tmp_path / "a")
     summary = folders._object(tmp_path / "a" / "summary.json")

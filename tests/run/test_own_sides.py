@@ -7,6 +7,7 @@ import pytest
 from made_images import folder
 
 from fasttrain.cli import main as cli
+from fasttrain.explain.subject import open_run
 
 NAMES = ["ant", "bee", "cow"]
 WORDS = "--recipe sprint --widths 8,8,8 --epochs 1 --batch-size 8 --lr 0.05 --device cpu --amp off"
@@ -42,7 +43,6 @@ def test_auto_takes_a_side_by_the_median(tmp_path):
 @pytest.mark.parametrize("side", [28, 64])
 def test_a_run_of_a_side_is_explained(side, tmp_path, monkeypatch):
     from fasttrain.explain import explain
-    from fasttrain.explain.subject import open_run
 
     out = tmp_path / "run"
     assert train(tmp_path, "--side", str(side), "--out", str(out)) == 0

@@ -7,7 +7,7 @@ import torch
 
 from fasttrain.cli import main as cli
 from fasttrain.engine import metrics
-from fasttrain.engine.state import Run
+from fasttrain.engine.state import Run, set_random_state
 from fasttrain.errors import CheckpointError
 from fasttrain.optim.schedule import Plateau
 from fasttrain.recipe.recipe import Recipe
@@ -115,3 +115,21 @@ def test_the_weights_alone_are_nothing_to_go_on_from(tmp_path, capsys):
     err = capsys.readouterr().err
     assert "that a run can resume from. Resume a run directory, or its last.pt" in err
     assert err.count("\n") == 1
+
+
+def test_on_a_gpu_its_random_state_is_kept_too_and_given_back_only_to_one(monkeypatch):
+    """Dropout draws from the GPU's own generator."""
+    step, schedule, on_cpu = captured()
+    assert "cuda_rng" not in on_cpu
+    given = []
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.full((16,), 7))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda *state: given.append(state))
+    step.device = torch.device("cuda", 2)
+    run = Run(epoch=1)
+    on_gpu = copy.deepcopy(resume.capture(run, step, schedule, Recipe()))
+    for device, state in (("cpu", on_gpu), ("cuda:2", on_cpu), ("cuda:2", on_gpu)):
+        step.device = torch.device(device)
+        set_random_state(state, step.device)
+    ((found, device),) = given
+    assert found.tolist() == [7] * 16
+    assert device == torch.device("cuda", 2)

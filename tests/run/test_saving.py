@@ -15,9 +15,10 @@ from fasttrain.engine.state import Epoch, Run
 from fasttrain.errors import OutputError
 from fasttrain.optim.schedule import Plateau
 from fasttrain.recipe.recipe import Recipe
-from fasttrain.run import resume, saving
+from fasttrain.run import resume
 from fasttrain.run.ledger import Ledger
-from fasttrain.run.saving import Saver, on_host
+from fasttrain.run.saving import Saver
+from fasttrain.storage import host_copy
 from tests.storage.test_checkpoint import same
 
 
@@ -59,7 +60,7 @@ def parts(folder, *, every=1e9):
 def test_what_is_saved_is_what_was_when_it_was_asked_for(copied, monkeypatch):
     """Without the copy, the control, the thread writes weights that have moved on."""
     if not copied:
-        monkeypatch.setattr(saving, "on_host", lambda tree: tree)
+        monkeypatch.setattr(host_copy, "on_host", lambda tree: tree)
     folder = Slowly()
     saver, run, step = parts(folder)
     before = copy.deepcopy(step.state_dict())
@@ -74,18 +75,48 @@ def test_what_is_saved_is_what_was_when_it_was_asked_for(copied, monkeypatch):
     assert folder.rows == [1]
 
 
-def test_a_copy_shares_no_memory_and_keeps_layout_types_and_versions():
-    state = tiny_step().state_dict()
-    copied = on_host({**state, "list": [torch.zeros(2)], "pair": (torch.zeros(2), 1)})
-    assert same(copied["model"], state["model"])
-    assert copied["model"]._metadata == state["model"]._metadata
-    assert type(copied["pair"]) is tuple
-    mine = {t.data_ptr() for t in torch.utils._pytree.tree_leaves(state) if hasattr(t, "data_ptr")}
-    its = [t for t in torch.utils._pytree.tree_leaves(copied) if hasattr(t, "data_ptr")]
-    assert mine.isdisjoint(t.data_ptr() for t in its)
+def finish_epoch(saver, run, accuracy):
+    run.epoch += 1
+    run.history.append(Epoch(run.epoch, 0.1, 1.0, 0.5, 1.0, accuracy, 1.0, 1.0, 0.0))
+    saver.epoch(run)
 
 
-def test_only_one_save_is_under_way_and_an_epoch_waits_for_it():
+def test_a_disk_slower_than_an_epoch_is_waited_for_by_the_best_and_the_last_alone():
+    folder = Slowly()
+    saver, run, _ = parts(folder)
+    run.epoch, run.history = 0, []
+    with saver:
+        finish_epoch(saver, run, 0.5)
+        for _ in range(3):  # nobody lets the disk go: these do not wait
+            finish_epoch(saver, run, 0.4)
+        assert folder.saved == []
+        assert saver.best.epoch == 1
+        threading.Timer(0.05, folder.go.set).start()
+        finish_epoch(saver, run, 0.6)
+        saver.wait()
+        assert [state["progress"] for state in folder.saved] == [[1, 0]] * 2 + [[5, 0]] * 2
+        assert folder.rows == [1, 2, 3, 4, 5], "the rows of epochs left out come with the next"
+        folder.go.clear()
+        finish_epoch(saver, run, 0.5)  # saved, for nothing is under way
+        finish_epoch(saver, run, 0.5)
+        threading.Timer(0.05, folder.go.set).start()
+    assert [state["progress"] for state in folder.saved[4:]] == [[6, 0], [7, 0]]
+    assert folder.rows == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_stop_after_an_epoch_that_was_left_out_saves_it():
+    folder = Slowly()
+    saver, run, _ = parts(folder)
+    with saver:
+        saver.epoch(run)
+        finish_epoch(saver, run, 0.4)
+        folder.go.set()
+        saver.now(run)
+        assert folder.saved[-1]["progress"] == [2, 0]
+        assert folder.rows == [1, 2]
+
+
+def test_only_one_save_is_under_way_and_the_best_epoch_waits_for_it():
     folder = Slowly()
     saver, run, _ = parts(folder, every=0.0)
     with saver:

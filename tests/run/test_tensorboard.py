@@ -4,12 +4,12 @@ import contextlib
 import gzip
 import io
 import json
-import socket
 import subprocess
 import sys
 import time
 from urllib.request import urlopen
 
+import ports
 import pytest
 import tiny_runs
 from rich.console import Console
@@ -18,6 +18,7 @@ import fasttrain
 from fasttrain.cli import main as cli
 from fasttrain.console.console import Display
 from fasttrain.engine.state import Epoch, Run
+from fasttrain.models.resnet import ResNet18
 from fasttrain.run import profiling
 from fasttrain.run.profiling import Profiling
 from fasttrain.run.rundir import RunDir
@@ -33,9 +34,9 @@ driver = test_browser.driver  # Chromium, or a skip that says there is none
 
 @pytest.fixture(scope="module")
 def profiled(tmp_path_factory):
-    """(run directory, what was printed): 5 steps an epoch, of which 4 are recorded."""
+    """(run directory, what was printed): the real network, 5 steps an epoch, 4 of them recorded."""
     path, said = tmp_path_factory.mktemp("runs") / "profiled", io.StringIO()
-    with contextlib.redirect_stdout(said):
+    with tiny_runs.shrunk(ResNet18), contextlib.redirect_stdout(said):
         assert cli.main([*ARGUMENTS.split(), "--out", str(path)]) == 0
     return path, said.getvalue()
 
@@ -43,9 +44,8 @@ def profiled(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(profiled):
     """The address of a TensorBoard on the run's directory that has loaded it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    held = ports.reserved()
+    port = held.getsockname()[1]
     where = ["--logdir", str(profiled[0]), "--host", "127.0.0.1", "--port", str(port)]
     process = subprocess.Popen(
         [sys.executable, "-m", "tensorboard.main", *where, "--load_fast", "false"],
@@ -60,6 +60,7 @@ def server(profiled):
     yield address
     process.terminate()
     process.wait(timeout=30)
+    held.close()
 
 
 def runs(address):
