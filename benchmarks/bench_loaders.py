@@ -20,6 +20,7 @@ import torch
 import kernels
 from benchmarks.conftest import DEVICE, compared, installed, pixels, wait
 from fasttrain.data.cifar10 import MEAN, STD
+from fasttrain.loaders.build import scaled
 from fasttrain.loaders.dali import DaliLoader, available
 from fasttrain.loaders.draws import draw
 from fasttrain.loaders.resident import ResidentLoader
@@ -28,6 +29,7 @@ from fasttrain.loaders.triton import KernelLoader
 BATCH, ROUNDS = 128, 7
 ON_GPU = DEVICE.type == "cuda"
 EPOCH = 50_000 // BATCH * BATCH if ON_GPU else 160 * BATCH
+SIDES = (32, 64)
 PEERS_EPOCH = 48 * BATCH  # the peer is much slower
 KINDS: dict[str, Callable] = {
     **({} if available() else {"dali": DaliLoader}),
@@ -37,16 +39,17 @@ KINDS: dict[str, Callable] = {
 }
 
 
-def ours(kind: Callable, count: int) -> Iterable:
-    """A loader with the default augmentation: crop, flip, one hole of 8x8 pixels."""
+def ours(kind: Callable, count: int, side: int = 32) -> Iterable:
+    """A loader with the default augmentation: crop, flip, one hole of 8x8 pixels at side 32."""
+    hole, pad = scaled(8, side), scaled(4, side)
     return kind(
-        pixels(count),
-        partial(draw, seed=0, count=count),
+        pixels(count, side),
+        partial(draw, seed=0, count=count, side=side, pad=pad, hole=hole),
         batch_size=BATCH,
         device=DEVICE,
         mean=MEAN,
         std=STD,
-        hole=8,
+        hole=hole,
         drop_last=True,
     )
 
@@ -121,6 +124,33 @@ def test_an_epoch(benchmark):
     peer = "albumentations" if "albumentations" in loaders else "resident"
     found = compared(seconds, images=EPOCH, peer=peer)
     benchmark.extra_info["providers"] = found
+
+
+def test_an_epoch_by_side(benchmark):
+    """At side 64, four times the pixels: a quarter of the images per second is the limit."""
+    pairs = {
+        name: {side: ours(kind, EPOCH, side) for side in SIDES} for name, kind in KINDS.items()
+    }
+    seconds: dict[str, dict[str, list[float]]] = {name: {} for name in pairs}
+
+    def take_turns() -> None:
+        for name, pair in pairs.items():
+            for side, batches in pair.items():
+                began = time.perf_counter()
+                read(batches)
+                times = seconds[name].setdefault(f"side {side}", [])
+                times.append(time.perf_counter() - began)
+
+    take_turns()
+    for name in pairs:
+        seconds[name].clear()
+    benchmark.group = f"loaders by side, an epoch, batch {BATCH}, {DEVICE.type}"
+    benchmark.pedantic(take_turns, rounds=2 * ROUNDS)
+    found = {name: compared(times, images=EPOCH, peer="side 32") for name, times in seconds.items()}
+    benchmark.extra_info["providers"] = {
+        f"{name}, {side}": row for name, rows in found.items() for side, row in rows.items()
+    }
+    assert all(rows["side 64"]["times_side 32"] >= 0.25 for rows in found.values())
 
 
 @pytest.mark.parametrize("provider", KINDS)

@@ -25,10 +25,10 @@ def pytest_benchmark_update_json(config, benchmarks, output_json):
     output_json["environment"] = environment.describe()
 
 
-def pixels(count: int) -> Split:
+def pixels(count: int, side: int = 32) -> Split:
     """`count` images of noise: their content does not change the speed."""
     generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    images = generator.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
     return Split(images, generator.integers(0, 10, count))
 
 

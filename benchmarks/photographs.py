@@ -13,6 +13,7 @@ import importlib.util
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -95,8 +96,8 @@ def bomb(side: int) -> bytes:
     )
 
 
-def spoil(root: Path) -> None:
-    """Spoil some files of every kind, and put others there that are no images."""
+def spoil(root: Path) -> list[Path]:
+    """Spoil some files in every way, and put others there that are no images; the spoilt ones."""
     jpeg, png = sorted(root.rglob("*.jpg")), sorted(root.rglob("*.png"))
     for path in (jpeg[5], jpeg[50], png[5]):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -113,33 +114,35 @@ def spoil(root: Path) -> None:
     (first / "notes.txt").write_text("the left ones are sharper")
     (first / ".DS_Store").write_bytes(bytes(100))
     (root / "empty class").mkdir()
+    spoilt = [jpeg[number] for number in (5, 30, 40, 50)] + [png[number] for number in (5, 40)]
+    return [*spoilt, first / "enormous.png"]
 
 
-def tiles(picture: Image.Image, random: np.random.Generator) -> Iterator[Image.Image]:
+def tiles(
+    picture: Image.Image, random: np.random.Generator, sizes: tuple[int, int]
+) -> Iterator[Image.Image]:
     """Tiles of random sizes, in rows: none overlaps another."""
     top = 0
-    while (height := int(random.integers(*SIZES))) <= picture.height - top:
+    while (height := int(random.integers(*sizes))) <= picture.height - top:
         left = 0
-        while (width := int(random.integers(*SIZES))) <= picture.width - left:
+        while (width := int(random.integers(*sizes))) <= picture.width - left:
             yield picture.crop((left, top, left + width, top + height))
             left += width
         top += height
 
 
-def cut(pictures: Path, root: Path, *, whole: bool) -> int:
+def cut(pictures: Path, root: Path, *, sizes: tuple[int, int] = SIZES) -> int:
     """Write the folders of tiles; the number of tiles."""
-    random, written = np.random.default_rng(0), 0
+    random, written, odd = np.random.default_rng(0), 0, cycle(ODD)
     for name, file in PICTURES.items():
         (root / name).mkdir(parents=True)
         with Image.open(pictures / file) as picture:
-            found = list(tiles(picture, random))
+            found = list(tiles(picture, random, sizes))
         chosen = random.permutation(len(found))[:MOST]
         for number, place in enumerate(chosen):
-            save = ODD[number // 2 % len(ODD)] if number % 2 else PLAIN
+            save = next(odd) if number % 2 else PLAIN
             save(found[place], root / name / f"{name} {number:02}.x")
         written += len(chosen)
-    if not whole:
-        spoil(root)
     return written
 
 
@@ -155,7 +158,9 @@ def main() -> None:
         if spec is None or spec.origin is None:
             raise SystemExit("scikit-image is not installed: pip install scikit-image")
         pictures = Path(spec.origin).parent / "data"
-    print(f"{cut(pictures, asked.folder, whole=asked.whole)} tiles in {asked.folder}")
+    written = cut(pictures, asked.folder)
+    spoilt = 0 if asked.whole else len(spoil(asked.folder))
+    print(f"{written} tiles in {asked.folder}, {spoilt} files spoilt")
 
 
 if __name__ == "__main__":

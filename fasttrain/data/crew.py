@@ -1,8 +1,7 @@
 """Runs a function over a list in several threads, and yields the results in order.
 
-Decoding and hashing release the interpreter's lock, so threads are as fast as processes and need no
-copies. The number of tasks is bounded, and large images wait for each other, so memory stays
-bounded on any number of cores.
+Decoding and hashing release the interpreter's lock. The number of tasks is bounded, and large
+images wait for each other, so memory stays bounded on any number of cores.
 """
 
 from __future__ import annotations
@@ -12,17 +11,17 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-AHEAD = 3  # tasks per thread that are submitted in advance
 TOGETHER = 128  # items per task: every hand-over competes for the interpreter's lock
+AHEAD = 3  # tasks per thread that are submitted in advance
 IN_FLIGHT = 80_000_000  # pixels decoded at a time: 1 GB in three copies of 4 bytes
 
 
@@ -35,36 +34,19 @@ def cores() -> int:
 
 def in_order(
     work: Callable[[In], Out],
-    tasks: Iterable[In],
+    items: Sequence[In],
     *,
     threads: int | None = None,
-    abandon: Callable[[], None] = lambda: None,
+    together: int = TOGETHER,
 ) -> Generator[Out, None, None]:
-    """The result of `work` for each task, in their order; AHEAD for each thread are under way.
+    """Yield the result of `work` for each item, in the order of `items`.
 
-    Handing a task over is a fight for the interpreter's lock, so a task should be a millisecond at
-    least. `abandon` is called where the caller leaves early or a task fails, before those under
-    way are waited for.
+    A task has at most `together` items. At most AHEAD tasks per thread are submitted in advance.
     """
-    threads, rest = cores() if threads is None else threads, iter(tasks)
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="fasttrain-images")
-    waiting: deque[Future[Out]] = deque()
-    try:
-        for task in islice(rest, threads * AHEAD):
-            waiting.append(pool.submit(work, task))
-        while waiting:
-            done = waiting[0].result()
-            waiting.popleft()
-            for task in islice(rest, 1):
-                waiting.append(pool.submit(work, task))
-            yield done
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        if waiting:
-            abandon()
-        raise
-    finally:
-        pool.shutdown(wait=True)
+    threads = cores() if threads is None else threads
+    # A short list of large images is spread over all threads too.
+    size = min(together, 1 + len(items) // (4 * threads))
+    return streamed(work, items, threads=threads, together=size)
 
 
 def streamed(
@@ -73,18 +55,39 @@ def streamed(
     *,
     threads: int | None = None,
     together: int = TOGETHER,
+    abandon: Callable[[], None] = lambda: None,
 ) -> Generator[Out, None, None]:
-    """Yield the result of `work` for each item, in their order, `together` items a task.
+    """The same for items that are made as they are needed and whose number nobody knows.
 
-    `items` may be made as they are needed, and their number unknown. The caller's thread reads
-    them, no further ahead than there is work under way.
+    `items` is read by the caller's thread, no further ahead than there is work under way. `abandon`
+    is called if work is under way when the caller leaves early or a task fails, before it is
+    waited for.
     """
+    threads = cores() if threads is None else threads
     rest = iter(items)
     groups = iter(lambda: list(islice(rest, together)), [])
-    results = in_order(lambda group: [work(item) for item in group], groups, threads=threads)
-    with closing(results):
-        for done in results:
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="fasttrain-images")
+    waiting: deque[Future[list[Out]]] = deque()
+    try:
+        for group in islice(groups, threads * AHEAD):
+            waiting.append(pool.submit(_all, work, group))
+        while waiting:
+            done = waiting[0].result()
+            waiting.popleft()
+            for group in islice(groups, 1):
+                waiting.append(pool.submit(_all, work, group))
             yield from done
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        if waiting:
+            abandon()
+        raise
+    finally:  # also if the caller stops early
+        pool.shutdown(wait=True)
+
+
+def _all(work: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
+    return [work(item) for item in items]
 
 
 class Budget:

@@ -1,7 +1,6 @@
-"""Decodes the images of a listing on all cores, in blocks and in the listing's order.
+"""Decodes the images of a listing on all cores, in blocks and in the order of the listing.
 
-A task is as much as keeps a core busy for 50 ms; large images take turns, so that memory is bounded
-however many there are.
+A task keeps a core busy for about 50 ms. Large images wait for each other, so memory stays bounded.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from .pixels import Block, rows_in_block
 from .reading import Wanted
 from .workers import Workers
 
-TASK_BYTES = 1 << 20  # of the images that are made before they are handed over
-TASK_PIXELS = 8_000_000  # that are decoded before they are handed over
+TASK_BYTES = 1 << 20  # of resized pixels per task
+TASK_PIXELS = 8_000_000  # decoded per task
 
 
 class How(NamedTuple):
-    """Where the images come from, and what they become."""
+    """Where the images come from, and how they are resized."""
 
     source: Source
     side: int
@@ -41,10 +40,10 @@ def decoded(
     threads: int | None,
     progress: scan.Progress,
 ) -> Iterator[tuple[np.ndarray, Block]]:
-    """The pixels of `rows` from the one at `done` on, uint8 (M, side, side, 3), block by block."""
+    """Yield the pixels of `rows` from number `done` on, uint8 (M, side, side, 3), in blocks."""
     at_once = workers.at_once(how.source, len(rows) - done, threads=threads)
     most = TASK_BYTES // (how.side * how.side * 3)
-    most = max(1, min(most, 1 + (len(rows) - done) // (4 * at_once)))  # few are shared out too
+    most = max(1, min(most, 1 + (len(rows) - done) // (4 * at_once)))  # a short list is spread
     step, budget = rows_in_block(how.side), crew.Budget(IN_FLIGHT)
     starts = range(done, len(rows), step)
 
@@ -54,10 +53,11 @@ def decoded(
         with budget.taking(max(row.height * row.width for row in task)):
             return workers.call(reading.small, how.source, wanted, how.side, how.fit, what=names)
 
-    results = crew.in_order(
+    results = crew.streamed(
         small,
         (task for start in starts for task in tasks(rows[start : start + step], most)),
         threads=at_once,
+        together=1,
         abandon=workers.stop,
     )
     with pictures.quiet(), closing(results):
@@ -80,7 +80,7 @@ def decoded(
 
 
 def tasks(rows: Sequence[Row], most: int) -> Iterator[Sequence[Row]]:
-    """`rows` in groups of `most` and TASK_PIXELS at most, or of a single larger image."""
+    """Yield `rows` in groups of at most `most` and TASK_PIXELS; a larger image is one alone."""
     start = pixels = 0
     for place, row in enumerate(rows):
         pixels += row.height * row.width

@@ -1,7 +1,7 @@
-"""Scales images of 16 bits or of floats to 8 bits.
+"""Scales images of 16 bits or floats to 8 bits.
 
-Apart from the other modes, since it is all that needs NumPy there; in parts, since 100 megapixels
-at once took 2 GB.
+It works in parts, because 100 megapixels at once took 2 GB. It is separate from the other modes,
+because only this needs NumPy.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ PART = 1 << 20  # pixels
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
-    """An image of mode I, I;16 or F in mode L, rounded; Unusable for values outside the range.
+    """Return an image of mode I, I;16 or F in mode L, rounded.
 
-    Integers are 0..65535, floats 0..1 or else 0..255.
+    Integers are scaled from 0..65535, floats from 0..1 or else 0..255. Raises Unusable for values
+    outside.
     """
     ends = np.array([(part.min(), part.max()) for _, part in _parts(image)])
     low, high = ends[:, 0].min(), ends[:, 1].max()
@@ -38,7 +39,7 @@ def eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _parts(image: Image.Image) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
-    """The image in parts of PART pixels at most, each with its upper left corner."""
+    """Yield parts of at most PART pixels, each with its upper left corner."""
     width, height = image.size
     rows = max(1, PART // width)
     for top in range(0, height, rows):

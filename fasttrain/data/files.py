@@ -1,6 +1,6 @@
-"""Entries that are files under a folder: their stamps, their bytes, their images.
+"""Reads entries that are files under a folder.
 
-Apart from the other sources, so that a worker process imports this and not what those need.
+It is separate from the other sources, so that a worker process does not import what those need.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from PIL import Image
 from . import pictures
 from .pictures import Unusable
 
-MOST_BYTES = 512 << 20  # of one file: 100 megapixels of RGB are 300 MB
-SMALL_BYTES = 4 << 20  # of a file that is read in one go
+MOST_BYTES = 512 << 20  # of one file; 100 megapixels of RGB are 300 MB
+SMALL_BYTES = 4 << 20  # a file up to this size is read in one call
 READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-FRESH_SECONDS = 1.0  # a file changed so shortly ago may change again within its time stamp
+FRESH_SECONDS = 1.0  # a file that changed more recently may change again without a new time stamp
 
 
 class Files:
-    """A Source (see found.py) whose entries are paths below `root`."""
+    """Entries that are files under a folder; a Source (found.py)."""
 
     def __init__(self, root: Path) -> None:
-        self.root = str(root)  # a text: joining Paths costs a tenth of a scan
+        self.root = str(root)  # a str: joining Paths would take a tenth of a scan
 
     def stamp(self, path: str) -> str:
         try:
@@ -64,7 +64,7 @@ class Files:
 
 
 def stamp_of(found: os.stat_result) -> str:
-    """Size, times and inode of a file; "" if it changed too shortly ago for its times to tell."""
+    """Return size, times and inode of a file; "" if it changed too recently to trust its times."""
     if max(found.st_mtime, found.st_ctime) > time.time() - FRESH_SECONDS:
         return ""
     return f"{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}-{found.st_ino}"

@@ -1,4 +1,4 @@
-"""Decodes the images of a listing into an array in the cache, in one process on all cores.
+"""Decodes the images of a listing into an array in the cache, on all cores.
 
 Other processes that need the same array wait. A preparation that was killed continues where it
 stopped. If some files cannot be decoded, the finished array is renamed to that of the listing
@@ -28,8 +28,8 @@ from .pixels import PIXELS, Block, Store
 from .workers import Workers
 
 Log = Callable[[str], None]
-AT_ONCE = 2 << 30  # bytes that are verified before a start goes on
-SPARE = 64 << 20  # bytes of the disk that are left to others
+AT_ONCE = 2 << 30  # bytes: a larger array is verified in the background
+SPARE = 64 << 20  # bytes of the disk that stay free
 
 
 @dataclass(frozen=True)

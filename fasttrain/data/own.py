@@ -71,8 +71,8 @@ def load(
         listing, roles = choose(scanned)
         log(f"  {roles.line}")
         prepared = ready(listing)
-        # Which files cannot be decoded is known only now: choose anew, as every later start does,
-        # until all that are chosen can be.
+        # Only now is it known which files cannot be decoded. Choose again without them, as every
+        # later start does, until all chosen ones can be decoded.
         while prepared.listing.rows != listing.rows:
             listing, roles = choose(scanned.without(scan.read_undecodable(folder)))
             log(f"  without files that cannot be used: {roles.line}")

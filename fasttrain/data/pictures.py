@@ -3,8 +3,9 @@
 Preparing and predicting share the rule, so a network sees the same pixels in both. The rule: apply
 the EXIF turn; convert to RGB as Pillow does (16 bits scaled to 8, alpha dropped, which is also what
 DALI does); take the central square for `crop`, or add a black border for `pad`; resize once,
-bilinearly, with Pillow's antialiasing. NumPy is imported where it is needed: a worker process,
-which imports this, then starts in 60 % of the time.
+bilinearly, with Pillow's antialiasing.
+
+NumPy is imported where it is needed: without it a worker process starts in 60 % of the time.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Unusable(Exception):
 def auto_side(shorter: Sequence[int]) -> int:
     """The largest of SIDES that does not enlarge the median image, and at least 32.
 
-    `shorter` is the shorter side of each image, pixels (N,), N > 0.
+    `shorter` is the shorter side of each image in pixels, of at least one.
     """
     ordered, count = sorted(shorter), len(shorter)
     middle = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
@@ -88,14 +89,14 @@ def header(image: Image.Image) -> tuple[int, int, str, str]:
 
 
 def pixels(image: Image.Image, side: int, *, fit: str = "crop") -> np.ndarray:
-    """The image as uint8 (side, side, 3) RGB, by the rule above; Unusable if it is damaged."""
+    """Return the image as uint8 (side, side, 3) RGB, by the rule above; Unusable if damaged."""
     import numpy as np
 
     return np.frombuffer(small(image, side, fit=fit), np.uint8).reshape(side, side, 3)
 
 
 def small(image: Image.Image, side: int, *, fit: str = "crop") -> bytes:
-    """The same as bytes."""
+    """Return the same as bytes."""
     try:
         image.load()
         image = _rgb(ImageOps.exif_transpose(image) if _turn(image) != 1 else image)
@@ -177,7 +178,7 @@ def quiet() -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _formats() -> tuple[str, ...]:
-    """FORMATS as far as this Pillow reads them; `Image.init` would import forty others."""
+    """Return those of FORMATS that this Pillow reads. Image.init would import forty others."""
     for name in MODULES:
         with suppress(ImportError):
             import_module(f"PIL.{name}ImagePlugin")

@@ -21,9 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..storage.atomic import reported, write_json
-from . import crew
-from .sums import mean_std as of_sums
-from .sums import totals
+from . import crew, sums
 
 PIXELS, BLOCKS, DONE = "pixels.u8", "blocks.jsonl", "done.json"
 BLOCK_BYTES, MOST_ROWS = 16 << 20, 1024
@@ -49,12 +47,12 @@ def rows_in_block(side: int) -> int:
 
 
 def mean_std(blocks: Iterable[Block], side: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of the training pixels by channel, in 0..1; of none 0 and 1."""
+    """Return mean and deviation of the training pixels by channel, in 0..1; of none 0 and 1."""
     blocks = list(blocks)
     count = sum(block.training for block in blocks) * side * side
-    sums = [sum(block.sums[channel] for block in blocks) for channel in range(3)]
+    added = [sum(block.sums[channel] for block in blocks) for channel in range(3)]
     squares = [sum(block.squares[channel] for block in blocks) for channel in range(3)]
-    return of_sums(count, sums, squares)
+    return sums.mean_std(count, added, squares)
 
 
 class Store:
@@ -125,9 +123,9 @@ class Store:
 
     def _write(self, pixels: RawIOBase, progress: RawIOBase, data: np.ndarray, b: Block) -> Block:
         content = data.reshape(-1).data
-        sums, squares = (tuple(int(n) for n in line) for line in totals(data[: b.training]))
+        added, squares = (tuple(int(n) for n in line) for line in sums.totals(data[: b.training]))
         digest = hashlib.sha256(content).hexdigest()
-        block = replace(b, sha256=digest, sums=sums, squares=squares)
+        block = replace(b, sha256=digest, sums=added, squares=squares)
         with reported(self.folder, needed=data.nbytes):
             for file, part in ((pixels, content), (progress, _line(block))):  # in this order
                 rest = memoryview(part)

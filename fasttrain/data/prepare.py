@@ -72,17 +72,17 @@ def prepare(
     """Return the listing's pixels, from `folder` or decoded now; `side` None goes by the median.
 
     Raises DataError that names every file that cannot be used; with `skip_bad_files` they are in
-    the listing's `bad` instead. Raises OutputError if the disk is full.
+    the listing's `bad` instead. Raises OutputError if the disk is full. `workers` are processes
+    that earlier work has started.
     """
     if side is None:
         rows = listing.of_split("train") or listing.rows
         side = pictures.auto_side([min(row.height, row.width) for row in rows] or [32])
     if listing.bad and not listing.rows:
         raise _refusal(listing.bad)
-    with written():
-        make_folder(folder)
-    with Workers() if workers is None else nullcontext(workers) as hands:
+    with written(), Workers() if workers is None else nullcontext(workers) as hands:
         work = Work(source, side, fit, folder, log, progress, threads, hands)
+        make_folder(folder)
         listing, blocks, verified = work.array_of(listing)
     if not listing.rows or (listing.bad and not skip_bad_files):
         raise _refusal(listing.bad)

@@ -1,7 +1,7 @@
-"""What is done to a few image files at a time: read and hashed, or decoded and made small.
+"""Reads a few image files at a time: their facts, or their pixels.
 
-The same functions work in this process and in worker processes, so they take and return what
-pickles cheaply, and import no NumPy.
+The same functions run in threads and in worker processes, so they take and return what pickles
+cheaply, and do not import NumPy.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Facts = tuple[str, int, int, str, str]  # SHA-256, height, width, mode, note
 
 
 class Wanted(NamedTuple):
-    """An image to decode: SHA-256 of the file's bytes, upright size in pixels."""
+    """An image to decode: its path, the SHA-256 of its bytes, and its upright size in pixels."""
 
     path: str
     sha256: str
@@ -31,7 +31,7 @@ class Wanted(NamedTuple):
 
 
 def facts(source: Source, paths: Sequence[str]) -> list[Facts | str]:
-    """What each file holds, or why it cannot be used."""
+    """Read files; return the facts of each, or the reason why it cannot be used."""
     return [_facts(source, path) for path in paths]
 
 
@@ -49,10 +49,10 @@ def _facts(source: Source, path: str) -> Facts | str:
 def small(
     source: Source, images: Sequence[Wanted], side: int, fit: str
 ) -> tuple[bytes, dict[int, str]]:
-    """The pixels of the images that can be decoded, one after another, each side * side * 3 bytes;
-    and by their places why the others cannot be.
+    """Decode images; return the pixels of the good ones, each side * side * 3 bytes, and for the
+    others place -> reason.
 
-    Raises DataError if a file is no longer what it was, OutOfMemory.
+    Raises DataError if a file has changed since it was scanned, OutOfMemory.
     """
     made, bad = [], {}
     for place, one in enumerate(images):
@@ -68,7 +68,7 @@ def _small(source: Source, one: Wanted, side: int, fit: str) -> bytes | str:
     try:
         with source.open(one.path) as file:
             if sha256_of(file) != one.sha256:
-                raise OSError("its bytes are not those of a moment ago")
+                raise OSError("its content is not what was scanned")
             try:
                 return pictures.small(source.image(file), side, fit=fit)
             except Unusable as error:
@@ -79,13 +79,13 @@ def _small(source: Source, one: Wanted, side: int, fit: str) -> bytes | str:
         ) from None
     except MemoryError:
         raise OutOfMemory(
-            f"{one.path} ({one.width} x {one.height}): no memory to decode it. End other "
-            "programs, or take the image out."
+            f"{one.path} ({one.width} x {one.height}): not enough memory to decode it. Close "
+            "other programs, or remove the image."
         ) from None
 
 
 def sha256_of(file: BinaryIO) -> str:
-    """SHA-256 of a file from its start; the file stands at its start again."""
+    """Return the SHA-256 of a file from its start, and rewind the file."""
     digest = hashlib.sha256()
     while data := file.read(CHUNK):
         digest.update(data)

@@ -28,9 +28,8 @@ from .workers import Workers
 Progress = Callable[[int, int], None]
 """callback(files done so far, number of files)"""
 
-HEAD = 65  # bytes before what is remembered: its SHA-256 and the end of a line
-TOGETHER = 128  # files that are read before they are handed over
-# Another rule or another Pillow may be able to.
+HEAD = 65  # bytes of the cache before its lines: their SHA-256 and a line's end
+# Another rule or another version of Pillow may decode them.
 UNDECODABLE = f"undecodable-{RULE}-{PIL.__version__.partition('.')[0]}.csv"
 
 
@@ -45,7 +44,7 @@ def scan(
     """Return the listing of a data set; `bad` holds the files that cannot be used, with reasons.
 
     `folder` is the cache. A truncated image is noticed only by `prepare`, when it is decoded; from
-    then on the cache knows it.
+    then on the cache knows it. `workers` are processes that later work shares.
     """
     with Workers() if workers is None else nullcontext(workers) as hands:
         return _scan(found, folder, progress, threads, hands)
@@ -69,14 +68,15 @@ def _scan(
         else:
             unread.append(entry.path)
     at_once = workers.at_once(found.source, len(unread), threads=threads)
-    size = min(TOGETHER, 1 + len(unread) // (4 * at_once))  # a few large ones are shared out
+    size = min(crew.TOGETHER, 1 + len(unread) // (4 * at_once))  # a short list is spread too
     groups = [unread[start : start + size] for start in range(0, len(unread), size)]
-    results = crew.in_order(
+    results = crew.streamed(
         lambda paths: workers.call(
             reading.facts, found.source, paths, what=f"{paths[0]} to {paths[-1]}"
         ),
         groups,
         threads=at_once,
+        together=1,
         abandon=workers.stop,
     )
     with closing(results), quiet():
@@ -138,8 +138,8 @@ def _remembered(index: Path) -> dict[str, tuple[str, Facts]]:
 
 
 def _remember(index: Path, facts: Iterable[tuple[str, str, Facts | str]]) -> None:
-    """Write what `_remembered` reads; a file that cannot be used is tried again at every start."""
-    file = io.BytesIO()  # of a million files 200 MB: there is one copy of it
+    """Write the cache that `_remembered` reads; unusable files are read again at every start."""
+    file = io.BytesIO()  # of a million files 200 MB, so it is not copied
     text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="", write_through=True)
     file.write(bytes(HEAD))
     good = ((path, stamp, *fact) for path, stamp, fact in facts if not isinstance(fact, str))

@@ -1,6 +1,6 @@
-"""A worker process: reads calls from its stdin, and writes their results to its stdout.
+"""Runs in a worker process: reads calls from its stdin and writes their results to its stdout.
 
-Started by workers.py. It ends as soon as its stdin does, so it cannot outlive who started it.
+workers.py starts it. It ends as soon as its stdin is closed, so it cannot outlive its parent.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from traceback import format_exception
 from typing import Any, BinaryIO
 
 from ..errors import FasttrainError
-from . import reading  # noqa: F401  what is called, imported before it is waited for
+from . import reading  # noqa: F401  imported at the start, before the first call needs it
 from .pictures import quiet
 
 READY = b"fasttrain\n"
@@ -24,10 +24,10 @@ Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 def main() -> None:
-    """Work until stdin ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes
+    """Work until stdin is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal
     with os.fdopen(os.dup(1), "wb") as results, quiet():
-        os.dup2(2, 1)  # what prints does not spoil the results
+        os.dup2(2, 1)  # a library that prints does not damage the results
         results.write(READY)
         results.flush()
         waiting: SimpleQueue[Call] = SimpleQueue()
@@ -37,13 +37,13 @@ def main() -> None:
 
 
 def answer(call: Call, results: BinaryIO) -> None:
-    """Write (True, the result) or (False, the exception)."""
+    """Run a call; write (True, result) or (False, exception)."""
     function, arguments = call
     try:
         found = True, function(*arguments)
     except FasttrainError as error:
         found = False, error
-    except Exception as error:  # a bug: its traceback is all that can be said
+    except Exception as error:  # a bug: its traceback says most
         found = False, RuntimeError("".join(format_exception(error)))
     try:
         pickle.dump(found, results, protocol=5)
@@ -53,7 +53,7 @@ def answer(call: Call, results: BinaryIO) -> None:
 
 
 def _read(waiting: SimpleQueue[Call]) -> None:
-    """Pass on what comes; end the process with its stdin, even if it is decoding."""
+    """Pass calls on; end the process when its stdin is closed, even while it decodes."""
     with suppress(EOFError), open(0, "rb", closefd=False) as calls:
         while True:
             waiting.put(pickle.load(calls))

@@ -1,8 +1,8 @@
-"""Worker processes for the images of a large folder.
+"""Starts worker processes for the images of a large folder, and calls functions in them.
 
-Pillow's Python part, hashing and files take turns at the interpreter's lock, so threads stop at a
-few cores. Each process is a `python -c` of its own and not one of multiprocessing's: nobody's
-script is run a second time, and who calls this needs no `if __name__ == "__main__"`.
+Threads share the interpreter's lock, and Pillow needs it for a fifth of the time, so they use no
+more than a few cores. Each process is a `python -c`, not one of multiprocessing: a user's script is
+never run a second time and needs no `if __name__ == "__main__"`.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ from .found import Source
 from .worker import READY
 
 Out = TypeVar("Out")
-# Images from which on processes pay for their start: of 300 JPEGs of 256 x 256 threads prepared 1.7
-# times as many a second, of 1,000 1.1, of 3,000 0.8 (n = 8, 8, 4; 2 cores that others used too).
+# Fewer images are left to threads, since processes take time to start. With 300 JPEGs of 256 x 256,
+# threads prepared 1.7 times as many images/s as processes, with 1,000 1.1 times, with 3,000 0.8
+# times (n = 8, 8, 4; two cores of an AMD EPYC with other programs on them).
 MANY = 1000
-MOST = 24  # processes: each takes 25 MB
-PIPE = 1 << 20  # bytes of a result that need not wait to be read
-# Of glibc's malloc: pages are kept from one small image to the next, and none of a large one.
+MOST = 24  # processes, of 15 to 25 MB each
+PIPE = 1 << 20  # bytes of a result that a process can write before it is read
+# For glibc: keep the memory of a small image for the next one, give that of a large one back.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20), "MALLOC_TRIM_THRESHOLD_": str(8 << 20)}
 
 
 class Workers:
-    """Calls functions in processes where these pay, else in this one; a context that ends them."""
+    """Calls functions in processes if some were started, else in this one; a context manager."""
 
     def __init__(self) -> None:
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -50,40 +51,41 @@ class Workers:
         self.stop()
 
     def at_once(self, source: Source, images: int, *, threads: int | None = None) -> int:
-        """How many calls to make at a time for so many images of a source.
+        """Return how many calls to make at a time to read `images` of a source.
 
-        Starts processes if they pay and `threads` does not say how many threads there shall be;
-        does not wait until they have started.
+        Starts processes if there are enough images and `threads` is None; does not wait for them.
         """
-        # Other sources keep what they read last, and share it between threads.
+        # Other sources cache what they read last, and threads share that.
         if threads is None and images >= MANY and isinstance(source, Files):
             self.start(min(MOST, crew.cores()))
         return len(self.processes) or threads or crew.cores()
 
     def start(self, count: int) -> None:
-        """Start processes unless there are some."""
+        """Start processes, unless there are some."""
         if self.processes or not _is_python(sys.executable):
             return
-        with suppress(OSError):  # no more processes, or no memory: then fewer, or threads
+        with suppress(OSError):  # a limit of the system: fewer will do, or threads
             for _ in range(count):
                 self.processes.append(_started())
                 self.idle.put(self.processes[-1])
 
     def call(self, function: Callable[..., Out], *arguments: object, what: str) -> Out:
-        """`function(*arguments)`; `what` it reads is named where a process dies of it.
+        """Return `function(*arguments)`; `what` names what it reads, for an error message.
 
-        Raises what the function raises, and OutOfMemory (8) or DataError (4) for a death.
+        Raises what the function raises; OutOfMemory (8) or DataError (4) if the process dies.
         """
         process = self.idle.get() if self.processes else None
         try:
             if process is not None and not self._is_ready(process) and not self.stopped:
-                process = None  # it cannot start: its share is done here
+                process = None  # it does not start: do its work here
             if process is None:
                 return function(*arguments)
             found = _asked(process, (function, arguments))
         except (EOFError, OSError, ValueError, pickle.UnpicklingError):
             if process is None:
                 raise
+            with suppress(OSError):
+                _of(process.stdin).close()  # which ends it, if it still runs
             raise _death(process.wait(), what) from None
         finally:
             self.idle.put(process)
@@ -93,7 +95,7 @@ class Workers:
         return result
 
     def stop(self) -> None:
-        """End the processes at once: they hold nothing. Calls under way fail."""
+        """Kill the processes, which hold nothing to save. Calls under way fail."""
         self.stopped = True
         for process in self.processes:
             process.kill()
@@ -104,7 +106,7 @@ class Workers:
                     _of(pipe).close()
 
     def _is_ready(self, process: subprocess.Popen[bytes]) -> bool:
-        """Wait until a process has started; False if it never will."""
+        """Wait until a process has started; return False if it never will."""
         if process.pid not in self.ready:
             if _of(process.stdout).read(len(READY)) != READY:
                 return False
@@ -113,7 +115,7 @@ class Workers:
 
 
 def _started() -> subprocess.Popen[bytes]:
-    """A process that runs worker.py, with the modules that this process would import."""
+    """Start a process that runs worker.py and imports the same modules as this process would."""
     path = [*sys.path, str(Path(__file__).parents[2])]
     code = f"import sys; sys.path[:] = {path!a}; from fasttrain.data.worker import main; main()"
     process = subprocess.Popen(
@@ -145,17 +147,17 @@ def _of(pipe: IO[bytes] | None) -> IO[bytes]:
 def _death(status: int, what: str) -> FasttrainError:
     if status == -getattr(signal, "SIGKILL", 9):
         return OutOfMemory(
-            f"{what}: the process that read them was killed, as systems do where memory runs out. "
-            "End other programs and start again: it goes on where it was."
+            f"{what}: the process that read them was killed, which systems do if memory runs out. "
+            "Close other programs and start again to continue."
         )
     how = signal.Signals(-status).name if status < 0 else f"status {status}"
     return DataError(
-        f"{what}: the process that read them ended ({how}). Start again; if it ends again, one of "
-        "these files is at fault: take them out."
+        f"{what}: the process that read them ended ({how}). Start again; if it ends again, remove "
+        "these files: one of them makes it end."
     )
 
 
 def _is_python(executable: str | None) -> bool:
-    """Whether it takes -c: a frozen program, or one that embeds Python, would start itself."""
+    """Return whether it takes -c; a frozen program, or one that embeds Python, would not."""
     name = Path(executable or "").name.lower()
     return name.startswith(("python", "pypy")) and not hasattr(sys, "frozen")

@@ -17,9 +17,10 @@ from ..data import Batch, Data
 from ..engine.build import Built, build
 from ..errors import EnvironmentProblem
 from ..machine.auto import cpu_multiplies_bf16
+from ..models.flops import training_flops
 from ..recipe.recipe import FIELDS, Recipe
 from ..run.contention import halved, threads
-from ..run.ledger import arithmetic, gemm_rate, training_flops
+from ..run.ledger import arithmetic, gemm_rate
 from .bottleneck import WORTH, Measured, Trial, combined_rate
 from .probe import IMAGES_PER_TIMING, Rate, busy_share, loader_rate, step_rate, training_rate
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 def start_averages(model: nn.Module, images: Tensor) -> None:
     """Set every BatchNorm's running mean and variance to those of `images` (N, 3, S, S).
 
-    Weights, and the number of batches that BatchNorm counts, stay as they are.
+    Weights, the number of batches that BatchNorm counts and torch's random state stay as they are.
     """
     if len(images) < 2:
         return  # one image may have one number a channel, which has no variance
@@ -23,7 +23,7 @@ def start_averages(model: nn.Module, images: Tensor) -> None:
     training = model.training
     for norm in norms:
         norm.momentum = 1.0
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng([]):
         model.train()(images)
     model.train(training)
     for norm, momentum, counted in zip(norms, momenta, counts, strict=True):

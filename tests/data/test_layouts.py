@@ -228,7 +228,9 @@ CONTENT = st.sampled_from(["png", "jpg", "empty", "text", "truncated", "pipe", "
 
 
 @settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     st.dictionaries(NAMES, st.lists(CONTENT, max_size=4), max_size=5),

@@ -450,7 +450,7 @@ def test_work_ahead_is_bounded_and_errors_come_out(tmp_path):
     results = crew.in_order(lambda n: begun.append(n) or n, range(100_000), threads=2)
     assert next(results) == 0
     time.sleep(0.1)
-    assert len(begun) <= 2 * crew.AHEAD + 1
+    assert len(begun) <= (2 * crew.AHEAD + 1) * crew.TOGETHER
     results.close()
     with pytest.raises(ZeroDivisionError):
         list(crew.in_order(lambda n: 1 // n, [1, 0]))
@@ -458,17 +458,17 @@ def test_work_ahead_is_bounded_and_errors_come_out(tmp_path):
 
 def test_only_what_is_under_way_is_abandoned():
     said = []
-    options = {"threads": 2, "abandon": lambda: said.append("abandoned")}
-    results = crew.in_order(str, range(3), **options)
+    options = {"threads": 2, "together": 1, "abandon": lambda: said.append("abandoned")}
+    results = crew.streamed(str, range(3), **options)
     assert [next(results) for _ in range(3)] == ["0", "1", "2"]
     results.close()  # it was not asked whether there is a fourth
     assert said == []
-    results = crew.in_order(str, range(3), **options)
+    results = crew.streamed(str, range(3), **options)
     next(results)
     results.close()
     assert said == ["abandoned"]
     with pytest.raises(ZeroDivisionError):
-        list(crew.in_order(lambda n: 1 // n, [1, 0], **options))
+        list(crew.streamed(lambda n: 1 // n, [1, 0], **options))
     assert said == ["abandoned"] * 2
 
 

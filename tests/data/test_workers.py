@@ -130,7 +130,7 @@ def test_a_script_without_a_guard_is_run_once(data, tmp_path):
 @pytest.mark.parametrize(
     ("number", "error", "says"),
     [
-        (signal.SIGKILL, OutOfMemory, "was killed, as systems do where memory runs out"),
+        (signal.SIGKILL, OutOfMemory, "was killed, which systems do if memory runs out"),
         (signal.SIGSEGV, DataError, r"ended \(SIGSEGV\)"),
     ],
 )
@@ -152,7 +152,7 @@ def test_a_preparation_whose_worker_is_killed_goes_on_where_it_was(data, tmp_pat
 
     listing, source = listing_of(data)
     options = {"side": 16, "folder": tmp_path / "cache"}
-    with hands, pytest.raises(OutOfMemory, match="memory runs out") as caught:
+    with hands, pytest.raises(OutOfMemory, match="if memory runs out") as caught:
         prepare.prepare(listing, source, **options, progress=kill, workers=hands)
     assert caught.value.code == 8
     assert alive([process.pid for process in hands.processes]) == []
@@ -197,9 +197,8 @@ from fasttrain.data import crew, workers
 hands = workers.Workers()
 hands.start(3)
 hands.call(divmod, 7, 2, what="")
-calls = crew.in_order(
-    lambda n: hands.call(time.sleep, 60, what=""), range(3), threads=3, abandon=hands.stop
-)
+sleep = lambda n: hands.call(time.sleep, 60, what="")
+calls = crew.streamed(sleep, range(3), threads=3, together=1, abandon=hands.stop)
 print(*(process.pid for process in hands.processes), flush=True)
 with hands:
     next(calls)
@@ -226,8 +225,12 @@ def test_whatever_ends_this_process_no_worker_stays(number):
 
 def test_leaving_early_ends_the_processes_at_once(two):
     pids = [process.pid for process in two.processes]
-    calls = crew.in_order(
-        lambda n: two.call(time.sleep, 60 * n, what=""), range(9), threads=2, abandon=two.stop
+    calls = crew.streamed(
+        lambda n: two.call(time.sleep, 60 * n, what=""),
+        range(9),
+        threads=2,
+        together=1,
+        abandon=two.stop,
     )
     assert next(calls) is None
     began = time.monotonic()

@@ -11,10 +11,10 @@ from fasttrain.data import cifar10, synthetic
 from fasttrain.engine.build import build
 from fasttrain.explain.gradcam import GradCAM
 from fasttrain.models import packed_conv
+from fasttrain.models.flops import training_flops
 from fasttrain.models.packed_conv import PackedConv2d, convolve, join, pack_convolutions, part
 from fasttrain.models.resnet import ResNet18
 from fasttrain.recipe.recipe import Recipe
-from fasttrain.run.ledger import training_flops
 
 CPU = torch.device("cpu")
 

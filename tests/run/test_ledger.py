@@ -11,6 +11,7 @@ from torch import nn
 
 import fasttrain
 from fasttrain.console.console import Display
+from fasttrain.models.flops import training_flops
 from fasttrain.models.resnet import ResNet18
 from fasttrain.run import ledger as ledger_module
 from fasttrain.run.ledger import (
@@ -20,7 +21,6 @@ from fasttrain.run.ledger import (
     arithmetic,
     gemm_rate,
     summarise,
-    training_flops,
 )
 
 
