@@ -13,7 +13,7 @@ from torch import Tensor
 from ..data import Loader
 from ..loaders.batches import checked
 from ..profile.trace import span
-from . import metrics, monitors
+from . import metrics
 from .state import Hook, Run
 from .step import Step, cross_entropy
 
@@ -42,9 +42,10 @@ def measure(
     on_batch: Sequence[Hook],
     predict: Callable[[Tensor], Tensor],
     total: Callable[[Tensor], Tensor],
-    monitor: str = "accuracy",
+    *,
+    by_class: bool = False,
 ) -> metrics.Evaluation:
-    """Evaluate, and count by class if `monitor` needs it; arguments and errors as `evaluate`'s."""
+    """Evaluate, with the means over classes if `by_class`; arguments and errors as `evaluate`'s."""
     where = "evaluation" if run is None else f"epoch {run.epoch + 1}, evaluation"
     run, sums, counts = run or Run(phase="test"), metrics.zeros(step.device), None
     step.model.eval()
@@ -53,7 +54,7 @@ def measure(
             with span("eval"):
                 logits = predict(images)
                 metrics.update(sums, cross_entropy(logits, labels), logits, labels)
-                if monitor in monitors.UNEQUAL:
+                if by_class:
                     counts = metrics.count(counts, logits, labels)
             for hook in on_batch:
                 hook(run)

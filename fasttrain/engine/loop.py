@@ -42,16 +42,18 @@ def fit(
     total: Callable[[Tensor], Tensor] = lambda sums: sums,
     sync_buffers: Callable[[nn.Module], object] = lambda model: None,
     monitor: str = "accuracy",
+    by_class: bool = False,
 ) -> list[Epoch]:
     """Train for `epochs`, or until `until(run)` is true; evaluate after each; return the history.
 
     `on_step` hooks run after each training step and each test batch (`run.phase` is "train" or
     "test"), `on_epoch` hooks after each epoch. Pass `run` to continue it; seek `train` to its place
     first. With several processes `total` sums a tensor over them and `sync_buffers` makes the
-    model's buffers equal. `schedule` follows `monitor`. Raises Diverged after an epoch with numbers
+    model's buffers equal. `schedule` follows `monitor`; `by_class` adds the means over classes to
+    each row, which a monitor of them does in any case. Raises Diverged after an epoch with numbers
     that are not finite, DataError after one without images, UsageError if `step` cannot take one.
     """
-    run = run or Run()
+    run, by_class = run or Run(), by_class or monitor in monitors.UNEQUAL
     while run.epoch < epochs and not until(run):
         run.sums = metrics.start(step.sums, step.lr, run.sums)
         run.phase, began = "train", perf_counter() - run.seconds
@@ -69,7 +71,7 @@ def fit(
         found = read_metrics(step, run, total)
         run.seconds = perf_counter() - began
         run.phase, began = "test", perf_counter()
-        held = evaluation.measure(step, test, run, on_step, step.predict, total, monitor)
+        held = evaluation.measure(step, test, run, on_step, step.predict, total, by_class=by_class)
         run.eval_seconds += perf_counter() - began
         metrics.check_loss(held.loss, epoch=run.epoch + 1, step=run.step)
         run.epoch += 1

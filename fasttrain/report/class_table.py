@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from .matrix import large_confusion
 from .page import Cell, captioned, esc, section, table
 from .read import Run
 from .records import ClassRow
-from .tiles import data_uri
 from .words import MISSING, percent, whole
 
 MOST_CELLS = 20  # classes whose matrix is a table
-WORST = 25  # pairs that are listed of a larger one
 
 
 def classes(run: Run) -> str:
@@ -28,8 +27,12 @@ def classes(run: Run) -> str:
     lead = f"The bars reach from {percent(floor, 0)} to 100 %. Press a column's name to sort by it."
     caption = f"{run.analysed.title()} accuracy per class, its recall, with its Wilson interval"
     shown = table(caption, head, rows, sortable=True)
-    drawn = _confusion if len(run.classes) <= MOST_CELLS else _large_confusion
-    return section("classes", "Classes", lead, shown + drawn(run))
+    if len(run.classes) <= MOST_CELLS:
+        return section("classes", "Classes", lead, shown + _confusion(run))
+    # The few worst pairs and the drawing come before a table of many screens.
+    summary = f"<summary>All {len(rows):,} classes in numbers</summary>"
+    shown = f'<details>{summary}<p class="lead">{esc(lead)}</p>{shown}</details>'
+    return section("classes", "Classes", "", large_confusion(run) + shown)
 
 
 def _class(row: ClassRow, rival: str, floor: float) -> list[Cell]:
@@ -84,38 +87,6 @@ def _confusion(run: Run) -> str:
         f"<thead><tr><td>true ↓ predicted →</td>{names}</tr></thead>\n"
         f"<tbody>{rows}</tbody></table>",
     )
-
-
-def _large_confusion(run: Run) -> str:
-    """Return the pairs confused most of many classes, and the whole matrix as a picture."""
-    if not run.confusion.size:
-        return ""
-    wrong = run.confusion - np.diag(np.diag(run.confusion))
-    of = run.confusion.sum(axis=1).clip(1)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:WORST]
-    pairs = [divmod(int(place), len(wrong)) for place in order if wrong.flat[place]]
-    rows: list[list[Cell]] = [
-        [
-            (esc(run.classes[true].name), None),
-            (esc(run.classes[taken].name), None),
-            (whole(wrong[true, taken]), float(wrong[true, taken])),
-            (percent(wrong[true, taken] / of[true], 1), wrong[true, taken] / of[true]),
-        ]
-        for true, taken in pairs
-    ]
-    head = ("class", "taken for", "images", "share of the class")
-    worst = table("The pairs that are confused most", head, rows, sortable=True) if rows else ""
-    shades = np.sqrt(run.confusion / of[:, None])
-    pixels = (255 * (1 - shades)).round().astype(np.uint8)[..., None].repeat(3, axis=2)
-    caption = (
-        f"Confusion matrix of {len(of):,} classes: a row for each true class from the top, in the "
-        "order of their names; the darker, the more of its images were taken for the column's"
-    )
-    picture = (
-        f'<img alt="{esc(caption)}" src="{data_uri(pixels)}" style="width:100%;max-width:60rem;'
-        'image-rendering:pixelated;border:1px solid var(--rule,#999)">'
-    )
-    return worst + f'<p class="caption">{esc(caption)}</p>\n{picture}'
 
 
 def _counts(counts: np.ndarray, shades: np.ndarray, own: int) -> str:

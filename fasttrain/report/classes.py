@@ -41,6 +41,7 @@ def class_bars(run: Run) -> Figure | None:
     axes.errorbar(shares, places, xerr=errors, fmt="o", color=INK, ms=4, capsize=3, lw=1.2)
     axes.set_yticks(places, [shown(row.name, LETTERS) for row in rows], color=INK)
     axes.set_xlim(0, 100)
+    axes.set_ylim(-0.7, len(rows) - 0.3)
     for place, row in enumerate(rows):
         text = f"  {percent(row.accuracy, 1)}  ({row.correct:,} of {row.images:,})"
         axes.text(100, place, text, va="center")

@@ -19,6 +19,7 @@ from .words import (
     fact,
     hardware,
     is_mission,
+    metric,
     moment,
     percent,
     points,
@@ -60,7 +61,7 @@ def _best_in_words(run: Run) -> str:
     so_far, held = "" if run.summary else " so far", run.held_out
     if "test_accuracy" in run.summary:
         return f"test accuracy of epoch {run.best.epoch} of {planned}, which {held} chose"
-    by = str(run.recipe.get("monitor", "accuracy")).replace("_", " ")
+    by = metric(run.recipe.get("monitor"))
     if by != "accuracy":
         return f"{held} accuracy{so_far}, in epoch {run.best.epoch} of {planned}, the best by {by}"
     return f"best {held} accuracy{so_far}, in epoch {run.best.epoch} of {planned}"
@@ -136,7 +137,7 @@ def _fine_print(run: Run) -> list[str]:
     lines = []
     if run.best:
         fell = run.recipe.get("scheduler", "plateau") == "plateau"
-        by = str(run.recipe.get("monitor", "accuracy")).replace("_", " ")
+        by = metric(run.recipe.get("monitor"))
         too = ", as were the drops of the learning rate" if fell else ""
         if "test_accuracy" in run.summary:
             lines.append(

@@ -5,6 +5,8 @@ Each function takes a Run and returns HTML, empty if the run has no data for it.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from .charts import Spec
@@ -53,7 +55,9 @@ def curves(run: Run, charts: dict[str, Spec]) -> str:
     smoothed = f"train loss ({smoothing(run)})" if smoothing(run) else "train loss"
     head = [smoothed if name == "train loss" else name for name in _EPOCH_HEAD]
     head = [name.replace("test", run.held_out) for name in head]
-    numbers = table("Every epoch", head, map(_epoch, run.rows))
+    if any(math.isfinite(row.balanced_accuracy) for row in run.rows):
+        head += ["balanced accuracy", "macro F1"]
+    numbers = table("Every epoch", head, (_epoch(row)[: len(head)] for row in run.rows))
     opened = f"<details><summary>Every epoch in numbers</summary>{numbers}</details>"
     return section(
         "curves",
@@ -87,8 +91,11 @@ def _epoch(row: Row) -> list[Cell]:
         duration(row.seconds),
         whole(row.images_per_second),
         duration(row.data_wait_seconds),
+        percent(row.balanced_accuracy),
+        percent(row.macro_f1),
     )
-    return list(zip(texts, row[: len(texts)], strict=True))
+    values = (*row[:9], row.balanced_accuracy, row.macro_f1)
+    return list(zip(texts, values, strict=True))
 
 
 def range_test(run: Run, charts: dict[str, Spec]) -> str:

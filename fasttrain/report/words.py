@@ -24,6 +24,11 @@ def percent(fraction: float, digits: int = 2) -> str:
     return f"{100 * fraction:.{digits}f} %" if math.isfinite(fraction) else MISSING
 
 
+def metric(name: object) -> str:
+    """Name what the best epoch was chosen by: macro_f1 is macro F1."""
+    return str(name or "accuracy").replace("_f1", "_F1").replace("_", " ")
+
+
 def points(difference: float) -> str:
     """Format a difference of two fractions in percentage points, without its sign."""
     return f"{100 * abs(difference):.2f} points"

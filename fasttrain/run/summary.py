@@ -22,6 +22,7 @@ from ..engine.build import Built
 from ..engine.evaluation import evaluate
 from ..engine.state import Epoch, Run
 from ..recipe.recipe import Recipe
+from ..report.words import metric
 from ..storage import checkpoint
 from .ledger import Ledger, arithmetic, summarise
 from .rundir import RunDir
@@ -159,7 +160,7 @@ def headline(summary: dict[str, Any], path: Path) -> str:
     """Return the last line of a run: accuracy, time and folder."""
     held_out = summary.get("chosen_by", "test")
     best, once = f"best_{held_out}_accuracy", ""
-    by = summary.get("monitor", "accuracy").replace("_", " ")
+    by = metric(summary.get("monitor"))
     kind, chosen = ("best ", "") if by == "accuracy" else ("", f", the best by its {by}")
     if "test_accuracy" in summary:
         once = f", test accuracy {summary['test_accuracy']:.2%} with that epoch's weights"

@@ -121,6 +121,7 @@ def train(
                         total=group.sum,
                         sync_buffers=group.sync_buffers,
                         monitor=recipe.monitor,
+                        by_class=data.listing is not None or recipe.balance != "none",
                     )
                 measure_rates(recipe, built, ledger, log=display.log)
                 target = target_summary(session, data, built, position.history)

@@ -12,7 +12,7 @@ from fasttrain.cli import main as cli
 from fasttrain.console.console import Display
 from fasttrain.engine import build
 from fasttrain.errors import EnvironmentProblem
-from fasttrain.explain import explain
+from fasttrain.explain import subject
 from fasttrain.machine import auto, memory
 from fasttrain.parallel.group import Group
 from fasttrain.predict import classifier
@@ -146,7 +146,7 @@ def test_the_gpu_that_is_asked_for_becomes_the_current_one(
     monkeypatch.setattr(classifier.checkpoint, "load", lambda path: saved)
     monkeypatch.setattr(classifier, "network", lambda recipe, **options: network)
     with pytest.raises(Reached, match=f"cuda:{number}"):
-        explain.open_run(tmp_path, device=asked)
+        subject.open_run(tmp_path, device=asked)
 
 
 def test_a_cpu_is_nothing_to_make_current(four_gpus):

@@ -66,7 +66,7 @@ def test_alone_a_thread_is_there_only_while_it_is_watched_and_has_a_deadline():
         ("loop@step:3", "epoch 1, step 3"),
         ("hang@evaluation:2", "epoch 2, evaluation"),
         ("hang@range test", "the range test"),
-        ("hang@save:5", "epoch"),  # in the thread that saves, for which training then waits
+        ("hang@save:6", "epoch"),  # in the thread that saves, for which training then waits
     ],
 )
 def test_one_process_that_hangs_ends_with_9_one_line_and_its_stacks(tmp_path, fault, words):
@@ -100,7 +100,7 @@ def test_after_a_hang_a_run_goes_on_from_its_last_checkpoint(tmp_path):
     ("seconds", "faults"),
     [
         (0, "wait@step:3"),
-        (3, "wait@step:3,slow@evaluation,wait@save:5"),
+        (3, "wait@step:3,slow@evaluation,wait@save:6"),
         (1, "wait@data"),  # what is fetched may take its time
         (1, "wait@analysis"),
     ],

@@ -3,10 +3,12 @@
 import io
 import json
 import threading
+import time
 from contextlib import closing
 
 import numpy as np
 import pytest
+import torch
 from made_images import picture
 from PIL import Image
 
@@ -111,23 +113,43 @@ def test_only_bad_files_do_not_wait_for_a_batch_of_good_ones(classifier):
     assert taken < 100
 
 
-def test_decoding_goes_on_while_the_network_computes(classifier, monkeypatch):
-    decoded, ahead = threading.Semaphore(0), []
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_beside_a_gpu_decoding_goes_on_while_the_network_computes(device, classifier, monkeypatch):
+    """On a CPU, whose cores both need, an image that was begun is finished, and no other begun."""
+    computing, decoded, beside = threading.Event(), [], []
 
-    def counted(item, **_):
-        decoded.release()
-        return item, item.content
+    def slow(content, *_, **__):
+        if len(decoded) >= 4:  # of the second batch
+            computing.wait(timeout=10 if device == "cuda" else 0.01)
+        decoded.append(content)
+        return content
 
-    def waits(images, **_):  # if decoding waited for it, no more than a batch would be there
-        if len(ahead) < 2:
-            ahead.append(all(decoded.acquire(timeout=10) for _ in range(len(images) + 2)))
+    def computes(images, **_):
+        computing.set()
+        before, until = len(decoded), time.monotonic() + (10 if device == "cuda" else 0.1)
+        while len(decoded) < 12 and time.monotonic() < until:
+            time.sleep(0.001)
+        beside.append(len(decoded) - before)
         return np.zeros((len(images), 10), np.float32)
 
-    monkeypatch.setattr(stream, "_decoded", counted)
-    monkeypatch.setattr(classifier, "probabilities", waits)
-    items = [inputs.Item(None, np.zeros((32, 32, 3), np.uint8)) for _ in range(12)]
+    monkeypatch.setattr(content, "pixels", slow)
+    monkeypatch.setattr(classifier, "probabilities", computes)
+    monkeypatch.setattr(classifier, "device", torch.device(device))
+    items = [inputs.Item(None, np.zeros((32, 32, 3), np.uint8))] * 12
     assert len(answered(classifier, items, batch_size=4, threads=1)) == 12
-    assert ahead == [True, True]
+    assert len(decoded) == 12
+    assert beside[0] == 8 if device == "cuda" else max(beside) <= 1
+
+
+def test_an_error_of_the_network_leaves_no_thread_waiting_for_its_turn(classifier, monkeypatch):
+    def fails(*_, **__):
+        raise ValueError("broken network")
+
+    monkeypatch.setattr(classifier, "probabilities", fails)
+    items = [inputs.Item(None, np.zeros((32, 32, 3), np.uint8))] * 3000
+    with pytest.raises(ValueError, match="broken network"):
+        answered(classifier, items)
+    assert not [t for t in threading.enumerate() if t.name.startswith("fasttrain-images")]
 
 
 def test_python_takes_paths_bytes_arrays_and_pillows_images_alike(classifier, pictures):
@@ -177,8 +199,6 @@ def test_what_can_be_no_image_is_refused_in_a_line(classifier, bad):
 
 
 def test_a_torch_tensor_is_an_array(classifier):
-    import torch
-
     pixels = np.asarray(picture(1))
     assert classifier.predict(torch.from_numpy(pixels.copy())) == classifier.predict(pixels)
 

@@ -28,13 +28,28 @@ def test_many_classes_are_read_as_the_worst_pairs_and_one_picture(count, tmp_pat
     assert not found.all("table", **{"class": "confusion"})
     labels = [attributes.get("aria-label") for attributes, _ in found.all("table")]
     assert "The pairs that are confused most" in labels
-    alts = (a for a, _ in found.all("img"))
-    picture = next(a for a in alts if a["alt"].startswith("Confusion matrix"))
-    drawn = pixels(picture)
-    assert drawn.shape[:2] == (count, count)
-    off = drawn[..., 0].astype(int) + 1000 * np.eye(count, dtype=int)
-    assert np.unravel_index(off.argmin(), off.shape) == (7, 3), "the darkest off the diagonal"
-    assert (run / "report.html").stat().st_size < 5_000_000
+    drawn = shades(found, count)
+    assert ((drawn > 0) == (confusion > 0)).all()
+    shares = np.sqrt(confusion / confusion.sum(axis=1, keepdims=True))
+    assert np.abs(drawn - shares).max() < 0.1
+    off = drawn * (1 - np.eye(count))
+    assert np.unravel_index(off.argmax(), off.shape) == (7, 3), "the strongest off the diagonal"
+    text = (run / "report.html").read_text()
+    assert f"<title>c7 taken for c3: 50 of {confusion[7].sum()}</title>" in text
+    for name in (rows[0]["name"], rows[-1]["name"]):
+        assert text.count(f">{name}</text>") == 2, "beside its row and above its column"
+    assert "<summary>All " in text.partition("The pairs that are confused most")[2]
+    assert len(text) < 5_000_000
+
+
+def shades(page, count):
+    """The opacity of each cell of the drawn matrix, row by row."""
+    found = np.zeros((count, count))
+    for attributes, _ in page.all("path"):
+        if "fill-opacity" in attributes:
+            for x, y in re.findall(r"M(\d+) (\d+)h1v1h-1z", attributes["d"]):
+                found[int(y), int(x)] = float(attributes["fill-opacity"])
+    return found
 
 
 def test_the_figures_of_many_classes_are_drawn(tmp_path):
@@ -90,3 +105,15 @@ def test_a_run_that_val_chose_says_so(tmp_path):
     (run / "summary.json").unlink()  # it still trains
     said = words_of(write(run).read_text())
     assert "best val accuracy so far" in said
+
+
+def test_means_over_classes_stand_in_the_table_of_epochs_where_there_are_any(tmp_path):
+    run = write_run(tmp_path / "run", epochs=3)
+    assert "macro F1" not in words_of(write(run).read_text())
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines[1:] = [{**row, "balanced_accuracy": 0.4321, "macro_f1": 0.3456} for row in lines[1:]]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    said = words_of(write(run).read_text())
+    assert "data wait" in said
+    for words in ("balanced accuracy", "macro F1", "43.21 %", "34.56 %"):
+        assert words in said, words

@@ -21,7 +21,7 @@ from fasttrain.explain import explain
 from fasttrain.report import figures, html
 from fasttrain.report.figures import draw_all
 from fasttrain.report.words import duration
-from fasttrain.run import folders, profiling
+from fasttrain.run import finish, folders, profiling
 
 WORDS = "--dataset synthetic --train-limit 48 --test-limit 32 --batch-size 16 --device cpu "
 WORDS += "--loader resident --epochs 2 --lr 0.05"
@@ -70,7 +70,7 @@ FAULTS = {
     "a figure": (figures, "draw_all", ValueError("not a valid value for backend"), "explain"),
     "a full disk": (figures, "draw_all", OutputError("report (x): no room. Make room."), "explain"),
     "the examination": (explain, "explain", MemoryError(), "explain"),
-    "a fault of ours": (explain, "open_run", AssertionError("two\nlines"), "explain"),
+    "a fault of ours": (finish, "open_run", AssertionError("two\nlines"), "explain"),
     "the page": (html, "write", RecursionError("too deep"), "report"),
     "the profile": (profiling.Profiling, "report", KeyError("ts"), "record it again"),
 }

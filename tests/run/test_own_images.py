@@ -1,5 +1,6 @@
 """A run on own images goes on bitwise where it stood, and only on the images it began with."""
 
+import json
 import shutil
 
 import numpy as np
@@ -44,6 +45,25 @@ def test_a_killed_run_goes_on_bitwise(tmp_path, at):
     assert summaries[0]["test_loss"] == summaries[1]["test_loss"]
     fasttrain.train(recipe(tmp_path, seed=1), out=tmp_path / "b")
     assert not same(end(tmp_path / "b"), whole)
+
+
+@pytest.mark.parametrize("balance", ["loss", "sample"])
+@pytest.mark.parametrize("monitor", ["accuracy", "macro_f1"])
+@pytest.mark.parametrize("at", [2, 8])  # within the first epoch and within the second
+def test_a_killed_run_on_classes_of_unequal_sizes_goes_on_bitwise(tmp_path, balance, monitor, at):
+    folder(tmp_path / "d" / "train", ["ant"], count=25, start=600)
+    asked = {"balance": balance, "monitor": monitor, "scheduler": "plateau", "patience": 0}
+    fasttrain.train(recipe(tmp_path, **asked), out=tmp_path / "whole")
+    with pytest.raises(Stopped):
+        fasttrain.train(recipe(tmp_path, **asked), out=tmp_path / "a", display=Interrupting(at))
+    fasttrain.train(recipe(tmp_path, **asked), continued=tmp_path / "a")
+    whole = end(tmp_path / "whole")
+    assert same(end(tmp_path / "a"), whole)
+    rows = [(tmp_path / run / "metrics.jsonl").read_text().splitlines() for run in ("a", "whole")]
+    means = [[json.loads(line)["macro_f1"] for line in lines] for lines in rows]
+    assert means[0] == means[1]
+    fasttrain.train(recipe(tmp_path, **{**asked, "balance": "none"}), out=tmp_path / "b")
+    assert not same(end(tmp_path / "b")["state"], whole["state"]), "and the balance counts"
 
 
 def stopped(root):
