@@ -22,6 +22,7 @@ ON_A_GPU = (
     ("augment, 1,024 images to float32 and float16", "ours, torch, compile"),
     ("epoch of 100 steps, batch 128", "source, AMP loop, fasttrain, fasttrain with graphs"),
     ("loaders, an epoch, batch 128", "dali, resident, kernel, albumentations"),
+    ("loaders by side, an epoch, batch 128", "dali, resident, kernel, each at sides 32 and 64"),
     ("loaders, to the first batch", "dali, resident, kernel"),
     ("range test, plain and in a graph", "find_lr, bare steps"),
     ("SGD, 11,173,962 parameters", "ours, torch, compile"),

@@ -20,6 +20,7 @@ from benchmarks import (
     bench_step,
     conftest,
     headline,
+    own_images,
     preparing,
     scaling,
     sprints,
@@ -84,6 +85,7 @@ WRITERS = {
     (sprints.BEGIN, sprints.END): lambda: sprints.table(table.results("sprint")),
     (switches.BEGIN, switches.END): lambda: switches.table(table.results("switches")),
     (preparing.BEGIN, preparing.END): lambda: preparing.table(table.results("prepare")),
+    (own_images.BEGIN, own_images.END): lambda: own_images.table(table.results("own-images")),
     (scaling.BEGIN, scaling.END): scaling.table,
 }
 

@@ -18,7 +18,6 @@ from ..loaders.build import few_images, loader, loss_weights
 from ..machine import auto
 from ..machine.allocator import keep_pages
 from ..machine.auto import Choice
-from ..models.averages import start_averages
 from ..models.build import network, optimizer, prepare
 from ..models.packed_conv import pack_convolutions, suits
 from ..models.stages import check_layer
@@ -29,8 +28,6 @@ from ..recipe.recipe import Recipe
 from .graphs import GraphedStep
 from .step import Step
 
-# Steps an epoch: after so many, 0.9^100 = 3e-5 is left of what BatchNorm's averages began with.
-SHORT, FIRST = 100, 64
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
 
 
@@ -101,10 +98,6 @@ def build(recipe: Recipe, data: Data, group: Group | None = None, *, fresh: bool
     few = partial(few_images, recipe, data.train, scale)
     model = network(recipe, few, classes=classes, side=data.side)
     new_head = prepare(recipe, model, classes=classes, names=data.classes, fresh=fresh)
-    # Published sets keep what they begin with: their results are those of release 0.1.
-    short = data.listing is not None and count // batch < SHORT
-    if short and fresh and recipe.init is None and ":" not in recipe.model:
-        start_averages(model, few(most=FIRST))
     if recipe.cam_layer is not None:
         check_layer(model, recipe.cam_layer, side=data.side)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

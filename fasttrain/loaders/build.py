@@ -68,15 +68,13 @@ def evaluation_loader(
     )
 
 
-def few_images(
-    recipe: Recipe, train: Split, scale: Statistics, *, most: int | None = None
-) -> Tensor:
-    """Some training images (N, 3, S, S), normalised, on the CPU; `most`, or 5 million pixels.
+def few_images(recipe: Recipe, train: Split, scale: Statistics) -> Tensor:
+    """Some training images (N, 3, S, S), normalised, on the CPU; about 5 million pixels.
 
     They are the first of a published data set, whose order is random, and evenly spread over own
     images, which are in the order of their classes.
     """
-    most = max(1, FEW * SIDE**2 // train.images.shape[1] ** 2) if most is None else most
+    most = max(1, FEW * SIDE**2 // train.images.shape[1] ** 2)
     rows = np.arange(min(most, len(train.labels)))
     if is_path(str(recipe.dataset)):
         rows = rows * len(train.labels) // len(rows)

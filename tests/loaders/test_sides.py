@@ -127,6 +127,19 @@ def test_a_stem_of_large_images_is_computed_from_fewer_of_them(monkeypatch):
     assert len(build.few_images(Recipe(), noise(224, 10), STATISTICS)) == 1
 
 
+def test_a_stem_of_own_images_is_computed_from_every_class(monkeypatch):
+    """They are in the order of their classes; a published set is in random order."""
+    monkeypatch.setattr(build, "FEW", 4)
+    shades = np.arange(20, dtype=np.uint8)[:, None, None, None]
+    split = Split(np.broadcast_to(shades, (20, 32, 32, 3)), np.zeros(20, np.int64))
+    scale = Statistics((0.0,) * 3, (1.0,) * 3)
+    shown = [
+        (255 * build.few_images(Recipe(dataset=name), split, scale)[:, 0, 0, 0]).round().tolist()
+        for name in ("photos", "cifar10")
+    ]
+    assert shown == [[0, 5, 10, 15], [0, 1, 2, 3]]
+
+
 def test_given_statistics_normalise():
     split = noise(28)
     pixels = Statistics((0.5, 0.25, 0.0), (0.5, 1.0, 0.25))
