@@ -113,6 +113,8 @@ def find(path: Path) -> Found:
             for split in SPLITS:
                 if f"{split}_images" not in names:
                     continue
+                if f"{split}_labels" not in names:
+                    raise ValueError(f"holds {split}_images and no {split}_labels")
                 members[split] = member = Member(path, f"{split}_images")
                 labels = _labels(archive[f"{split}_labels"], split, member.shape[0])
                 digits = len(str(len(labels)))

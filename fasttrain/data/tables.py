@@ -100,18 +100,33 @@ def lines(
             columns = table.fieldnames or ()
             if missing := [name for name in needed if name not in columns]:
                 others = [name for name in (*NEEDED, *OPTIONAL) if name not in needed]
+                why = _lacks(missing[0], columns, DELIMITERS[suffix])
                 raise DataError(
-                    f"table ({path}): no column {missing[0]} among "
-                    f"{shown(', '.join(columns), 120)}. Its first line is {','.join(needed)} and, "
-                    f"if wanted, {' and '.join(others[:2])}."
+                    f"table ({path}): {why}. Its first line must be {','.join(needed)} and, if "
+                    f"wanted, {' and '.join(others[:2])}."
                 )
             for line in table:
                 spoilt = None in line or any(line[name] is None for name in needed)
                 yield table.line_num, "the wrong number of cells" if spoilt else line
         except csv.Error as error:
+            # Python 3.10 refuses a NUL, which text in UTF-16 has.
+            why = "not text in UTF-8" if "NUL" in str(error) else str(error)
             raise DataError(
-                f"table ({path}): line {table.line_num + 1:,}: {error}. Correct the line."
+                f"table ({path}): line {table.line_num + 1:,}: {why}. Correct the line."
             ) from None
+
+
+def _lacks(column: str, columns: Sequence[str], delimiter: str) -> str:
+    """What is wrong with the first line of a table, as far as it shows."""
+    first = delimiter.join(columns)
+    if not first:
+        return "its first line is empty"
+    if "\0" in first:
+        return "not text in UTF-8"
+    why = f"no column {column} among {shown(', '.join(columns), 120)}"
+    other = next((mark for mark in ";\t," if mark != delimiter and mark in first), "")
+    named = {",": "commas", "\t": "tabs"}[delimiter]
+    return f"{why}, which are not separated by {named}" if other and len(columns) == 1 else why
 
 
 def _object(text: str) -> dict[str, Any] | str:

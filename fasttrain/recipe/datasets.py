@@ -31,9 +31,9 @@ def refuse_near_miss(dataset: str) -> None:
 
 
 def from_here(dataset: str) -> str:
-    """Return a path as an absolute one, and a name as it is."""
+    """Return a path as an absolute one, and a name, or nothing, as it is."""
     refuse_near_miss(dataset)
-    return os.path.abspath(dataset) if is_path(dataset) else dataset
+    return os.path.abspath(dataset) if dataset and is_path(dataset) else dataset
 
 
 def title(dataset: str) -> str:

@@ -239,6 +239,7 @@ def test_a_misspelt_name_is_exit_2_and_a_path_that_is_missing_exit_4(given, mean
 
 
 REFUSED = {
+    "no path": (["--dataset="], "--dataset (): must be a non-empty line of text"),
     "a side that the set has not": (["--dataset=synthetic", "--side=7"], "must be a whole number"),
     "the experiment's statistics": (["--statistics=reference"], "exists only for CIFAR-10"),
     "fewer images than classes": (["--train-limit=2"], "3 classes"),

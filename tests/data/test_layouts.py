@@ -193,7 +193,10 @@ def test_all_mistakes_of_a_table_are_said_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("t.csv", "", "no column file_name"),
+        ("t.csv", "", "its first line is empty. Its first line must be file_name,label"),
+        ("t.csv", "file_name;label\na;b\n", "not separated by commas"),
+        ("t.tsv", "file_name,label\na,b\n", "not separated by tabs"),
+        ("t.csv", "f\0i\0l\0e\0", "not text in UTF-8"),
         ("t.csv", "path,label\na,b\n", "no column file_name among path, label"),
         ("t.csv", "file_name,label\na/0.png\n", "line 2: the wrong number of cells"),
         ("t.csv", "file_name,label\na/0.png,b,c\n", "line 2: the wrong number of cells"),
@@ -339,7 +342,7 @@ def test_labels_may_be_names_and_splits_may_be_missing(tmp_path):
     ("changes", "said"),
     [
         ({"train_images": None}, "not train_images and train_labels"),
-        ({"val_labels": None}, "val_labels"),
+        ({"val_labels": None}, "holds val_images and no val_labels"),
         ({"train_images": np.zeros((6, 28, 28))}, "float64"),
         ({"train_images": np.zeros((6, 28), np.uint8)}, "not uint8 (N, H, W)"),
         ({"train_images": np.zeros((6, 3, 28, 28), np.uint8)}, "not uint8 (N, H, W)"),
