@@ -99,7 +99,9 @@ def test_killed_and_resumed_it_ends_bitwise_as_one_left_alone(phase, photos, who
 
 
 @pytest.mark.usefixtures("tiny")
-def test_it_is_explained_reported_and_compared_without_the_spoilt_files(photos, whole, capsys):
+def test_it_is_explained_reported_and_compared_without_the_spoilt_files(
+    photos, whole, tmp_path, capsys
+):
     subject = open_run(whole, device="cpu", cache_dir=photos.cache)
     explain.explain(subject, whole)
     page = html.write(whole).read_text(encoding="utf-8")
@@ -109,5 +111,6 @@ def test_it_is_explained_reported_and_compared_without_the_spoilt_files(photos, 
         assert mistake["file"].startswith(f"{mistake['true']}/")
         assert mistake["file"] in page
         assert mistake["file"] not in photos.spoilt
-    assert cli.main(["compare", str(whole), str(whole)]) == 0
+    page = str(tmp_path / "compare.html")
+    assert cli.main(["compare", str(whole), str(whole), "--out", page]) == 0
     assert "best val accuracy" in capsys.readouterr().out
