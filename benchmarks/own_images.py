@@ -37,8 +37,6 @@ def split_folders(root: Path, halves: Halves) -> str:
         for number, (pixels, label) in enumerate(zip(split.images, split.labels, strict=True)):
             path = root / "folders" / half / str(label) / f"{number:05}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.exists():
-                continue
             Image.fromarray(pixels[..., 0]).save(path)
     return "folders"
 
@@ -64,8 +62,7 @@ def class_folders(root: Path, halves: Halves) -> str:
     for path in chain(*(sorted((root / "folders" / half).rglob("*.png")) for half in halves)):
         new = root / "unsplit" / path.parent.name / f"{path.parts[-3]} {path.name}"
         new.parent.mkdir(parents=True, exist_ok=True)
-        if not new.exists():
-            os.link(path, new)
+        os.link(path, new)
     return "unsplit"
 
 
@@ -80,16 +77,15 @@ LAYOUTS: dict[str, Callable[[Path, Halves], str]] = {
 def trained(root: Path, dataset: str) -> dict[str, Any]:
     """Train on one layout, as a person would; what its summary says."""
     words = f"--dataset {dataset} {WORDS} --out runs/{dataset}"
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     places = {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(root / "cache")}
-    summary = root / "runs" / dataset / "summary.json"
-    if not summary.exists():  # a series that was broken off goes on with the next layout
-        subprocess.run(
-            [sys.executable, "-m", "fasttrain", *words.split(), "--overwrite"],
-            cwd=root,
-            env=os.environ | places,
-            check=True,
-        )
-    found = json.loads(summary.read_text())
+    subprocess.run(
+        [sys.executable, "-m", "fasttrain", *words.split()],
+        cwd=root,
+        env=os.environ | places,
+        check=True,
+    )
+    found = json.loads((root / "runs" / dataset / "summary.json").read_text())
     by = found["chosen_by"]
     return {
         "command": f"python -m fasttrain {words}",
@@ -101,6 +97,7 @@ def trained(root: Path, dataset: str) -> dict[str, Any]:
         "total_seconds": found["total_seconds"],
         "train_seconds": found["train_seconds"],
         "data_wait_share": found["data_wait_seconds"] / found["train_seconds"],
+        "load_before": load,
     }
 
 
