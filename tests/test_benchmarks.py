@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ from benchmarks import (
     bench_sgd,
     bench_step,
     conftest,
+    finetune,
     headline,
     own_images,
     preparing,
@@ -87,6 +89,7 @@ WRITERS = {
     (preparing.BEGIN, preparing.END): lambda: preparing.table(table.results("prepare")),
     (own_images.BEGIN, own_images.END): lambda: own_images.table(table.results("own-images")),
     (scaling.BEGIN, scaling.END): scaling.table,
+    (finetune.BEGIN, finetune.END): lambda: finetune.table(table.results("finetune")),
 }
 
 
@@ -434,3 +437,22 @@ def test_the_table_of_preparing_has_each_provider_and_the_memory():
     assert "| ours | 5 | 3,400 | 0.85 |" in made
     assert "Peak memory of ours, all its processes: 300 MiB, these 10." in made
     assert made.endswith("Wanted of ours: 0.8. By `python -m benchmarks.bench_prepare`.")
+
+
+def test_the_small_sets_of_a_start_from_weights_are_few_images_of_other_classes(tmp_path):
+    train, test = synthetic.load(400, 200)
+    finetune.write(tmp_path / "few.npz", (train, test), range(5, 10), count=6)
+    with np.load(tmp_path / "few.npz") as found:
+        assert np.bincount(found["train_labels"][:, 0]).tolist() == [6] * 5
+        assert found["test_images"].shape[0] == (test.labels >= 5).sum()
+        image = train.images[np.flatnonzero(train.labels == 7)[0]]
+        assert (found["train_images"][found["train_labels"][:, 0] == 2][0] == image).all()
+
+
+def test_starts_become_rows_with_a_column_for_each_small_set():
+    rows = [
+        {"data": data, "start": start, "command": "c", "mean": mean, "deviation": 0.011}
+        for data, start, mean in (("like", "a", 0.7), ("unlike", "a", 0.6), ("like", "b", 0.5))
+    ]
+    made = finetune.table([{"command": "c", "environment": ENVIRONMENT, "rows": rows}])
+    assert made.splitlines()[-2:] == ["| a | 70.0% ± 1.1% | 60.0% ± 1.1% |", "| b | 50.0% ± 1.1% |"]
