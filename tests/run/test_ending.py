@@ -81,14 +81,15 @@ def test_a_run_without_a_gain_stops_says_why_and_is_finished(tiny, tmp_path, cap
     path = tmp_path / "a"
     words = [word for word in flags(path, **STILL) if word != "--resume"]
     assert cli.main(words) == 0
-    reason = f"no gain of the accuracy in 2 epochs, after epoch {epochs(path) - 2}"
+    before = epochs(path)
+    reason = f"no gain of the accuracy in 2 epochs, after epoch {before - 2}"
     assert f"stopped early: {reason}\n" in capsys.readouterr().out
     assert said(path) == reason
     assert re.search(rf"Stopped early</dt>\s*<dd>{reason}<", html.page(read(path)))
     assert cli.main(["--resume", str(path)]) == 0
     assert "is finished" in capsys.readouterr().out
-    assert cli.main(["--resume", str(path), "--stop-after=none", "--max-time=0.001"]) == 0
-    assert said(path) == f"time limit reached in epoch {len(end(path)['rows'])}"
+    assert cli.main(["--resume", str(path), "--stop-after=3"]) == 0
+    assert len(end(path)["rows"]) > before, "with more patience it goes on"
 
 
 def test_a_resumed_run_goes_on_counting(tiny, tmp_path):
