@@ -100,8 +100,11 @@ def test_the_activations_of_one_part_are_kept_at_a_time():
     assert 3 < peaks[0] / peaks[1] < 4.1
 
 
-def test_of_several_processes_only_the_last_part_communicates():
+@pytest.mark.parametrize("compiled", [False, True])
+def test_of_several_processes_only_the_last_part_communicates(compiled, monkeypatch):
     """Counted in a group of one: without `no_sync`, the control, each part does."""
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **options: real(f, backend="eager", **options))
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         plain, sent = a_step(), {}
@@ -119,7 +122,8 @@ def test_of_several_processes_only_the_last_part_communicates():
             wrapped.register_comm_hook(None, send)
             made = {"quiet": in_parts(4, wrapped.no_sync), "control": in_parts(4), "whole": whole}
             optimizer = sgd(model, lr=0.1, momentum=0.9, weight_decay=5e-4)
-            step = Step(model, optimizer, wrap=lambda _, of=wrapped: of, gradients=made[name])
+            options = {"gradients": made[name], "compile": compiled}
+            step = Step(model, optimizer, wrap=lambda _, of=wrapped: of, **options)
             step(*batch())
             if name != "control":
                 assert furthest(step, plain) < 1e-6

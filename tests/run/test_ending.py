@@ -110,9 +110,12 @@ def test_a_run_of_all_its_epochs_is_not_called_stopped(tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_stop_after_the_same_epoch_in_parts_and_clipped(tmp_path):
-    more = {"accumulate": 2, "clip_grad": 1.0, "optimizer": "adamw", "warmup": 0.5}
-    ended = Ranks(tmp_path / "log", flags(tmp_path / "a", **STILL, **more)).ended()
-    assert [each.status for each in ended] == [0, 0], ended
-    assert [each.err for each in ended] == ["", ""]
+def test_two_processes_stop_after_the_same_epoch_and_go_on_bitwise_in_parts_and_clipped(tmp_path):
+    more = {"accumulate": 2, "clip_grad": 1.0, "optimizer": "adamw", "warmup": 1.3}
+    for name, faults, status in (("a", {}, 0), ("b", {1: "SIGTERM@step:6"}, 143), ("b", {}, 0)):
+        ended = Ranks(tmp_path / "log", flags(tmp_path / name, **STILL, **more), faults=faults)
+        ended = ended.ended()
+        assert [each.status for each in ended] == [status, status], ended
+        assert status or [each.err for each in ended] == ["", ""]
     assert epochs(tmp_path / "a") >= 3
+    assert same(end(tmp_path / "a"), end(tmp_path / "b"))
