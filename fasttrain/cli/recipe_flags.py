@@ -19,6 +19,7 @@ TITLES = {
     "machine": "machine (hardware and speed)",
     "stopping": "stopping, final test and report",
 }
+SIZES = ("epochs", "batch_size", "accumulate", "loader")  # what sets the speed beside the hardware
 
 
 def add(parser: argparse.ArgumentParser, *, speed_only: bool = False) -> None:
@@ -57,7 +58,7 @@ def add_field(group: Any, name: str) -> None:
 
 def _affects_speed(field: Any) -> bool:
     """Return whether a field affects how fast training is."""
-    return field.metadata["group"] == "machine" or field.name in ("epochs", "batch_size", "loader")
+    return field.metadata["group"] == "machine" or field.name in SIZES
 
 
 def _metavar(field: Any) -> str:
