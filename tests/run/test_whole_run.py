@@ -81,9 +81,9 @@ SCHEDULES = [
     {"scheduler": "cosine"},
     {"scheduler": "onecycle"},
     # It is stopped in the middle of the warm-up, which ends with the fifth of six steps.
-    {"scheduler": "linear", "warmup": 1.7, "nesterov": True, "accumulate": 4, "lr": 0.2},
+    {"scheduler": "linear", "warmup": 1.7, "nesterov": True, "decay_norms": False, "clip_grad": 0.5}
+    | {"accumulate": 4, "lr": 0.2},
     {"scheduler": "plateau", "warmup": 1.7, "optimizer": "adamw", "lr": 0.01},
-    {"scheduler": "cosine", "clip_grad": 0.5, "decay_norms": False, "weight_decay": 0.1},
 ]
 
 
