@@ -62,6 +62,12 @@ def check(words):
         words = ["python", *words[words.index("-m") :]]
     if words[:3] == ["python", "-m", "fasttrain"]:
         asked = words[3:]
+        if ">" in asked:
+            asked = asked[: asked.index(">")]
+        if "--config" in asked:  # no reader has the page's file
+            at = asked.index("--config")
+            assert asked.pop(at + 1).endswith((".toml", ".json"))
+            asked.pop(at)
         if "--help" in asked:
             with pytest.raises(SystemExit):
                 read(asked)
