@@ -21,6 +21,7 @@ from .read import Run, read
 from .words import MISSING, fact, hardware, listed, percent, plain, tenths, unfinished, whole
 
 MANY = 5  # runs, from the next on a table has a row for each
+CURVES = 12  # runs whose curves are drawn: with more no eye could follow one
 OURS = re.compile(r"<title>\d+ runs of fasttrain</title>")
 
 
@@ -54,7 +55,8 @@ def check_out(out: Path) -> None:
 
 def page(runs: list[Run]) -> str:
     """Return the whole page as HTML."""
-    charts, titles, headings = curves(runs), names(runs), chart_titles(runs)
+    drawn_runs = runs if len(runs) <= CURVES else ordered(runs, "accuracy")[:CURVES]
+    charts, titles, headings = curves(drawn_runs), names(runs), chart_titles(drawn_runs)
     drawn = "\n".join(chart(name, headings[name]) for name in charts)
     no_script = "<noscript><p>The curves need JavaScript.</p></noscript>"
     content = f'<div class="charts">{drawn}</div>{no_script}'
@@ -62,7 +64,8 @@ def page(runs: list[Run]) -> str:
     title = f"{len(runs)} runs of fasttrain"
     differing = [name for name, _ in differences(runs)]
     parallel = drawing(runs, differing)
-    lead = "Point at a curve, or focus it and press the arrow keys, to read its values."
+    few = f"The {CURVES} best runs. " if len(runs) > CURVES else ""
+    lead = f"{few}Point at a curve, or focus it and press the arrow keys, to read its values."
     body = f"""<header>
 <h1 class="title">{title}</h1>
 <p class="lead">{esc(listed(titles))}</p>
@@ -165,21 +168,21 @@ def _number(value: str) -> float | None:
         return None
 
 
+def _sortable(titles: list[str], lines: list[tuple[str, list[str]]]) -> str:
+    """Return the table of many runs, with a row for each."""
+    (_, head), *runs = _turned([("", titles), *lines])
+    numeric = [all(_number(value) is not None for value in column) for _, column in lines]
+
+    def cell(value: str, is_number: bool) -> Cell:
+        return esc(value), _number(value) if is_number else None
+
+    rows = [[(esc(title), None), *map(cell, values, numeric)] for title, values in runs]
+    return sorted_table("Runs compared", ["run", *head], rows, sortable=True)
+
+
 def _html(titles: list[str], lines: list[tuple[str, list[str]]]) -> str:
     if len(titles) > MANY:
-        (_, head), *rows = _turned([("", titles), *lines])
-        numeric = [all(_number(value) is not None for value in column) for _, column in lines]
-        cells: list[list[Cell]] = [
-            [
-                (esc(title), None),
-                *(
-                    (esc(value), _number(value) if is_number else None)
-                    for value, is_number in zip(values, numeric, strict=True)
-                ),
-            ]
-            for title, values in rows
-        ]
-        return sorted_table("Runs compared", ["run", *head], cells, sortable=True)
+        return _sortable(titles, lines)
     head = "".join(f'<th scope="col" class="number">{esc(name)}</th>' for name in titles)
     rows = "\n".join(
         f'<tr><th scope="row">{esc(name)}</th>'

@@ -6,7 +6,7 @@ A table of thirty runs says what each value was; here one sees which values went
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..errors import shown
@@ -14,14 +14,15 @@ from .ordered import setting
 from .overlaid import held_out, names
 from .page import captioned, esc
 from .read import Run
-from .words import percent, plain
+from .words import cut, percent, plain
 
 FEWEST = 3  # runs worth a picture
 MOST = 9  # axes of fields; further ones stand in the table alone
 WIDTH, HEIGHT, TOP, SIDE, BOTTOM = 1000, 340, 54, 70, 20
 NEAR = 15  # units between the labels of an axis, at least
 LETTERS = 13  # of a label
-RATIO = 20  # of the largest to the smallest value, from which on an axis is logarithmic
+RATIO = 8  # of the largest to the smallest value, from which on an axis is logarithmic
+ZERO = 0.12  # share of a logarithmic axis below its smallest positive value, where 0 stands
 
 
 class Axis(NamedTuple):
@@ -42,7 +43,7 @@ def drawing(runs: Sequence[Run], differing: Sequence[str]) -> str:
     axes.append(_numeric(f"best {held_out(runs)} accuracy", accuracies, percent))
     result, titles = axes[-1].places, names(runs)
     order = sorted(range(len(runs)), key=lambda i: -1.0 if result[i] is None else result[i] or 0.0)
-    caption = _caption(titles, order[-1], len(differing) - MOST)
+    caption = _caption(titles[order[-1]], len(differing) - MOST)
     lines = "".join(_run(titles[i], i, axes, best=i == order[-1]) for i in order)
     drawn = "".join(_axis(axis, _across(i, axes), i) for i, axis in enumerate(axes))
     return captioned(
@@ -52,11 +53,11 @@ def drawing(runs: Sequence[Run], differing: Sequence[str]) -> str:
     )
 
 
-def _caption(titles: Sequence[str], best: int, more: int) -> str:
+def _caption(best: str, more: int) -> str:
     also = f" {more} more fields differ: see the table." if more > 0 else ""
     return (
         "A line for each run, through its values: blue for the highest accuracy, orange for the "
-        f"lowest. The thick line is the best run, {titles[best]}.{also}"
+        f"lowest. The thick line is the best run, {best}. Point at a line to read it.{also}"
     )
 
 
@@ -74,20 +75,28 @@ def _digits(text: str) -> bool:
     return text.replace(".", "", 1).replace("e-", "", 1).isdecimal()
 
 
-def _numeric(name: str, values: Sequence[float | None], form: object) -> Axis:
-    """Return an axis of numbers, logarithmic if they are far apart."""
+def _numeric(name: str, values: Sequence[float | None], form: Callable[[float], str]) -> Axis:
+    """Return an axis of numbers, logarithmic if they are far apart; 0 is then below the others."""
     known = sorted({value for value in values if value is not None and math.isfinite(value)})
-    if not known:
-        return Axis(name, [None] * len(values), [])
-    log = known[0] > 0 and known[-1] / known[0] >= RATIO
+    positive = [value for value in known if value > 0]
+    log = bool(positive) and known[0] >= 0 and positive[-1] / positive[0] >= RATIO
     scale = math.log if log else float
-    low, high = scale(known[0]), scale(known[-1])
+    start = ZERO if log and known[0] == 0 else 0.0
+    ends = [scale(value) for value in ((positive if log else known) or [0.0])]
 
     def place(value: float) -> float:
-        return (scale(value) - low) / (high - low) if high > low else 0.5
+        if start and value == 0:
+            return 0.0
+        part = (scale(value) - ends[0]) / (ends[-1] - ends[0]) if ends[-1] > ends[0] else 0.5
+        return start + (1 - start) * part
 
     found = [place(v) if v is not None and math.isfinite(v) else None for v in values]
-    return Axis(name, found, [(place(value), form(value)) for value in known])  # type: ignore
+    return Axis(name, found, [(place(value), form(value)) for value in known])
+
+
+def _label(text: str) -> str:
+    """Return a value in a few letters: of a path the end, of other texts the beginning."""
+    return cut(text, LETTERS) if "/" in text else shown(text, LETTERS)
 
 
 def _is_number(value: object) -> bool:
@@ -129,9 +138,7 @@ def _axis(axis: Axis, x: float, number: int) -> str:
         y = _down(place)
         if all(abs(y - other) >= NEAR for other in taken):
             taken.append(y)
-            texts.append(
-                f'<text x="{x + 5:.1f}" y="{y + 4:.1f}">{esc(shown(text, LETTERS))}</text>'
-            )
+            texts.append(f'<text x="{x + 5:.1f}" y="{y + 4:.1f}">{esc(_label(text))}</text>')
     high = TOP - (34 if number % 2 else 16)  # by turns, so that long names have room
     return (
         f'<path class="axis" d="M{x:.1f} {TOP}v{HEIGHT}"/>{"".join(texts)}'

@@ -40,13 +40,15 @@ def acquire(folder: Path) -> IO[bytes]:
     return file
 
 
-def release(lock: IO[bytes], failure: str = "") -> None:
-    """Unlock. The lock file stays, empty or with the `failure` that ended the run: removing it
-    would race with other processes."""
+def release(lock: IO[bytes], error: Exception | None = None) -> None:
+    """Unlock. The lock file stays, empty or with the `error` that ended the run: removing it would
+    race with other processes."""
+    code, why = getattr(error, "code", 1), shown(error, 300)
+    text = f"{FAILED}({code}): {why}\n" if error else ""
     with suppress(OSError, ValueError):  # ValueError: already closed
         lock.truncate(0)
         lock.seek(0)
-        lock.write(f"{FAILED}{failure}\n".encode("utf-8", "backslashreplace") if failure else b"")
+        lock.write(text.encode("utf-8", "backslashreplace"))
     lock.close()
 
 

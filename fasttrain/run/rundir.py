@@ -12,7 +12,7 @@ from typing import Any
 
 from ..data import listing_file
 from ..data.listing import Listing
-from ..errors import CheckpointError, OutputError, shown
+from ..errors import CheckpointError, OutputError
 from ..storage import atomic
 from ..storage.checkpoint import Checkpoints
 from ..storage.encode import encode, to_json
@@ -119,20 +119,12 @@ class RunDir(AbstractContextManager["RunDir"]):
         """Release the lock."""
         lock.release(self._lock)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        *rest: object,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *rest: Any) -> None:
         failed = kind is not None and issubclass(kind, Exception)
         if failed and self._new and not is_trained(self.path):
             new_folders.withdraw(self.path, self._made)
         # A refused resumption, which never began, leaves the run as it was.
-        why = (
-            f"({getattr(error, 'code', 1)}): {shown(error, 300)}" if failed and self._begun else ""
-        )
-        lock.release(self._lock, why)
+        lock.release(self._lock, rest[0] if failed and self._begun and rest else None)
 
     def _clear(self) -> None:
         """Remove only the files of the previous run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from fixture_run import change, put, write_run
 
 from fasttrain.cli import main as cli
+from fasttrain.report import compare as compare_module
 from fasttrain.report import parallel
 from fasttrain.report.compare import compare, differences, write_page
 from fasttrain.report.ordered import ordered
@@ -156,11 +158,21 @@ def test_values_far_apart_are_on_a_logarithmic_axis(folder):
 
 def test_a_run_without_an_accuracy_ends_before_the_last_axis_and_none_breaks_it(folder, tmp_path):
     put(tmp_path, "recipe.json", {"recipe": "resnet18", "epochs": 3, "batch_size": 32})
-    put(tmp_path / "..", "x.json", 0)
     found = [*runs(folder)[:3], read(tmp_path)]
     lines = paths(parallel.drawing(found, ["batch_size", "lr"]))
     assert [len(points) for points in lines.values()].count(2) == 1
     assert len(lines[found[-1].name]) == 2
+
+
+def test_of_more_runs_than_an_eye_can_follow_the_curves_are_those_of_the_best(folder, tmp_path):
+    found = [*runs(folder), *runs(folder)]
+    text = write_page(found, tmp_path / "page.html").read_text()
+    charts = json.loads(re.search(r'id="charts">(.*?)</script>', text)[1])
+    drawn = [series["name"] for series in charts["test_accuracy"]["series"]]
+    wanted = [str(run.path) for run in ordered(found, "accuracy")[: compare_module.CURVES]]
+    assert drawn == wanted
+    assert "The 12 best runs. Point at a curve" in text
+    assert text.count('<tr><th scope="row">') == len(found)
 
 
 def test_names_of_fields_and_values_are_text_in_the_picture(folder, tmp_path):
