@@ -110,7 +110,8 @@ def _read(path: Path, name: str) -> Status:
         state, note = "failed", text.removeprefix(lock.FAILED)
     else:
         killed = f"{text.partition(' since ')[0]} is gone" if text else ""
-        state, note = "interrupted", "; ".join(filter(None, [killed, damage]))
+        report = "trained, but without its report" if summary.get("finished") else ""
+        state, note = "interrupted", "; ".join(filter(None, [killed, report, damage]))
     best, held_out = _best(rows, summary.get("best_epoch"))
     left = _seconds_left(path, rows, total) if held and total else None
     best_epoch = _number(best.get("epoch")) if best else None

@@ -114,6 +114,7 @@ def test_a_flag_wins_over_the_file_and_the_file_over_the_named_recipe(tmp_path):
     file = put(tmp_path, 'recipe = "sprint"\nepochs = 3\nlr = 1\ntrain_limit = "none"\n')
     found = make(read(["--config", str(file), "--epochs", "5"])[2])
     assert (found.recipe, found.epochs, found.lr) == ("sprint", 5, 1.0)
+    assert isinstance(found.lr, float)
     assert found.batch_size == Recipe.named("sprint").batch_size
     other = make(read(["--recipe", "finetune", "--config", str(file)])[2])
     assert (other.recipe, other.epochs, other.lr) == ("finetune", 3, 1.0)

@@ -75,6 +75,9 @@ def test_a_finished_run_is_done_with_the_best_epoch_that_its_summary_names(tmp_p
     assert found[2:5] == ("done", 6, 6)
     assert found.accuracy == summary["best_test_accuracy"]
     assert found.best_epoch == summary["best_epoch"]
+    (run / "report.html").unlink()
+    found = status(tmp_path)
+    assert (found.state, found.note) == ("interrupted", "trained, but without its report")
 
 
 @pytest.mark.parametrize("error", [Diverged("the loss is NaN. Lower --lr."), ValueError("x\n\x1b")])
