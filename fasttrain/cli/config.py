@@ -17,7 +17,7 @@ else:
     import tomli as tomllib
 
 from ..errors import UsageError, nearest, shown
-from ..recipe.fields import Scalar, check, earlier
+from ..recipe.fields import Scalar, check, earlier, plain
 from ..recipe.recipe import FIELDS, SOURCE
 from . import values
 
@@ -75,6 +75,7 @@ def _value(name: str, value: Any, path: Path) -> Scalar:
     field = FIELDS[name]
     if value == "none" and field.default is None and "low" in field.metadata:
         return None
+    value = plain(field, value)
     try:
         check(field, value)
         if isinstance(value, str):

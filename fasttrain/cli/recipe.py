@@ -23,13 +23,12 @@ HEAD = f"""# A recipe of fasttrain {__version__}. `python -m fasttrain --config 
 
 def as_toml(recipe: Recipe) -> str:
     """Return every field of `recipe` with a comment. It is ASCII, so that no encoding spoils it."""
-    text, group = HEAD, ""
-    for field in FIELDS.values():
-        if field.metadata["group"] != group:
-            group = field.metadata["group"]
-            title = recipe_flags.TITLES[group]
-            text += f"\n\n# {title}\n# {'-' * len(title)}\n"
-        text += f"\n{_comment(field)}\n{_line(field, getattr(recipe, field.name))}\n"
+    text = HEAD
+    for group, title in recipe_flags.TITLES.items():
+        text += f"\n\n# {title}\n# {'-' * len(title)}\n"
+        for field in FIELDS.values():
+            if field.metadata["group"] == group:
+                text += f"\n{_comment(field)}\n{_line(field, getattr(recipe, field.name))}\n"
     return text
 
 

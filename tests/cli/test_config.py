@@ -69,7 +69,17 @@ def fits(field):
     return allowed
 
 
-recipes = st.fixed_dictionaries({}, optional={n: values(f) for n, f in FIELDS.items()}).map(make)
+def possible(fields: dict) -> bool:
+    """Whether the fields go together."""
+    try:
+        make(fields)
+    except UsageError:
+        return False
+    return True
+
+
+some = st.fixed_dictionaries({}, optional={name: values(f) for name, f in FIELDS.items()})
+recipes = some.filter(possible).map(make)
 
 
 def again(recipe: Recipe, folder: Path) -> Recipe:
