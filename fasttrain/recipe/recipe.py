@@ -92,6 +92,12 @@ class Recipe(Training):
     save_every: float = number(
         600.0, 0.001, 1e9, "machine", "seconds between checkpoints within an epoch"
     )
+    checkpoint_every: int | None = number(
+        None, 1, 100_000, "machine", "also keep a numbered checkpoint every so many epochs"
+    )
+    keep: int | None = number(
+        None, 1, 100_000, "machine", "numbered checkpoints to keep; none: all"
+    )
     hang_timeout: float = number(
         300.0, 0.0, 1e6, "machine", "end training after so many seconds without progress; 0: never"
     )

@@ -179,6 +179,7 @@ OTHER = {
 FREE = {"data_dir", "loader", "device", "amp", "compile", "graphs", "optimizer", "deterministic"}
 FREE |= {"save_every", "hang_timeout", "target_accuracy", "max_time", "cam_layer", "cache_dir"}
 FREE |= {"stop_after"}
+FREE |= {"checkpoint_every", "keep"}
 
 
 def test_every_field_is_known_to_be_free_or_bound():
