@@ -47,6 +47,7 @@ def test_help_answers_within_a_second_and_imports_no_torch():
             "argument ('--epoch'): not known to fasttrain train. Did you mean --epochs?",
         ),
         (["--lr", "nan"], "--lr (nan)"),
+        (["--zoom", "1.2,0.8"], "--zoom (1.2,0.8): must be two numbers from 0.2 to 5, the lower"),
         (["--epochs"], "--epochs: expected one argument"),
         (["--resume", "--overwrite"], "not allowed with argument"),
         (["--out", ""], "path ('')"),

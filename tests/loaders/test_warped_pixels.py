@@ -15,11 +15,12 @@ import torch
 
 from fasttrain.data import Split
 from fasttrain.errors import UsageError
-from fasttrain.loaders import resample, warps
+from fasttrain.loaders import build, feed, pipeline, resample, warps
 from fasttrain.loaders.dali import DaliLoader, available
 from fasttrain.loaders.draws import Draw, WarpedDraw, draw, in_order
 from fasttrain.loaders.resident import ResidentLoader
 from fasttrain.loaders.triton import KernelLoader
+from fasttrain.recipe.recipe import Recipe
 
 BYTES = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255,) * 3}  # pixels come out as they are
 ROUNDING = 0.1  # of a level; measured: 0.002 and, where a wide border is mirrored, 0.07
@@ -258,6 +259,20 @@ def test_colours_are_albumentations_within_a_level_where_nothing_is_cut_off(kind
     ours = epoch_of(kind, Split(image[None], np.zeros(1, int)), lambda epoch: drawn)[0]
     np.testing.assert_allclose(ours, theirs, atol=1.0, rtol=0)
     assert np.abs(theirs - image).max() > 5  # the control
+
+
+def test_with_all_of_them_off_no_loader_comes_near_a_matrix(kind, monkeypatch):
+    def never(*args, **options):
+        raise AssertionError("warped")
+
+    for place in (ResidentLoader, KernelLoader):
+        monkeypatch.setattr(place, "_warped_pixels", never)
+    monkeypatch.setattr(pipeline, "_warped", never)
+    monkeypatch.setattr(feed.Feed, "_warped", never)
+    draws = build.training_draws(Recipe(), noise(8))
+    assert len(epoch_of(kind, noise(8), draws, hole=2)) == COUNT
+    with pytest.raises(AssertionError, match="warped"):  # the control
+        epoch_of(kind, noise(8), build.training_draws(Recipe(rotate=1.0), noise(8)), hole=2)
 
 
 # --- what is refused ------------------------------------------------------------------------------
