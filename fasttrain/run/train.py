@@ -71,7 +71,7 @@ def train(
     fasttrain.errors; Stopped after a signal, once the checkpoint is saved.
     """
     out, continued = some_path(out), some_path(continued)
-    _check_arguments(recipe, continued, overwrite=overwrite, override=override)
+    _check_arguments(continued, overwrite=overwrite, override=override)
     display = display or Display()
     ledger = Ledger(perf_counter() if began is None else began)
     ledger.parts["import"] = ledger.total
@@ -135,13 +135,7 @@ def train(
             return position.history
 
 
-def _check_arguments(
-    recipe: Recipe, continued: Path | None, *, overwrite: bool, override: bool
-) -> None:
-    if recipe.keep is not None and recipe.checkpoint_every is None:
-        raise UsageError(
-            f"--keep ({recipe.keep}): goes with --checkpoint-every. Add it, or leave --keep out."
-        )
+def _check_arguments(continued: Path | None, *, overwrite: bool, override: bool) -> None:
     if continued is None and override:
         raise UsageError("--override: goes with --resume. Add it, or leave --override out.")
     if continued is not None and overwrite:
