@@ -8,9 +8,11 @@ import re
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import gpu_stages
 import numpy as np
 import pytest
 import torch
@@ -35,48 +37,66 @@ ENVIRONMENT = {
 }
 
 
-def rehearse(out, *more):
-    """The command, as make runs it; its exit status and what it printed."""
-    words = ["-m", "benchmarks.gpu", "--rehearse", "--out", str(out), *more]
-    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
-    return done.returncode, done.stdout + done.stderr
-
-
 def results(out):
     paths = {name: result_path(out, name) for name in NAMES}
     return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
 
 
 @pytest.mark.slow
-def test_a_rehearsal_runs_every_stage_and_one_that_fails_stops_no_other(tmp_path):
-    status, text = rehearse(tmp_path, "--fail", "loaders")
+def test_a_rehearsal_runs_every_stage_and_one_that_fails_stops_no_other(
+    monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(gpu, "run", partial(runner.run, start=gpu_stages.process))
+    words = ["--rehearse", "--out", str(tmp_path)]
+    assert gpu.main([*words, "--fail", "loaders"]) == 1
+    text = capsys.readouterr().out
     found = results(tmp_path)
-    ended = {name: (each["state"], each["why"]) for name, each in found.items()}
-    assert ended.pop("loaders") == ("failed", "RuntimeError: asked to fail, by --fail"), text
-    assert ended == {name: ("done", None) for name in NAMES if name != "loaders"}, text
-    assert status == 1
-    assert all(each["rows"] for name, each in found.items() if name != "loaders")
-    assert all(each["environment"]["cpu"] for each in found.values())
-    assert {row["way"] for row in found["steps"]["rows"] if "way" in row} >= {
-        *("source", "AMP loop", "eager", "graph", "compiled", "both")
-    }
-    assert found["tests"]["counts"]["passed"] >= 1
-    assert found["mission"]["summary"]["epochs"] == 2
-    assert (tmp_path / "mission" / "report.html").exists()
-    assert not (tmp_path / "mission" / "checkpoints").exists()
-    assert found["sprint"]["series"]["count"] == 2
-    assert (tmp_path / "trace-eager.json.gz").exists()
+    failed = found.pop("loaders")
+    assert (failed["state"], failed["why"]) == ("failed", "RuntimeError: asked to fail, by --fail")
+    check(found, NAMES[:2] + NAMES[3:], text)
     report = (tmp_path / "report.md").read_text()
     assert "none of these numbers means anything" in report
     assert "| loaders alone | failed: RuntimeError: asked to fail, by --fail |" in report
 
-    status, text = rehearse(tmp_path, "--only", "loaders")
+    assert gpu.main([*words, "--only", "loaders"]) == 0
     again = results(tmp_path)
-    assert status == 0, text
     assert "resident" in {row["provider"] for row in again.pop("loaders")["rows"]}
-    assert again == {name: each for name, each in found.items() if name != "loaders"}
+    assert again == found, "the others are left as they were"
     with pytest.raises(ValueError, match="a rehearsal measures nothing"):
         tables.keep(tmp_path, "x")
+
+
+def check(found, names, text):
+    """Check that each of these stages measured what there is to measure on a CPU."""
+    ended = {name: (each["state"], each["why"]) for name, each in found.items()}
+    assert ended == dict.fromkeys(names, ("done", None)), text
+    assert all(each["rows"] for each in found.values())
+    assert all(each["environment"]["cpu"] for each in found.values())
+    ways = {row["way"] for row in found["steps"]["rows"] if "way" in row}
+    assert ways >= {"source", "AMP loop", "eager", "graph", "compiled", "both"}
+    assert found["tests"]["counts"]["passed"] >= 1
+    assert found["mission"]["summary"]["epochs"] == 2
+    assert found["sprint"]["series"]["count"] == 2
+    assert found["trace"]["rows"][0]["profile"]["steps"] >= 1
+
+
+@pytest.mark.parametrize("only", [["--only", "machine"], pytest.param([], marks=pytest.mark.soak)])
+@pytest.mark.slow
+def test_the_command_rehearses_in_processes_of_its_own(tmp_path, only):
+    words = ["-m", "benchmarks.gpu", "--rehearse", "--out", str(tmp_path), *only]
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = results(tmp_path)
+    if only:
+        assert list(found) == ["machine"]
+        assert found["machine"]["state"] == "done"
+        return
+    assert time.monotonic() - began < 120
+    check(found, NAMES, done.stdout)
+    assert (tmp_path / "mission" / "report.html").exists()
+    assert not (tmp_path / "mission" / "checkpoints").exists()
+    assert (tmp_path / "trace-eager.json.gz").exists()
 
 
 # What a stage of a name does in its process, `path` being the file of its result.
@@ -143,7 +163,7 @@ def test_a_stage_that_dies_keeps_its_rows_and_the_next_one_runs(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("act", "why"), [("hangs", "stopped after its share, 3 s"), ("stops when asked", "its share")]
+    ("act", "why"), [("hangs", "stopped after its share, 2 s"), ("stops when asked", "its share")]
 )
 def test_a_stage_that_does_not_end_is_ended_with_all_it_started(monkeypatch, tmp_path, act, why):
     began = time.monotonic()
@@ -174,7 +194,7 @@ def test_a_stage_whose_package_is_missing_is_left_out_with_its_name(monkeypatch,
 
 
 def test_stages_for_which_no_time_is_left_say_so(monkeypatch, tmp_path):
-    found = acted(monkeypatch, tmp_path, "measures", "measures", seconds=1.0)
+    found = acted(monkeypatch, tmp_path, "measures", "measures", seconds=0.8)
     assert [each["state"] for each in found] == ["no time left"] * 2
     assert found[0]["why"] == "1 s were left"
 
@@ -441,6 +461,7 @@ def measured(out, *, without=()):
     parts = {"train": 40.0, "compile": 9.0}
     summary = {"epochs": 50, "total_seconds": 52.4, "final_test_accuracy": 0.9431, "ledger": parts}
     peer = {"train_seconds": 3.0, "test_accuracy": 0.939, "test_accuracy_with_all": 0.9405}
+    profile = {"step_seconds": 0.0029, "busy": 0.98, "data_wait": 0.002}
     epoch = {"n": 50, "epoch_seconds": 0.8, "images_per_second": 62_000.0}
     found = {
         "machine": {"rows": [{"group": "matrix product", "provider": "bf16", "flops": 7.9e14}]},
@@ -463,7 +484,7 @@ def measured(out, *, without=()):
             "series": {**series, "environment": ENVIRONMENT},
         },
         "peers": {"rows": [{"group": "epoch of 100 steps", "provider": "source", **rate}]},
-        "trace": {"rows": [{"provider": "eager", "text": "busy\n 98 %", "file": "t.gz"}]},
+        "trace": {"rows": [{"provider": "eager", "profile": profile, "file": "t.gz"}]},
     }
     for name, each in found.items():
         if name not in without:
@@ -485,7 +506,8 @@ def test_what_a_gpu_measured_becomes_a_line_for_each_stage_and_a_table_of_steps(
         "| the sprint to 94 % | 1 of 1 seeds reached 94 % in 5.00 s (mean), with flips 94.50%; "
         "airbench 3.00 s, 93.90%, augmented 94.05% (n = 1) |",
         "| whole epochs beside the source loop and the AMP loop | *not measured* |",
-        "| a profiler trace | eager: busy 98 % (t.gz) |",
+        "| traces of the profiler | eager: a step of 2.90 ms, device busy 98%, data wait 0.2% "
+        "(t.gz) |",
         "| 128 | bf16 | 61,000 (2.10; 25%) |  |  | 61,000 (2.10; 25%) |  |  |",
     ):
         assert line in made.splitlines(), made

@@ -62,7 +62,7 @@ def measure(asked: argparse.Namespace) -> int:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     if asked.rehearse:  # without a GPU, and one thread: a second slows tiny networks down
         environment |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no stage is left behind
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave no stage behind
     with TemporaryDirectory(prefix="fasttrain-gpu-") as scratch:
         shared = {"out": str(out), "scratch": scratch, "toy": asked.rehearse, "fail": asked.fail}
         shared |= {"data_dir": str(asked.data_dir.resolve()) if asked.data_dir else None}
@@ -84,6 +84,8 @@ def measure(asked: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             print(f"interrupted: what was measured is in {out}", file=sys.stderr)
             return 130
+        finally:
+            signal.signal(signal.SIGTERM, before)
     _write(asked, out)
     return 0 if all(found["state"] in GOOD for found in results) else 1
 

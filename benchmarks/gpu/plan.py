@@ -30,7 +30,7 @@ STAGES = (
     Stage("mission", "50 epochs with their report", 22, RUN_NEEDS),
     Stage("sprint", "the sprint to 94 %", 12, RUN_NEEDS),
     Stage("peers", "whole epochs beside the source loop and the AMP loop", 7),
-    Stage("trace", "a profiler trace", 5, RUN_NEEDS),
+    Stage("trace", "traces of the profiler", 5),
 )
 
 

@@ -34,44 +34,6 @@ class Ended(NamedTuple):
     in_time: bool
 
 
-def run(
-    stages: Sequence[Stage],
-    words: Words,
-    *,
-    out: Path,
-    seconds: float,
-    grace: float,
-    environment: Mapping[str, str],
-    log: Callable[[str], None],
-) -> list[dict[str, Any]]:
-    """Run each stage for its share of the seconds that are left; return their results.
-
-    A stage is asked to end `grace` before its share does, interrupted then, and killed at its end.
-    """
-    ends, results = time.monotonic() + seconds, []
-    for number, stage in enumerate(stages):
-        left = ends - time.monotonic()
-        limit = left * stage.share / sum(each.share for each in stages[number:])
-        log(f"{stage.name}: {stage.what}, at most {max(0.0, limit):.0f} s")
-        began = time.monotonic()
-        path = result_path(out, stage.name)
-        lacking = missing(stage)
-        if lacking:
-            found = _not_run(stage, "left out", f"not installed: {', '.join(lacking)}")
-        elif limit < 2 * grace + WAKING:
-            found = _not_run(stage, "no time left", f"{max(0.0, left):.0f} s were left")
-        else:
-            command = words(stage, began + limit - 2 * grace)
-            file = log_path(out, stage.name)
-            ended = process(command, file, limit, grace=grace, environment=environment)
-            found = settle(path, stage, ended, limit, file)
-        found["seconds"] = time.monotonic() - began
-        atomic.write_json(path, found)
-        log("  " + described(found))
-        results.append(found)
-    return results
-
-
 def process(
     command: Sequence[str],
     file: Path,
@@ -102,6 +64,45 @@ def process(
             _send(child, getattr(signal, "SIGKILL", signal.SIGTERM))  # and what it has started
             child.wait()
     return Ended(child.returncode, False)
+
+
+def run(
+    stages: Sequence[Stage],
+    words: Words,
+    *,
+    out: Path,
+    seconds: float,
+    grace: float,
+    environment: Mapping[str, str],
+    log: Callable[[str], None],
+    start: Callable[..., Ended] = process,
+) -> list[dict[str, Any]]:
+    """Run each stage for its share of the seconds that are left; return their results.
+
+    A stage is asked to end `grace` before its share does, interrupted then, and killed at its end.
+    """
+    ends, results = time.monotonic() + seconds, []
+    for number, stage in enumerate(stages):
+        left = ends - time.monotonic()
+        limit = left * stage.share / sum(each.share for each in stages[number:])
+        log(f"{stage.name}: {stage.what}, at most {max(0.0, limit):.0f} s")
+        began = time.monotonic()
+        path = result_path(out, stage.name)
+        lacking = missing(stage)
+        if lacking:
+            found = _not_run(stage, "left out", f"not installed: {', '.join(lacking)}")
+        elif limit < 2 * grace + WAKING:
+            found = _not_run(stage, "no time left", f"{max(0.0, left):.0f} s were left")
+        else:
+            command = words(stage, began + limit - 2 * grace)
+            file = log_path(out, stage.name)
+            ended = start(command, file, limit, grace=grace, environment=environment)
+            found = settle(path, stage, ended, limit, file)
+        found["seconds"] = time.monotonic() - began
+        atomic.write_json(path, found)
+        log("  " + described(found))
+        results.append(found)
+    return results
 
 
 def settle(path: Path, stage: Stage, ended: Ended, limit: float, file: Path) -> dict[str, Any]:

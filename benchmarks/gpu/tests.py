@@ -16,7 +16,7 @@ from benchmarks.gpu.runner import ROOT
 
 # -vv undoes the -q of pyproject.toml: a line for each test, its name before it runs.
 PYTEST = ["-m", "pytest", "-vv", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
-TOY = ["tests/storage/test_host_copy.py"]
+TOY = ["tests/storage/test_growing.py"]
 TEST = re.compile(r"^(?P<file>tests/[^:\s]+)::(?P<name>.+?)(?: (?P<how>[A-Z]+)(?: .*)?)?$", re.M)
 CRASHED = 128  # and above, or below 0: a signal ended pytest
 MOST_TEXT = 20_000

@@ -116,7 +116,9 @@ def _sprint(found: Found, rows: list[Found]) -> Iterator[str]:
 
 def _trace(found: Found, rows: list[Found]) -> Iterator[str]:
     for row in rows:
-        yield f"{row['provider']}: {' '.join(row['text'].split())[:300]} ({row['file']})"
+        found = row["profile"]
+        step = f"a step of {1000 * found['step_seconds']:.2f} ms, device busy {found['busy']:.0%}"
+        yield f"{row['provider']}: {step}, data wait {found['data_wait']:.1%} ({row['file']})"
 
 
 def _cell(text: str) -> str:
