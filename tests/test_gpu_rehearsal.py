@@ -77,6 +77,7 @@ def check(found, names, text):
     assert found["tests"]["counts"]["passed"] >= 1
     assert found["mission"]["summary"]["epochs"] == 2
     assert found["sprint"]["series"]["count"] == 2
+    assert found["sprint"]["series"]["environment"] == found["sprint"]["environment"]
     assert found["trace"]["rows"][0]["profile"]["steps"] >= 1
 
 
@@ -517,9 +518,10 @@ def test_a_stage_that_failed_says_why_beside_what_it_measured(tmp_path):
     measured(tmp_path)
     path = result_path(tmp_path, "loaders")
     found = json.loads(path.read_text())
-    path.write_text(json.dumps({**found, "state": "died", "why": "SIGKILL"}))
+    path.write_text(json.dumps({**found, "state": "died", "why": "at /home/me/x.py: SIGKILL"}))
     made = tables.markdown([tables.gathered(tables.read(tmp_path))])
-    assert "| loaders alone | images/s: dali 120,000 (n = 7); died: SIGKILL |" in made
+    said = "images/s: dali 120,000 (n = 7); died: at PATH: SIGKILL"
+    assert f"| loaders alone | {said} |" in made
     assert tables.markdown([]) == tables.NONE
 
 

@@ -29,7 +29,7 @@ def measure(job: Job) -> None:
     problems = {"dali": available(), "kernel": kernels.problem(DEVICE), PEER: "not installed"}
     for name, problem in problems.items():
         if name not in makers:
-            job.record.note(f"loader {name}: left out: {problem}")
+            job.record.note(f"loader {name}: left out: {problem or 'a CPU can only interpret it'}")
     peer = PEER if PEER in makers else "resident"
     found = rates(makers, job, rounds=bench.ROUNDS, peer=peer, what="loader")
     for name, row in found.items():

@@ -32,7 +32,7 @@ def measure(job: Job) -> None:
     absent = [name for name in PACKAGES if not installed(name)]
     if absent:
         record.note(f"not installed, so without their rows: {', '.join(absent)}")
-    record.put("compiler", next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None))
+    record.put("compilers", [name for name in ("g++", "clang++", "nvcc") if shutil.which(name)])
     record.put("cuda", {"torch": torch.version.cuda, "nccl": _nccl()})
     record.put("nvidia_smi", _nvidia_smi(job))
     for name, kind in KINDS.items():

@@ -82,7 +82,8 @@ class _Series:
                 command=COMMAND,
             )
         found["recipe"].pop("cache_dir", None)  # a place on this machine
-        self.job.record.put("series", found)
+        environment = self.job.record.found["environment"]
+        self.job.record.put("series", {**found, "environment": environment})
         self.job.record.row({"group": GROUP, "provider": "fasttrain", "n": 1, **found["runs"][-1]})
 
 

@@ -6,6 +6,7 @@ Results come home from a borrowed GPU as a folder; what is kept of it fits into 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from fasttrain.storage import atomic
 BEGIN, END = "<!-- table: python -m benchmarks.gpu table -->", "<!-- end of the gpu table -->"
 NONE = "*Not measured* yet; `make gpu` does it."
 ROWS = ("loaders", "steps", "peers")  # stages whose rows are those of `make bench`
-LEFT_OUT = ("traceback", "environment", "rehearsal")
+LEFT_OUT = ("traceback", "failures", "environment", "rehearsal")
+PLACE = re.compile(r"(?<![\w.])(?:/[\w.+@~-]+){2,}")  # an absolute path
 
 
 def read(out: Path) -> dict[str, dict[str, Any]]:
@@ -44,7 +46,17 @@ def gathered(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
     for name in ROWS:
         stages.get(name, {}).pop("rows", None)
     environment = known[0] if known else None
-    return {"command": "make gpu", "environment": environment, "rows": rows, "stages": stages}
+    found = {"command": "make gpu", "environment": environment, "rows": rows, "stages": stages}
+    return _without_places(found)
+
+
+def _without_places(value: Any) -> Any:
+    """The same without absolute paths, which are a machine's and no result."""
+    if isinstance(value, str):
+        return PLACE.sub("PATH", value)
+    if isinstance(value, dict):
+        return {key: _without_places(each) for key, each in value.items()}
+    return [_without_places(each) for each in value] if isinstance(value, list) else value
 
 
 def report(out: Path) -> Path:
