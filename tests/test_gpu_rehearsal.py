@@ -21,7 +21,7 @@ from benchmarks import headline, sprints, table
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import child, images, plan, runner, sprint, stage, tables, tests, turns
 from benchmarks.gpu.plan import STAGES, Stage, log_path, result_path
-from benchmarks.gpu.record import Job, Record
+from benchmarks.gpu.record import Job, LeftOut, Record
 from benchmarks.peers import airbench94
 from fasttrain.data import Split, cache, cifar10
 from fasttrain.errors import DataError
@@ -382,6 +382,8 @@ def test_without_images_the_runs_take_synthetic_ones_and_say_so(monkeypatch, tmp
     assert "--data-dir" in given.record.found["notes"][0]
     with pytest.raises(DataError, match="Name an archive"):
         images.real(given)
+    with pytest.raises(LeftOut, match="Name an archive"):
+        sprint.measure(given._replace(toy=False))
 
 
 def test_the_peer_of_the_sprint_trains_on_the_same_images_without_a_download(

@@ -15,6 +15,10 @@ from fasttrain.storage import atomic
 RUNNING = "running"
 
 
+class LeftOut(Exception):
+    """A stage that cannot be measured here, for a reason that is no failure."""
+
+
 class Record:
     """A JSON file with a stage's rows, notes and numbers, rewritten atomically at each addition."""
 

@@ -12,9 +12,10 @@ from unittest import mock
 
 from benchmarks.gpu import images, toy
 from benchmarks.gpu.plan import installed
-from benchmarks.gpu.record import Job, said
+from benchmarks.gpu.record import Job, LeftOut, said
 from benchmarks.peers import airbench94
 from fasttrain.cli import repeat
+from fasttrain.errors import DataError
 from fasttrain.recipe.recipe import Recipe, make
 from fasttrain.run import finish
 
@@ -29,7 +30,10 @@ def measure(job: Job) -> None:
     given = {"recipe": "sprint", "target_accuracy": TARGET, **(toy.SPRINT if job.toy else {})}
     turns: list[Callable[[], None]] = []
     if not job.toy:
-        cache_dir = images.real(job)
+        try:
+            cache_dir = images.real(job)
+        except DataError as error:
+            raise LeftOut(str(error)) from None
         given["cache_dir"] = str(cache_dir)
         turns += _peer(job, cache_dir)
     turns.insert(0, _Series(job, make(given)).seed)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.plan import result_path
-from benchmarks.gpu.record import Job, Record, said
+from benchmarks.gpu.record import Job, LeftOut, Record, said
 
 
 def run(asked: dict[str, Any]) -> int:
@@ -29,6 +29,9 @@ def run(asked: dict[str, Any]) -> int:
         if asked["fail"] == name:
             raise RuntimeError("asked to fail, by --fail")
         import_module(f"benchmarks.gpu.{name}").measure(job)
+    except LeftOut as reason:
+        record.end("left out", str(reason))
+        return 0
     except KeyboardInterrupt:
         record.end("out of time", f"stopped after {time.monotonic() - began:.0f} s, its share")
         return 1
