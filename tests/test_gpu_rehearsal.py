@@ -329,9 +329,25 @@ def test_a_provider_that_fails_loses_its_row_and_the_others_keep_theirs(tmp_path
     ]
 
 
+class Clock:
+    """Seconds that pass only where they are said to; a job that has `left` of them."""
+
+    def __init__(self, tmp_path, left):
+        self.left, record = left, Record(tmp_path / "stage.json", {"stage": "s"})
+        self.job = SimpleNamespace(record=record, left=lambda: self.left, toy=False)
+
+    def monotonic(self):
+        return -self.left
+
+    def spend(self, seconds):
+        self.left -= seconds
+        return 8
+
+
 def test_rates_end_with_the_time_of_their_stage(tmp_path):
-    given = job(tmp_path, left=0.25)
-    makers = {name: lambda: lambda: time.sleep(0.1) or 8 for name in ("one", "two", "three", "4")}
+    clock = Clock(tmp_path, 2.5)
+    given = clock.job
+    makers = {name: lambda: lambda: clock.spend(1) for name in ("one", "two", "three", "4")}
     found = turns.rates(makers, given, rounds=50, peer="one", what="step")
     assert set(found) == {"one", "two", "three"}
     assert found["one"]["n"] == 1
@@ -428,26 +444,26 @@ def test_the_peer_of_the_sprint_trains_on_the_same_images_without_a_download(
 class Seeds:
     """A stand-in for a series, which takes its time and may fail."""
 
-    def __init__(self, seconds, fails=False):
-        self.seconds, self.fails, self.count = seconds, fails, 0
+    def __init__(self, clock, seconds, *, fails=False):
+        self.clock, self.seconds, self.fails, self.count = clock, seconds, fails, 0
 
     def seed(self):
         if self.fails:
             raise RuntimeError("CUDA out of memory")
         self.count += 1
-        time.sleep(self.seconds)
+        self.clock.spend(self.seconds)
 
 
 def test_as_many_seeds_are_trained_as_fit_and_a_peer_that_fails_stops_none(monkeypatch, tmp_path):
-    ours, peer = Seeds(0.1), Seeds(0.0, fails=True)
-    given = job(tmp_path, left=0.55)._replace(toy=False)
+    clock = Clock(tmp_path, 55)
+    given, ours, peer = clock.job, Seeds(clock, 10), Seeds(clock, 0, fails=True)
+    monkeypatch.setattr(sprint, "time", clock)
     monkeypatch.setattr(sprint.images, "real", lambda job: tmp_path)
     monkeypatch.setattr(sprint, "_Series", lambda job, recipe: ours)
     monkeypatch.setattr(sprint, "_Peer", lambda job, folder: peer)
     monkeypatch.setattr(sprint, "installed", lambda name: True)
     sprint.measure(given)
-    assert 3 <= ours.count <= 5
-    assert given.left() > -0.05
+    assert (ours.count, given.left()) == (5, 5)
     assert given.record.found["notes"] == ["airbench: left out: RuntimeError: CUDA out of memory"]
 
 

@@ -27,8 +27,8 @@ TOY_MINUTES, TOY_GRACE = 5.0, 2.0  # a limit: it takes one or two
 ENDING = 10.0  # seconds for the tables
 
 
-def parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    """The arguments of a measurement, checked."""
+def flags() -> argparse.ArgumentParser:
+    """The parser of a measurement's arguments."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu")
     names = [stage.name for stage in STAGES]
     parser.add_argument("--minutes", type=float, help=f"for everything (default {MINUTES:g})")
@@ -38,8 +38,14 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--only", default=",".join(names), help=f"some of {', '.join(names)}")
     parser.add_argument("--rehearse", action="store_true", help="on a CPU, at toy size")
     parser.add_argument("--fail", choices=names, help="make a stage fail, to see the others go on")
+    return parser
+
+
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """The arguments of a measurement, checked."""
+    parser = flags()
     asked = parser.parse_args(arguments)
-    unknown = set(asked.only.split(",")) - set(names)
+    unknown = set(asked.only.split(",")) - {stage.name for stage in STAGES}
     if unknown:
         parser.error(f"--only: no stage {', '.join(sorted(unknown))}")
     if asked.data_dir and not asked.data_dir.exists():
