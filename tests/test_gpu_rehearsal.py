@@ -85,7 +85,7 @@ def check(found, names, text):
 @pytest.mark.slow
 def test_the_command_rehearses_in_processes_of_its_own(tmp_path, only):
     words = ["-m", "benchmarks.gpu", "--rehearse", "--out", str(tmp_path), *only]
-    began = time.monotonic()
+    before = os.times()
     done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     found = results(tmp_path)
@@ -93,7 +93,8 @@ def test_the_command_rehearses_in_processes_of_its_own(tmp_path, only):
         assert list(found) == ["machine"]
         assert found["machine"]["state"] == "done"
         return
-    assert time.monotonic() - began < 120
+    after = os.times()  # not by the wall clock, which other programs slow down
+    assert sum(after[2:4]) - sum(before[2:4]) < 120
     check(found, NAMES, done.stdout)
     assert (tmp_path / "mission" / "report.html").exists()
     assert not (tmp_path / "mission" / "checkpoints").exists()

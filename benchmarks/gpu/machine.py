@@ -14,14 +14,13 @@ from benchmarks.conftest import DEVICE, wait
 from benchmarks.gpu.plan import installed
 from benchmarks.gpu.record import Job, said
 from benchmarks.gpu.turns import rates
-from fasttrain.engine.build import AMP
 from fasttrain.run.ledger import TF32, gemm_rate
 
 PACKAGES = ("nvidia.dali", "albumentations", "airbench", "apex", "triton", "torchvision")
 PACKAGES += ("rich", "tensorboard", "pytest")
 QUERY = "name,driver_version,memory.total,memory.used,utilization.gpu,temperature.gpu,power.draw"
 QUERY += ",power.limit,clocks.sm,clocks.max.sm,clocks.mem,persistence_mode,mig.mode.current"
-KINDS = {"bf16": AMP["bf16"], "fp16": AMP["fp16"], TF32: TF32, "float32": torch.float32}
+KINDS = {"bf16": torch.bfloat16, "fp16": torch.float16, TF32: TF32, "float32": torch.float32}
 COPIED = 2**30  # bytes
 
 
@@ -38,7 +37,7 @@ def measure(job: Job) -> None:
     for name, kind in KINDS.items():
         if job.toy and name == "fp16":  # 1.8 GFLOP/s where it is emulated
             continue
-        rate = gemm_rate(DEVICE, kind or torch.float32, seconds=0.02 if job.toy else 1.0)
+        rate = gemm_rate(DEVICE, kind, seconds=0.02 if job.toy else 1.0)
         record.row({"group": "matrix product", "provider": name, "n": 1, "flops": rate})
     record.row({"group": "copy on the device", "provider": "torch", **_copy(job)})
     record.put("nvidia_smi_after", _nvidia_smi(job))

@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-RUN_NEEDS = ("rich", "tensorboard", "matplotlib", "PIL", "filelock", "platformdirs", "safetensors")
+NEEDS = ("torch", "numpy", "PIL", "filelock", "platformdirs", "safetensors")
+RUN_NEEDS = (*NEEDS, "rich", "tensorboard", "matplotlib")
 
 
 class Stage(NamedTuple):
@@ -23,14 +24,14 @@ class Stage(NamedTuple):
 
 # Shares of about 9 minutes. What a stage leaves over goes to those after it.
 STAGES = (
-    Stage("machine", "what the machine is", 5),
-    Stage("tests", "the GPU tests", 16, ("pytest",)),
-    Stage("loaders", "loaders alone", 8, ("pytest",)),
-    Stage("steps", "training steps", 25, ("pytest",)),
+    Stage("machine", "what the machine is", 5, ("torch", "numpy")),
+    Stage("tests", "the GPU tests", 16, (*NEEDS, "pytest")),
+    Stage("loaders", "loaders alone", 8, (*NEEDS, "pytest")),
+    Stage("steps", "training steps", 25, (*NEEDS, "pytest")),
     Stage("mission", "50 epochs with their report", 22, RUN_NEEDS),
     Stage("sprint", "the sprint to 94 %", 12, RUN_NEEDS),
-    Stage("peers", "whole epochs beside the source loop and the AMP loop", 7),
-    Stage("trace", "traces of the profiler", 5),
+    Stage("peers", "whole epochs beside the source loop and the AMP loop", 7, NEEDS),
+    Stage("trace", "traces of the profiler", 5, NEEDS),
 )
 
 
