@@ -90,7 +90,7 @@ class ProgressLines:
         self.log(
             f"{row.epoch:5d}  {row.train_loss:10.4f}  {row.train_accuracy:9.2%}  "
             f"{row.test_loss:9.4f}  {row.test_accuracy:8.2%}  {row.lr:8.2g}  "
-            f"{row.images_per_second:8,.0f}  {duration(self.estimate.left(run))}"
+            f"{row.images_per_second:8,.0f}  {duration(self.estimate.left(run))}{_averaged(run)}"
         )
 
     def _warn_if_long(self, run: Run) -> None:
@@ -103,6 +103,11 @@ class ProgressLines:
                 f"On this CPU, at {self.estimate.images_per_second:,.0f} images/s, the whole run "
                 f"takes about {duration(left)}.{faster}"
             )
+
+
+def _averaged(run: Run) -> str:
+    found = run.history[-1].ema_test_accuracy
+    return "" if found is None else f"  average {found:.2%}"
 
 
 class ProgressBars(ProgressLines):

@@ -72,7 +72,10 @@ class Data(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A step's input: `images` float (B, 3, S, S) channels_last, normalised; `labels` (B,)."""
+    """A step's input: `images` float (B, 3, S, S) channels_last, normalised; `labels` (B,).
+
+    Mixed images have float32 labels (B, classes), the share of each class.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor

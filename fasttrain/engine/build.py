@@ -27,6 +27,7 @@ from ..optim.schedule import EveryStep, Plateau
 from ..optim.warm_up import AnySchedule, WarmUp
 from ..parallel.group import Group
 from ..recipe.recipe import Recipe
+from .average import Average
 from .gradients import in_parts, whole
 from .graphs import GraphedStep
 from .step import Step
@@ -120,11 +121,12 @@ def build(recipe: Recipe, data: Data, group: Group | None = None, *, fresh: bool
         class_weights=loss_weights(recipe, data.train, classes=classes),
         wrap=lambda model: wrapped,
         gradients=whole if recipe.accumulate == 1 else in_parts(recipe.accumulate, unsynced),
+        average=None if recipe.ema is None else Average(model, recipe.ema),
     )
     if chosen["graphs"].value == "on":
         step = GraphedStep(step)
     make = partial(loader, chosen["loader"].value, recipe, device, scale=scale, group=group)
-    loaders = make(data.train, training=True), make(data.held_out, training=False)
+    loaders = make(data.train, training=True, classes=classes), make(data.held_out, training=False)
     final = None if data.val is None else make(data.test, training=False)
     return Built(step, *loaders, device, chosen, final, new_head)
 

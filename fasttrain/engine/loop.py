@@ -49,16 +49,19 @@ def fit(
     `on_step` hooks run after each training step and each test batch (`run.phase` is "train" or
     "test"), `on_epoch` hooks after each epoch. Pass `run` to continue it; seek `train` to its place
     first. With several processes `total` sums a tensor over them and `sync_buffers` makes the
-    model's buffers equal. `schedule` follows `monitor`; `by_class` adds the means over classes to
-    each row, which a monitor of them does in any case. Raises Diverged after an epoch with numbers
-    that are not finite, DataError after one without images, UsageError if `step` cannot take one.
+    model's buffers equal. `schedule` follows `monitor`, of the trained network also where the step
+    has an average, which is evaluated too; `by_class` adds the means over classes to each row,
+    which a monitor of them does in any case. Raises Diverged after an epoch with numbers that are
+    not finite, DataError after one without images, UsageError if `step` cannot take one.
     """
     run, by_class = run or Run(), by_class or monitor in monitors.UNEQUAL
     while run.epoch < epochs and not until(run):
         run.sums = metrics.start(step.sums, step.lr, run.sums)
         run.phase, began = "train", perf_counter() - run.seconds
         step.model.train()
-        batches = checked(train, step, f"epoch {run.epoch + 1}, training", begun=run.step > 0)
+        batches = checked(
+            train, step, f"epoch {run.epoch + 1}, training", begun=run.step > 0, shares=True
+        )
         for images, labels in _timed_batches(batches, run):
             with span("step"):
                 run.loss, _ = step(images, labels)
@@ -72,10 +75,16 @@ def fit(
         run.seconds = perf_counter() - began
         run.phase, began = "test", perf_counter()
         held = evaluation.measure(step, test, run, on_step, step.predict, total, by_class=by_class)
+        averaged: tuple[float | None, ...] = ()
+        if step.average is not None:
+            sync_buffers(step.average)
+            averaged = evaluation.measure(
+                step, test, run, on_step, step.predict_averaged, total, by_class=by_class
+            )
         run.eval_seconds += perf_counter() - began
         metrics.check_loss(held.loss, epoch=run.epoch + 1, step=run.step)
         run.epoch += 1
-        run.history.append(_row(run, found, held))
+        run.history.append(_row(run, found, held, averaged))
         schedule.after_epoch(monitors.score(run.history[-1], monitor))
         run.step, run.sums, run.seconds, run.data_wait_seconds = 0, None, 0.0, 0.0
         for hook in on_epoch:
@@ -94,12 +103,17 @@ def read_metrics(
     return found
 
 
-def _row(run: Run, found: metrics.EpochMetrics, held: metrics.Evaluation) -> Epoch:
+def _row(
+    run: Run,
+    found: metrics.EpochMetrics,
+    held: metrics.Evaluation,
+    averaged: tuple[float | None, ...],
+) -> Epoch:
     """The row of the history for the epoch that `run` has just finished."""
     row = (run.epoch, found.lr, found.loss, found.accuracy, held.loss, held.accuracy)
     times = (run.seconds, found.images / run.seconds, run.data_wait_seconds)
     first = None if found.first_lr < 0 else found.first_lr
-    return Epoch(*row, *times, found.skipped, first, *held[2:])
+    return Epoch(*row, *times, found.skipped, first, *held[2:], *averaged)
 
 
 def _timed_batches(loader: Iterable[Batch], run: Run) -> Iterator[Batch]:

@@ -103,7 +103,7 @@ def _train_steps(step: Trainable, loader: Batches, grid: list[float]) -> Iterato
     step.model.train()
     done = 0
     while True:
-        for images, labels in checked(loader, step, "range test"):
+        for images, labels in checked(loader, step, "range test", shares=True):
             step.lr = grid[done]
             # A copy, because a captured graph overwrites its loss at the next step.
             yield step(images, labels)[0].to(torch.float64, copy=True)
@@ -154,13 +154,15 @@ def _summarise(
 def restored(step: Trainable, *also: Tensor) -> Iterator[None]:
     """Undo, bit for bit, all training inside the block, also when the block raises.
 
-    Restores weights, buffers, gradients, optimizer (with its rates), scaler, training flags, the
-    tensors `also` and torch's random state. Values are copied back into the same tensors, so that
-    the addresses in a captured graph stay valid.
+    Restores weights, buffers, their average, gradients, optimizer (with its rates), scaler,
+    training flags, the tensors `also` and torch's random state. Values are copied back into the
+    same tensors, so that the addresses in a captured graph stay valid.
     """
     grads = {weight: weight.grad for weight in step.model.parameters()}
     holders: list[Any] = [grads, step.optimizer.state, *step.optimizer.param_groups]
-    holders += map(vars, (*step.model.modules(), step.scaler))
+    average = getattr(step, "average", None)
+    averaged = () if average is None else average.modules()
+    holders += map(vars, (*step.model.modules(), *averaged, step.scaler))
     # The nested dicts hold the parameters and buffers of a module and the momentum of a weight.
     holders += [item for holder in holders for item in holder.values() if isinstance(item, dict)]
     items = [dict(holder) for holder in holders]

@@ -84,10 +84,11 @@ def record_step(
 def update(sums: Tensor, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
     """Add the loss, the correct predictions and the images of a batch, on the device.
 
-    `sums[i] += x` would be two kernels, the addition and a copy of its result onto itself.
+    Of shares (B, classes) the largest is the correct class. `sums[i] += x` would be two kernels.
     """
+    classes = labels if labels.ndim == 1 else labels.argmax(dim=1)
     sums[LOSS].add_(loss * len(labels))
-    sums[CORRECT].add_((logits.argmax(dim=1) == labels).sum())
+    sums[CORRECT].add_((logits.argmax(dim=1) == classes).sum())
     sums[IMAGES].add_(len(labels))
 
 

@@ -18,7 +18,8 @@ class Epoch(NamedTuple):
 
     `test_` values are of the split that chooses the best epoch, val or test. `seconds` is training
     alone. `lr` is the rate of the last step, `first_lr` of the first (None in older runs).
-    `skipped_steps` counts overflows of fp16.
+    `skipped_steps` counts overflows of fp16. `ema_` values are of the averaged network, on the same
+    images as `test_`.
     """
 
     epoch: int
@@ -34,6 +35,10 @@ class Epoch(NamedTuple):
     first_lr: float | None = None
     balanced_accuracy: float | None = None
     macro_f1: float | None = None
+    ema_test_loss: float | None = None
+    ema_test_accuracy: float | None = None
+    ema_balanced_accuracy: float | None = None
+    ema_macro_f1: float | None = None
 
 
 @dataclasses.dataclass

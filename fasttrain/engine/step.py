@@ -18,6 +18,7 @@ from ..errors import UsageError
 from ..optim.schedule import ratios
 from ..profile.trace import span
 from . import metrics
+from .average import Average
 from .gradients import Gradients, whole
 
 # Keys of a parameter group that a checkpoint restores; the other settings are the recipe's.
@@ -33,7 +34,8 @@ class Step:
     its overflow flag to the fused optimizer as tensors, so that the host does not wait even for a
     skipped step. Training calls `wrap(model)`, which averages gradients over several processes.
     `class_weights` (classes,) multiply the images' losses; their mean over all images should be 1.
-    `gradients` computes them, of the whole batch at once by default.
+    `gradients` computes them, of the whole batch at once by default. Labels are int64 (B,), or the
+    shares (B, classes) of mixed images. `average` follows the weights.
     """
 
     def __init__(
@@ -47,10 +49,12 @@ class Step:
         class_weights: Tensor | None = None,
         wrap: Callable[[nn.Module], nn.Module] = lambda model: model,
         gradients: Gradients = whole,
+        average: Average | None = None,
     ) -> None:
         self.model = model
         self._wrapped = wrap(model)
         self._gradients = gradients
+        self.average = average
         self.optimizer = optimizer
         self.device = next(model.parameters()).device
         self.amp = amp
@@ -72,6 +76,8 @@ class Step:
         with span("optimizer"):
             scale, skipped = self._update()
             self.optimizer.zero_grad(set_to_none=True)
+            if self.average is not None:
+                self.average.update(self.model, skipped)
         loss, logits = loss.detach(), logits.detach()
         metrics.record_step(self.sums, self.lr, scale=scale, skipped=skipped)
         metrics.update(self.sums, loss, logits, labels)
@@ -83,6 +89,11 @@ class Step:
         It is eager also in a compiled step: compiling it too would cost tens of seconds more.
         """
         return self._logits(self.model, images).float()
+
+    def predict_averaged(self, images: Tensor) -> Tensor:
+        """As `predict`, of the averaged network, which is never in a graph."""
+        assert self.average is not None
+        return self._logits(self.average, images).float()
 
     def predict_mirrored(self, images: Tensor) -> Tensor:
         """The mean of the logits (B, classes) of the images and of their mirror images."""
@@ -113,6 +124,7 @@ class Step:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            **({} if self.average is None else {"average": self.average.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -122,6 +134,8 @@ class Step:
         in a captured graph stay valid.
         """
         self.model.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average.restore(state.get("average"), self.model)
         before = [dict(group) for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
         for group, mine in zip(self.optimizer.param_groups, before, strict=True):

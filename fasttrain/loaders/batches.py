@@ -17,12 +17,13 @@ from .contract import FLOATS, refused
 
 
 def checked(
-    loader: Iterable[Any], step: Any, where: str, *, begun: bool = False
+    loader: Iterable[Any], step: Any, where: str, *, begun: bool = False, shares: bool = False
 ) -> Iterator[Batch]:
     """Yield the batches of an epoch; check the first one against the model of `step`.
 
     It checks shape, dtype, device and, on the host, values. Raises UsageError for a wrong batch;
     DataError, naming `where`, for an epoch without images unless it has already `begun`.
+    With `shares`, labels may also be the float32 shares (B, classes) of mixed images.
     """
     try:
         given = iter(loader)
@@ -38,7 +39,8 @@ def checked(
         return
     images, labels = _pair(first, where)
     _check_images(images, labels, step, where)
-    _check_labels(images, labels, where)
+    if not (shares and _are_shares(images, labels)):
+        _check_labels(images, labels, where)
     yield Batch(images, labels)
     yield from given
 
@@ -74,6 +76,10 @@ def _check_images(images: Tensor, labels: Tensor, step: Any, where: str) -> None
                 f"{where}, {name} of the first batch ({tensor.device}): the model is on "
                 f"{weights[0].device}. Move them there."
             )
+
+
+def _are_shares(images: Tensor, labels: Tensor) -> bool:
+    return labels.dtype == torch.float32 and labels.ndim == 2 and len(labels) == len(images)
 
 
 def _check_labels(images: Tensor, labels: Tensor, where: str) -> None:

@@ -18,7 +18,7 @@ from ..parallel.launch import local_batch
 from ..recipe.datasets import is_path
 from ..recipe.pairs import ends
 from ..recipe.recipe import Recipe
-from . import draws, warps
+from . import draws, mix, warps
 from .draws import SIDE
 
 FEW = 5_000  # training images of 32x32 that a whitening stem is computed from: 5 million patches
@@ -112,8 +112,12 @@ def loader(
     scale: Statistics,
     batch_size: int | None = None,
     group: Group | None = None,
+    classes: int | None = None,
 ) -> Loader:
-    """The loader `name` of `split`, normalised by `scale`."""
+    """The loader `name` of `split`, normalised by `scale`.
+
+    Given `classes`, it mixes training images as the Recipe says; without, it shows each alone.
+    """
     group = group or Group()
     if name == "dali":
         from .dali import DaliLoader as Kind
@@ -130,7 +134,7 @@ def loader(
         still = draws.part(draws.in_order(count, side), group.rank, group.world)
         shown = lambda epoch: still  # noqa: E731
         size = batch_size or evaluation_batch(count, group.world, evaluation_most(side, device))
-    return Kind(
+    made: Loader = Kind(
         split,
         shown,
         batch_size=size,
@@ -141,6 +145,19 @@ def loader(
         reflect=recipe.border == "reflect",
         drop_last=training,
     )
+    if not training or classes is None or not (recipe.mixup or recipe.cutmix):
+        return made
+    shares = partial(_mixed_share, recipe, count, side, group, whole)
+    return mix.MixedLoader(made, shares, batch_size=size, classes=classes)
+
+
+def _mixed_share(
+    recipe: Recipe, count: int, side: int, group: Group, batch_size: int, epoch: int
+) -> mix.Mix:
+    """This process's share of the mixing of an epoch."""
+    strengths = {"mixup": recipe.mixup, "cutmix": recipe.cutmix}
+    whole = mix.draw_mix(epoch, seed=recipe.seed, count=count, side=side, **strengths)
+    return mix.shard(whole, group.rank, group.world, batch_size)
 
 
 def evaluation_most(side: int, device: torch.device) -> int:

@@ -55,6 +55,7 @@ Draws = Callable[[int], "Draw | WarpedDraw"]
 # The generators of an epoch. A new field takes the next place: that of the others is their seed.
 STREAMS: tuple[str, ...] = ("order", "crop", "flip", "hole", "chance")
 STREAMS += ("angle", "zoom", "brightness", "contrast", "saturation")
+STREAMS += ("mixup", "cutmix", "box", "mixing")
 
 
 def streams(seed: int, epoch: int) -> dict[str, np.random.Generator]:
@@ -148,10 +149,15 @@ def shard(whole: AnyDraw, rank: int, world: int, batch_size: int) -> AnyDraw:
     processes together show at every step what one process would show. `world` divides
     `batch_size`; the images after the last whole batch are left out.
     """
-    shown = len(whole.order) // batch_size * batch_size
-    rows = np.arange(shown).reshape(-1, world, batch_size // world)[:, rank].ravel()
+    rows = rows_of(len(whole.order), rank, world, batch_size)
     parts: list[Any] = [None if field is None else field[rows] for field in whole]
     return type(whole)(*parts)
+
+
+def rows_of(count: int, rank: int, world: int, batch_size: int) -> np.ndarray:
+    """The places, in an epoch of `count` images, of those that process `rank` of `world` shows."""
+    shown = count // batch_size * batch_size
+    return np.arange(shown).reshape(-1, world, batch_size // world)[:, rank].ravel()
 
 
 def sharded(draws: Draws, rank: int, world: int, batch_size: int) -> Draws:

@@ -48,6 +48,12 @@ class Recipe(Training):
     brightness: float = number(0.0, 0.0, 1.0, "augmentation", "brightness times 1 +- up to this")
     contrast: float = number(0.0, 0.0, 1.0, "augmentation", "contrast times 1 +- up to this")
     saturation: float = number(0.0, 0.0, 1.0, "augmentation", "saturation times 1 +- up to this")
+    mixup: float = number(
+        0.0, 0.0, 100.0, "augmentation", "MixUp with shares of Beta(this, this); 0 is off"
+    )
+    cutmix: float = number(
+        0.0, 0.0, 100.0, "augmentation", "CutMix with shares of Beta(this, this); 0 is off"
+    )
     statistics: str = choice(
         "measured", ("measured", "reference"), "augmentation", "mean and deviation to normalise by"
     )

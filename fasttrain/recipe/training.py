@@ -55,6 +55,13 @@ class Training:
     clip_grad: float | None = number(
         None, 1e-6, 1e6, "recipe", "largest norm of all gradients together; none: no limit"
     )
+    ema: float | None = number(
+        None,
+        0.0,
+        0.999999,
+        "recipe",
+        "decay of an average of the weights, evaluated beside them; none: no average",
+    )
     accumulate: int = number(
         1, 1, 10_000, "recipe", "compute a step in so many parts, one by one, for less memory"
     )

@@ -57,10 +57,21 @@ class Run:
 
     @property
     def best(self) -> Row | None:
-        """The best epoch by the summary, or else that of the highest held-out accuracy."""
+        """The best epoch by the summary, or else that of the highest held-out accuracy.
+
+        Its accuracy is that of the averaged weights, if the summary says that best.pt holds them.
+        """
         rows = [row for row in self.rows if math.isfinite(row.test_accuracy)]
         named = [row for row in rows if row.epoch == self.summary.get("best_epoch")]
-        return max(named or rows, key=lambda row: row.test_accuracy, default=None)
+        best = max(named or rows, key=lambda row: row.test_accuracy, default=None)
+        if best and self.is_averaged:
+            return best._replace(test_accuracy=best.ema_test_accuracy)
+        return best
+
+    @property
+    def is_averaged(self) -> bool:
+        """Whether best.pt holds the averaged weights."""
+        return self.summary.get("best_weights") == "averaged"
 
     @property
     def drops(self) -> list[Row]:

@@ -26,6 +26,7 @@ class Row(NamedTuple):
     first_lr: float = math.nan
     balanced_accuracy: float = math.nan
     macro_f1: float = math.nan
+    ema_test_accuracy: float = math.nan  # of the averaged network
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> Row:

@@ -148,9 +148,12 @@ def is_mission(run: Run) -> bool:
 
 
 def smoothing(run: Run) -> str:
-    """Describe the label smoothing, which only the training loss has; '' if off."""
+    """Describe the label smoothing and mixed images, which only training has; '' if off."""
     share = fact(run.recipe, "label_smoothing")
-    return f"label smoothing {share:g}" if share > 0 else ""
+    found = [f"label smoothing {share:g}"] if share > 0 else []
+    if any(fact(run.recipe, name) > 0 for name in ("mixup", "cutmix")):
+        found.append("mixed images")
+    return " and ".join(found)
 
 
 def loss_names(run: Run) -> tuple[str, str]:
@@ -173,7 +176,8 @@ def best_in_words(run: Run) -> str:
         return ""
     accuracy = percent(best.test_accuracy)
     held = run.held_out
-    return f"Ring: the best epoch on the {held} images, {accuracy} in epoch {best.epoch}."
+    of = " by the averaged weights" if run.is_averaged else ""
+    return f"Ring: the best epoch on the {held} images, {accuracy}{of} in epoch {best.epoch}."
 
 
 def unfinished(run: Run) -> bool:

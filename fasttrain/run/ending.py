@@ -49,7 +49,7 @@ def since_gain(history: Sequence[Epoch], monitor: str) -> int:
 
 def _reached(recipe: Recipe, history: Sequence[Epoch]) -> bool:
     target = recipe.target_accuracy
-    return target is not None and history[-1].test_accuracy >= target
+    return target is not None and monitors.best_score(history[-1]) >= target
 
 
 def _stalled(recipe: Recipe, history: Sequence[Epoch]) -> bool:

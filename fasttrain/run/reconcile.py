@@ -41,13 +41,13 @@ def reconcile(
         _lead_to(state, folder, log)
     _number(state, folder, log, every=every)
     path, rows = folder.checkpoints.folder / "best.pt", resume.history_of(state)
-    best = _row_of(path, rows)
+    best = _row_of(path, rows, monitor)
     if best is None and os.path.lexists(path):
         _set_aside(path, log)
     if state["run"]["step"] == 0 and rows and monitors.is_better(rows[-1], best, monitor):
         folder.checkpoints.save_best(resume.best_of(state))
         best = rows[-1]
-    first = max(rows, key=lambda row: monitors.score(row, monitor), default=None)
+    first = max(rows, key=lambda row: monitors.best_score(row, monitor), default=None)
     if first and monitors.is_better(first, best, monitor):
         named = f"epoch {best.epoch} until a better one" if best else "none until the next epoch"
         log(f"  the weights of the best epoch, {first.epoch}, are gone: best.pt holds {named}")
@@ -86,14 +86,15 @@ def _leads_to(state: State, path: Path) -> bool:
         return True
 
 
-def _row_of(path: Path, rows: list[Epoch]) -> Epoch | None:
+def _row_of(path: Path, rows: list[Epoch], monitor: str) -> Epoch | None:
     """Return the epoch in `rows` whose weights best.pt holds; None if it is of another branch."""
     try:
         best = checkpoint.load(path)
         epoch, score = best["progress"][0], best["test_accuracy"]
     except (CheckpointError, KeyError, TypeError, IndexError):
         return None
-    return next((row for row in rows if (row.epoch, row.test_accuracy) == (epoch, score)), None)
+    found = next((row for row in rows if row.epoch == epoch), None)
+    return found if found and monitors.better(found, monitor).test_accuracy == score else None
 
 
 def _set_aside(path: Path, log: Callable[[str], None]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..data import Data
 from ..data.origin import about
-from ..engine import metrics, monitors
+from ..engine import average, metrics, monitors
 from ..engine.loop import read_metrics
 from ..engine.state import Epoch, Run, random_state, set_random_state
 from ..engine.step import Step
@@ -68,11 +68,13 @@ def capture(
 
 
 def best_of(state: dict[str, Any]) -> dict[str, Any]:
-    """Return the contents of best.pt: the weights of a captured state and their accuracy."""
+    """Return the contents of best.pt: a captured state's better weights, and their accuracy."""
+    row, monitor = history_of(state)[-1], state["recipe"].get("monitor", "accuracy")
+    averaged, step = monitors.averaged_is_better(row, monitor), state["step"]
     return {
         "progress": state["progress"],
-        "model": state["step"]["model"],
-        "test_accuracy": history_of(state)[-1].test_accuracy,
+        "model": average.weights(step["average"]) if averaged else step["model"],
+        "test_accuracy": monitors.better(row, monitor).test_accuracy,
         "recipe": state["recipe"],
         **{name: state[name] for name in ("data", SOURCE) if name in state},
     }

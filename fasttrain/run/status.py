@@ -141,7 +141,10 @@ def _best(
 
 
 def _accuracy(row: dict[str, Any]) -> float | None:
-    return _number(row.get("val_accuracy", row.get("test_accuracy")))
+    """The accuracy of an epoch's trained network, or of the averaged one if that is higher."""
+    names = ("val_accuracy", "test_accuracy", "ema_val_accuracy", "ema_test_accuracy")
+    found = [_number(row.get(name)) for name in names]
+    return max((value for value in found if value is not None), default=None)
 
 
 def _seconds_left(path: Path, rows: Sequence[dict[str, Any]], epochs: float) -> float | None:

@@ -53,7 +53,7 @@ def target_summary(
     found: dict[str, float] = {}
     with ledger.part("analysis"):
         target = recipe.target_accuracy
-        if target is not None and max(row.test_accuracy for row in history) >= target:
+        if target is not None and max(map(monitors.best_score, history)) >= target:
             # Float32 operations at this machine's own rate make machines comparable.
             rate = ledger.rate(torch.float32)
             found |= {
@@ -147,6 +147,11 @@ def write_summary(
     parts["data_wait"] = summary["data_wait_seconds"]
     parts["train"] = summary["train_seconds"] - parts["data_wait"]
     summary |= target | data_summary(data, session.recipe.monitor)
+    if best and session.recipe.ema is not None:
+        averaged = monitors.averaged_is_better(best, session.recipe.monitor)
+        summary["best_weights"] = "averaged" if averaged else "trained"
+        chosen = monitors.better(best, session.recipe.monitor)
+        summary[f"best_{data.chooses}_accuracy"] = chosen.test_accuracy
     summary["ended"] = ending.reason(session.recipe, position.history)
     summary |= class_summary(session.folder.path) if finished else {}
     for name in ("compile", "lr_finder", "eval", "checkpoint", "analysis"):
@@ -163,6 +168,7 @@ def headline(summary: dict[str, Any], path: Path) -> str:
     held_out = summary.get("chosen_by", "test")
     best, once = f"best_{held_out}_accuracy", ""
     by = metric(summary.get("monitor"))
+    of = " of the averaged weights" if summary.get("best_weights") == "averaged" else ""
     kind, chosen = ("best ", "") if by == "accuracy" else ("", f", the best by its {by}")
     if "test_accuracy" in summary:
         once = f", test accuracy {summary['test_accuracy']:.2%} with that epoch's weights"
@@ -175,6 +181,6 @@ def headline(summary: dict[str, Any], path: Path) -> str:
             f"{compiling} with the data in memory{once}: {path}"
         )
     return (
-        f"{kind}{held_out} accuracy {summary[best]:.2%} in epoch {summary['best_epoch']}{chosen}"
-        f"{once}, {duration(summary['total_seconds'])} in all: {path}"
+        f"{kind}{held_out} accuracy {summary[best]:.2%}{of} in epoch {summary['best_epoch']}"
+        f"{chosen}{once}, {duration(summary['total_seconds'])} in all: {path}"
     )
