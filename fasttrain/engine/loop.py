@@ -59,9 +59,7 @@ def fit(
         run.sums = metrics.start(step.sums, step.lr, run.sums)
         run.phase, began = "train", perf_counter() - run.seconds
         step.model.train()
-        batches = checked(
-            train, step, f"epoch {run.epoch + 1}, training", begun=run.step > 0, shares=True
-        )
+        batches = checked(train, step, f"epoch {run.epoch + 1}, training", begun=run.step > 0)
         for images, labels in _timed_batches(batches, run):
             with span("step"):
                 run.loss, _ = step(images, labels)

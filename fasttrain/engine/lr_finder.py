@@ -103,7 +103,7 @@ def _train_steps(step: Trainable, loader: Batches, grid: list[float]) -> Iterato
     step.model.train()
     done = 0
     while True:
-        for images, labels in checked(loader, step, "range test", shares=True):
+        for images, labels in checked(loader, step, "range test"):
             step.lr = grid[done]
             # A copy, because a captured graph overwrites its loss at the next step.
             yield step(images, labels)[0].to(torch.float64, copy=True)

@@ -17,13 +17,13 @@ from .contract import FLOATS, refused
 
 
 def checked(
-    loader: Iterable[Any], step: Any, where: str, *, begun: bool = False, shares: bool = False
+    loader: Iterable[Any], step: Any, where: str, *, begun: bool = False
 ) -> Iterator[Batch]:
     """Yield the batches of an epoch; check the first one against the model of `step`.
 
     It checks shape, dtype, device and, on the host, values. Raises UsageError for a wrong batch;
     DataError, naming `where`, for an epoch without images unless it has already `begun`.
-    With `shares`, labels may also be the float32 shares (B, classes) of mixed images.
+    A loader with `mixed_classes` mixes so many; its labels are float32 (B, classes).
     """
     try:
         given = iter(loader)
@@ -39,8 +39,7 @@ def checked(
         return
     images, labels = _pair(first, where)
     _check_images(images, labels, step, where)
-    if not (shares and _are_shares(images, labels)):
-        _check_labels(images, labels, where)
+    _check_labels(images, labels, where, getattr(loader, "mixed_classes", None))
     yield Batch(images, labels)
     yield from given
 
@@ -78,12 +77,12 @@ def _check_images(images: Tensor, labels: Tensor, step: Any, where: str) -> None
             )
 
 
-def _are_shares(images: Tensor, labels: Tensor) -> bool:
-    return labels.dtype == torch.float32 and labels.ndim == 2 and len(labels) == len(images)
-
-
-def _check_labels(images: Tensor, labels: Tensor, where: str) -> None:
+def _check_labels(images: Tensor, labels: Tensor, where: str, classes: int | None) -> None:
     what = f"{where}, labels of the first batch"
+    if classes is not None:
+        if labels.dtype != torch.float32 or labels.shape != (len(images), classes):
+            raise refused(what, labels, f"must be float32 ({len(images)}, {classes}), shares")
+        return
     if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
         raise refused(what, labels, f"must be int64 ({len(images)},), one class per image")
     if labels.device.type == "cpu" and int(labels.min()) < 0:

@@ -74,14 +74,15 @@ def shard(whole: Mix, rank: int, world: int, batch_size: int) -> Mix:
 class MixedLoader:
     """The batches of `loader` as `mixes(epoch)` mixes them; labels become shares (B, classes).
 
-    `batch_size` is that of all batches of `loader`, images of this process alone.
+    `batch_size` is that of all batches of `loader`, images of this process alone. By
+    `mixed_classes` others know that labels are shares, and of how many classes.
     """
 
     def __init__(
         self, loader: Loader, mixes: Callable[[int], Mix], *, batch_size: int, classes: int
     ) -> None:
         self._loader, self._mixes = loader, mixes
-        self._batch_size, self._classes = batch_size, classes
+        self._batch_size, self.mixed_classes = batch_size, classes
         self._place = (1, 0)
 
     def __len__(self) -> int:
@@ -104,7 +105,7 @@ class MixedLoader:
         for number, batch in enumerate(batches, step):
             here = here or [upload(field, batch.images.device) for field in self._mixes(epoch)]
             rows = slice(number * self._batch_size, (number + 1) * self._batch_size)
-            yield mixed(batch, *(field[rows] for field in here), classes=self._classes)
+            yield mixed(batch, *(field[rows] for field in here), classes=self.mixed_classes)
 
 
 def mixed(batch: Batch, own: Tensor, inside: Tensor, box: Tensor, *, classes: int) -> Batch:

@@ -5,6 +5,7 @@ charts.js only draws them. What a chart shows and says is decided here, where it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,6 +53,12 @@ def curves(run: Run) -> dict[str, Spec]:
     }
 
 
+def averaged(run: Run) -> str:
+    """Name the curve of the averaged weights; '' if the run has none."""
+    known = any(math.isfinite(row.ema_test_accuracy) for row in run.rows)
+    return f"{run.held_out}, averaged weights" if known else ""
+
+
 def drawable(specs: dict[str, Spec]) -> dict[str, Spec]:
     """Return the charts that have a finite value."""
     return {
@@ -83,7 +90,10 @@ def _accuracy(run: Run) -> Spec:
         marks.append({"x": best.epoch, "y": best.test_accuracy, "style": "best"})
         ends += f", best {held} {percent(best.test_accuracy)} in epoch {best.epoch}"
     y = axis("images classified correctly (%)", "percent")
-    return spec(f"Accuracy by epoch; {ends}", *_epochs(run), y, _pair(run, "accuracy"), marks)
+    series = _pair(run, "accuracy")
+    if name := averaged(run):
+        series.append(line(name, "raw", _column(run.rows, "ema_test_accuracy")))
+    return spec(f"Accuracy by epoch; {ends}", *_epochs(run), y, series, marks)
 
 
 def _loss(run: Run) -> Spec:

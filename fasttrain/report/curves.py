@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from .charts import averaged
 from .rates import first, rates
 from .read import Run
 from .records import Sweep
@@ -48,6 +49,9 @@ def accuracy(run: Run) -> Figure | None:
     made = figure("Accuracy", f"{best_in_words(run)} {drops_in_words(run)}".strip())
     axes = plot(made, x="epoch", y="images classified correctly (%)")
     _pair(axes, run, "accuracy", 100.0, ("train", run.held_out))
+    if name := averaged(run):
+        values = [100 * row.ema_test_accuracy for row in run.rows]
+        axes.plot([row.epoch for row in run.rows], values, color=ACCENT, lw=1.6, label=name)
     if best:
         place = best.epoch, 100 * best.test_accuracy
         axes.plot(*place, "o", ms=9, mfc="none", mec=INK, mew=1.4, label="_best")

@@ -64,7 +64,8 @@ def _best_in_words(run: Run) -> str:
     by = metric(run.recipe.get("monitor"))
     if by != "accuracy":
         return f"{held} accuracy{so_far}, in epoch {run.best.epoch} of {planned}, the best by {by}"
-    return f"best {held} accuracy{so_far}, in epoch {run.best.epoch} of {planned}"
+    of = " of the averaged weights" if run.is_averaged else ""
+    return f"best {held} accuracy{of}{so_far}, in epoch {run.best.epoch} of {planned}"
 
 
 def _notes(run: Run) -> list[str]:

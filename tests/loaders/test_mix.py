@@ -10,14 +10,17 @@ from torch.nn import functional as F
 from fasttrain.data import Batch
 from fasttrain.engine import metrics
 from fasttrain.engine.step import Step
+from fasttrain.errors import UsageError
 from fasttrain.loaders import build, draws, mix
+from fasttrain.loaders.batches import checked
 from fasttrain.loaders.dali import available
 from fasttrain.loaders.mix import MixedLoader, draw_mix, mixed
 from fasttrain.recipe.recipe import Recipe
-from tests.conftest import tiny_loader, tiny_model
+from tests.conftest import tiny_loader, tiny_model, tiny_step
 
 BOTH = {"mixup": 0.4, "cutmix": 1.0}
 COUNT, SIDE = 64, 32
+SIZES = {"batch_size": 32, "classes": 10}
 
 
 def drawn(epoch=1, count=COUNT, **options):
@@ -146,8 +149,8 @@ def loaders_of(name, split, **options):
     recipe = Recipe(batch_size=16, device="cpu", amp="off", seed=3, **options)
     scale = build.Statistics((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     device = torch.device("cpu")
-    options = {"training": True, "scale": scale}
-    return lambda classes: build.loader(name, recipe, device, split, **options, classes=classes)
+    how = {"training": True, "scale": scale}
+    return lambda classes: build.loader(name, recipe, device, split, **how, classes=classes)
 
 
 def test_every_loader_mixes_the_same_and_off_is_the_loader_itself(tiny_splits):
@@ -198,5 +201,22 @@ def test_processes_mix_their_parts_of_a_batch_as_one_process_mixes_the_whole(wor
 
 def test_a_loader_of_ones_own_can_be_mixed_too(tiny_splits):
     alone = tiny_loader(tiny_splits[0])
-    images, shares = next(iter(MixedLoader(alone, drawn, batch_size=32, classes=10)))
+    images, shares = next(iter(MixedLoader(alone, drawn, **SIZES)))
     torch.testing.assert_close(shares.sum(dim=1), torch.ones(len(images)))
+
+
+def test_only_a_loader_that_says_so_may_give_shares(tiny_splits):
+    step, made = tiny_step(), MixedLoader(tiny_loader(tiny_splits[0]), drawn, **SIZES)
+    assert next(checked(made, step, "training")).labels.shape == (32, 10)
+    images, shares = next(iter(MixedLoader(tiny_loader(tiny_splits[0]), drawn, **SIZES)))
+    for wrong in (Labelled([(images, shares)], 9), [(images, shares)]):
+        with pytest.raises(UsageError, match=r"labels of the first batch \(float32 \(32, 10\)"):
+            next(checked(wrong, step, "training"))
+
+
+class Labelled(list):
+    """Batches whose labels are said to be shares of so many classes."""
+
+    def __init__(self, batches, classes):
+        super().__init__(batches)
+        self.mixed_classes = classes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -57,7 +58,8 @@ def numbers(path):
     """Weights, buffers and momenta at the end, the sweep's losses, and the epochs' numbers."""
     step, rows = checkpoint.load(path / "checkpoints" / "last.pt")["step"], end(path)["rows"]
     momenta = [values["momentum_buffer"] for values in step["optimizer"]["state"].values()]
-    return [value.double() for value in (*step["model"].values(), *momenta)] + [torch.tensor(rows)]
+    tensors = (*step["model"].values(), *momenta, *step.get("average", {}).values())
+    return [value.double() for value in tensors] + [torch.tensor(rows)]
 
 
 def furthest(a, b):
@@ -74,6 +76,20 @@ def test_two_processes_at_half_the_batch_compute_what_one_does_at_the_whole(tmp_
         found[name] = numbers(tmp_path / name)
     assert furthest(found["1"], found["2"]) < 1e-5
     assert furthest(found["1"], found["control"]) > 1e-3
+
+
+def test_two_processes_average_and_mix_as_one_does(tmp_path):
+    """Also the evaluations of the average, of which each process has a half."""
+    found = []
+    for world, more in ((1, []), (2, ["--sync-bn"])):
+        path = tmp_path / str(world)
+        arguments = flags(path, amp="off", ema=0.9, mixup=0.4, cutmix=1.0) + more
+        ended = Ranks(tmp_path / f"log{world}", arguments, world=world, plain=True).ended()
+        assert statuses(ended) == [0] * world, ended
+        rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+        of_average = [[row["ema_test_loss"], row["ema_test_accuracy"]] for row in rows]
+        found.append([*numbers(path), torch.tensor(of_average)])
+    assert furthest(*found) < 1e-5
 
 
 def test_compiled_and_in_bf16_too_a_checkpoint_has_the_eager_models_names(whole, tmp_path):

@@ -29,7 +29,12 @@ def tape(tiny):
         yield made
 
 
-@pytest.mark.parametrize("changes", [{}, {"scheduler": "onecycle", "lr": "auto"}, {"amp": "fp16"}])
+AVERAGED = {"ema": 0.9, "mixup": 0.4, "cutmix": 1.0, "amp": "fp16"}
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"scheduler": "onecycle", "lr": "auto"}, {"amp": "fp16"}, AVERAGED]
+)
 def test_a_captured_run_ends_bit_for_bit_as_a_plain_one(tape, tmp_path, changes):
     for value in ("off", "on"):
         fasttrain.train(tiny_runs.small(graphs=value, **changes), out=tmp_path / value)

@@ -180,6 +180,9 @@ OTHER = {
     "brightness": 0.2,
     "contrast": 0.2,
     "saturation": 0.2,
+    "ema": 0.9,
+    "mixup": 0.2,
+    "cutmix": 1.0,
 }
 FREE = {"data_dir", "loader", "device", "amp", "compile", "graphs", "optimizer", "deterministic"}
 FREE |= {"save_every", "hang_timeout", "target_accuracy", "max_time", "cam_layer", "cache_dir"}
