@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import UsageError, nearest, shown
 
 Scalar = bool | int | float | str | None
+OWN = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*"  # MODULE:FUNCTION
 
 
 def number(

@@ -29,7 +29,7 @@ from . import source
 # Fields that may differ when a run is resumed: they do not change what each epoch computes.
 MACHINE = frozenset(name for name, field in FIELDS.items() if field.metadata["group"] == "machine")
 MAY_CHANGE = MACHINE - {"seed"} | {
-    *("data_dir", "cache_dir", "loader", "target_accuracy", "max_time", "cam_layer"),
+    *("data_dir", "cache_dir", "loader", "target_accuracy", "max_time", "cam_layer", "track"),
 }
 
 

@@ -42,6 +42,7 @@ from .start import (
     open_run_dir,
     restore_position,
     resume_advice,
+    tracking,
 )
 from .summary import counts, final_summary, measure_rates, target_summary
 
@@ -83,8 +84,9 @@ def train(
         with (
             open_run_dir(recipe, out, overwrite, continued, group) as folder,
             resume_advice(folder, series),
+            tracking(recipe, folder, display) as tracker,
         ):
-            session = Session(recipe, folder, display, ledger, group, signals)
+            session = Session(recipe, folder, display, ledger, group, signals, tracker)
             state = load_state(session, continued, override=override)
             folder.announce(recipe.as_dict())
             with memory.reported(recipe.batch_size, group.device(auto.device(recipe.device))):

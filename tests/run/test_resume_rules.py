@@ -173,6 +173,7 @@ OTHER = {
 }
 FREE = {"data_dir", "loader", "device", "amp", "compile", "graphs", "optimizer", "deterministic"}
 FREE |= {"save_every", "hang_timeout", "target_accuracy", "max_time", "cam_layer", "cache_dir"}
+FREE |= {"track"}
 
 
 def test_every_field_is_known_to_be_free_or_bound():
