@@ -39,11 +39,15 @@ class WandbRun:
         """Add the numbers of summary.json to the run's summary and finish it."""
         plain = {name: value for name, value in summary.items() if not isinstance(value, dict)}
         self._run.summary.update(plain)
-        self._run.finish(exit_code=0)
+        self._finish(0)
 
     def stop(self) -> None:
         """Finish it as not complete."""
-        self._run.finish(exit_code=1)
+        self._finish(1)
+
+    def _finish(self, code: int) -> None:
+        self._run.finish(exit_code=code)
+        wandb.teardown(code)  # only then its own process has written all
 
 
 def start(about: About) -> WandbRun:
@@ -52,6 +56,7 @@ def start(about: About) -> WandbRun:
     own.mkdir(exist_ok=True)
     for name in ("CACHE", "DATA", "ARTIFACT"):
         os.environ.setdefault(f"WANDB_{name}_DIR", str(own / name.lower()))
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # to a server, offline too
     try:
         made = _init(about, mode=os.environ.get("WANDB_MODE"))
     except wandb.Error:
@@ -60,8 +65,6 @@ def start(about: About) -> WandbRun:
 
 
 def _init(about: About, *, mode: str | None) -> Any:
-    if mode == "offline":
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     return wandb.init(
         project=os.environ.get("WANDB_PROJECT", PROJECT),
         name=os.environ.get("WANDB_NAME", about.title),
