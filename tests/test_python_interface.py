@@ -377,14 +377,10 @@ def test_every_name_of_the_pages_table_is_there():
     assert len(rows) >= 9
     found = 0
     for row in rows:
-        for named in re.findall(r"--([a-z-]+)", row):
+        for named in re.findall(r"--(?:no-)?([a-z-]+)", row):
             assert named.replace("-", "_") in FIELDS, row
-        modules = [
-            importlib.import_module(name) for name in re.findall(r"`(fasttrain[.]\S+)`", row)
-        ]
-        for name in re.findall(
-            r"in_parts|clip_gradients|GraphedStep|Plateau|EveryStep|WarmUp", row
-        ):
+        modules = [*map(importlib.import_module, re.findall(r"`(fasttrain[.][\w.]+)`", row))]
+        for name in re.findall(r"in_parts|clip_gradients|[A-Z]\w+Step\b|Plateau|WarmUp", row):
             assert any(hasattr(module, name) for module in modules), (name, row)
             found += 1
     assert found == 6
