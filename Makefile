@@ -1,5 +1,6 @@
 # make train ARGS="--epochs 5"   train; make sprint   92.53 % in minutes; make test   run the tests; make bench NAME=box   measure this machine
 # make test WORKERS=4   in as many processes; make test ARGS=tests/test_gates.py   some of them, in one
+# make gpu ARGS="--data-dir PATH"   ten minutes on a GPU measure everything; ARGS=--rehearse tries it on a CPU
 # make coverage   the tests again, and which lines of fasttrain/ they never reach; fails below 90 %
 # make docs   the site of documents, strictly, into site/
 # make soak   the long half of the tests: kills, crash points, damaged files, argument lists
@@ -10,7 +11,7 @@ NAME ?= here
 WORKERS ?= 2
 READY := $(VENV)/.ready
 
-.PHONY: train sprint test coverage soak bench check docs clean
+.PHONY: train sprint test coverage soak bench gpu check docs clean
 
 train: $(READY)
 	$(RUN) -m fasttrain --epochs 50 $(ARGS)
@@ -36,6 +37,9 @@ bench: $(READY)
 	$(RUN) -m pytest benchmarks --benchmark-only --benchmark-disable-gc \
 	  --benchmark-json=.benchmarks/raw.json $(ARGS)
 	$(RUN) -m benchmarks.table .benchmarks/raw.json $(NAME)
+
+gpu: $(READY)
+	$(RUN) -m benchmarks.gpu --name $(NAME) $(ARGS)
 
 check: $(READY)
 	$(RUN) -m ruff check .

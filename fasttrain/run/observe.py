@@ -78,6 +78,8 @@ def observed(
             capture,
             ledger,
             every=recipe.save_every,
+            numbered=recipe.checkpoint_every,
+            keep=recipe.keep,
             best=best,
             agree=lambda due: bool(group.max(due and group.first)),
             monitor=recipe.monitor,

@@ -85,7 +85,13 @@ def restore_position(
             schedule.set_peak(float(recipe.lr))
         schedule.seek(position.epoch * steps + position.step)
         session.ledger.load_state_dict(state["ledger"])
-        best = reconcile(session.folder, state, session.display.log, monitor=recipe.monitor)
+        best = reconcile(
+            session.folder,
+            state,
+            session.display.log,
+            monitor=recipe.monitor,
+            every=recipe.checkpoint_every,
+        )
     built.train.seek(position.epoch + 1, position.step)
     return position, schedule, best
 
