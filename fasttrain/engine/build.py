@@ -6,6 +6,7 @@ The parts take plain arguments and no Recipe, so that each also works in a user'
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,8 +24,10 @@ from ..models.packed_conv import pack_convolutions, suits
 from ..models.stages import check_layer
 from ..models.sync_batchnorm import synchronised
 from ..optim.schedule import EveryStep, Plateau
+from ..optim.warm_up import AnySchedule, WarmUp
 from ..parallel.group import Group
 from ..recipe.recipe import Recipe
+from .gradients import in_parts, whole
 from .graphs import GraphedStep
 from .step import Step
 
@@ -106,6 +109,8 @@ def build(recipe: Recipe, data: Data, group: Group | None = None, *, fresh: bool
     amp = AMP[chosen["amp"].value]
     if suits(device, amp):
         pack_convolutions(model)
+    wrapped = group.wrap(model)
+    unsynced = getattr(wrapped, "no_sync", nullcontext)
     step = Step(
         model,
         optimizer(recipe, model),
@@ -113,7 +118,8 @@ def build(recipe: Recipe, data: Data, group: Group | None = None, *, fresh: bool
         compile=chosen["compile"].value == "on",
         label_smoothing=recipe.label_smoothing,
         class_weights=loss_weights(recipe, data.train, classes=classes),
-        wrap=group.wrap,
+        wrap=lambda model: wrapped,
+        gradients=whole if recipe.accumulate == 1 else in_parts(recipe.accumulate, unsynced),
     )
     if chosen["graphs"].value == "on":
         step = GraphedStep(step)
@@ -123,8 +129,17 @@ def build(recipe: Recipe, data: Data, group: Group | None = None, *, fresh: bool
     return Built(step, *loaders, device, chosen, final, new_head)
 
 
-def schedule(recipe: Recipe, step: Step, *, steps: int) -> Plateau | EveryStep:
-    """The Recipe's schedule over `steps` training steps, starting at the current rate of `step`."""
+def schedule(recipe: Recipe, step: Step, *, steps: int) -> AnySchedule:
+    """The Recipe's schedule over `steps` training steps, from or up to the current rate of `step`.
+
+    A warm-up comes before the schedule, which is made for the steps that remain.
+    """
+    rising = round(steps * recipe.warmup / recipe.epochs)
+    made = _schedule(recipe, step, steps - rising)
+    return WarmUp(made, step.optimizer, steps=rising) if rising else made
+
+
+def _schedule(recipe: Recipe, step: Step, steps: int) -> Plateau | EveryStep:
     if recipe.scheduler == "plateau":
         return Plateau(
             step.optimizer,

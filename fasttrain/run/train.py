@@ -30,7 +30,7 @@ from ..parallel.launch import local_batch
 from ..parallel.signals import Signals
 from ..recipe.recipe import Recipe
 from ..storage.paths import some_path
-from . import finish, resume
+from . import ending, finish, resume
 from .find_lr import range_test
 from .ledger import Ledger
 from .observe import observed
@@ -71,12 +71,13 @@ def train(
     fasttrain.errors; Stopped after a signal, once the checkpoint is saved.
     """
     out, continued = some_path(out), some_path(continued)
-    _check_arguments(continued, overwrite=overwrite, override=override)
+    _check_arguments(recipe, continued, overwrite=overwrite, override=override)
     display = display or Display()
     ledger = Ledger(perf_counter() if began is None else began)
     ledger.parts["import"] = ledger.total
     with Signals() as signals, nullcontext(group) if group else joined() as group:
-        local_batch(recipe.batch_size, group.world)  # raises before anything is changed
+        # It raises before anything is changed.
+        local_batch(recipe.batch_size, group.world, parts=recipe.accumulate)
         rows = finished(continued, recipe, display, group, override=override)
         if rows is not None:
             return rows
@@ -123,6 +124,8 @@ def train(
                         monitor=recipe.monitor,
                         by_class=data.listing is not None or recipe.balance != "none",
                     )
+                if position.history[-1].epoch < recipe.epochs:
+                    display.log(f"stopped early: {ending.reason(recipe, position.history)}")
                 measure_rates(recipe, built, ledger, log=display.log)
                 target = target_summary(session, data, built, position.history)
                 target |= final_summary(session, built)
@@ -132,7 +135,13 @@ def train(
             return position.history
 
 
-def _check_arguments(continued: Path | None, *, overwrite: bool, override: bool) -> None:
+def _check_arguments(
+    recipe: Recipe, continued: Path | None, *, overwrite: bool, override: bool
+) -> None:
+    if recipe.keep is not None and recipe.checkpoint_every is None:
+        raise UsageError(
+            f"--keep ({recipe.keep}): goes with --checkpoint-every. Add it, or leave --keep out."
+        )
     if continued is None and override:
         raise UsageError("--override: goes with --resume. Add it, or leave --override out.")
     if continued is not None and overwrite:
@@ -188,5 +197,5 @@ def _find_lr(session: Session, built: Built, state: dict[str, Any] | None) -> di
 
 def _is_enough(session: Session, run: Run) -> bool:
     """Return whether the target or the time limit is reached at the end of an epoch."""
-    enough = resume.enough(session.recipe, run.history, session.ledger.total)
+    enough = ending.enough(session.recipe, run.history, session.ledger.total)
     return run.step == 0 and bool(session.group.max(enough))  # the processes' clocks differ
