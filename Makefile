@@ -1,5 +1,6 @@
 # make train ARGS="--epochs 5"   train; make sprint   92.53 % in minutes; make test   run the tests; make bench NAME=box   measure this machine
 # make test WORKERS=4   in as many processes; make test ARGS=tests/test_gates.py   some of them, in one
+# make gpu ARGS="--data-dir PATH"   ten minutes on a GPU measure everything; ARGS=--rehearse tries it on a CPU
 # make coverage   the tests again, and which lines of fasttrain/ they never reach; fails below 90 %
 # make docs   the site of documents, strictly, into site/
 # make trackers   --track with the real wandb and mlflow, in an environment of their own
@@ -12,7 +13,7 @@ NAME ?= here
 WORKERS ?= 2
 READY := $(VENV)/.ready
 
-.PHONY: train sprint test coverage trackers soak bench check docs clean
+.PHONY: train sprint test coverage trackers soak bench gpu check docs clean
 
 train: $(READY)
 	$(RUN) -m fasttrain --epochs 50 $(ARGS)
@@ -41,6 +42,9 @@ bench: $(READY)
 	$(RUN) -m pytest benchmarks --benchmark-only --benchmark-disable-gc \
 	  --benchmark-json=.benchmarks/raw.json $(ARGS)
 	$(RUN) -m benchmarks.table .benchmarks/raw.json $(NAME)
+
+gpu: $(READY)
+	$(RUN) -m benchmarks.gpu --name $(NAME) $(ARGS)
 
 check: $(READY)
 	$(RUN) -m ruff check .

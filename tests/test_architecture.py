@@ -36,9 +36,9 @@ ROOMS = {
     "__main__": "cli console parallel",
 }
 ONE_HOME = {
-    "nvidia": {"fasttrain/loaders/dali.py"},
+    "nvidia": {"fasttrain/loaders/dali.py", "fasttrain/loaders/pipeline.py"},
     "apex": {"fasttrain/optim/sgd.py"},
-    "triton": {"kernels/__init__.py", "kernels/augment.py", "kernels/sgd.py"},
+    "triton": {f"kernels/{name}.py" for name in ("__init__", "augment", "sgd", "warp")},
     "rich": {
         f"fasttrain/{name}.py" for name in ("cli/call", "console/console", "console/progress")
     },

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 import fasttrain
+from benchmarks.gpu import __main__ as gpu
 from fasttrain.cli import main as cli
 from fasttrain.cli.flags import COMMANDS, read
 from fasttrain.data import cifar10, own, synthetic
@@ -81,6 +82,8 @@ def check(words):
         options = shlex.split(given.get("ARGS", ""))
         if words[1] in ("train", "sprint"):
             read(options)
+        elif words[1] == "gpu":
+            gpu.flags().parse_args(options)
         else:
             assert all((ROOT / option).exists() for option in options)
     elif words[:3] == ["python", "-m", "pytest"]:

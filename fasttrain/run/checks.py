@@ -10,7 +10,6 @@ import os
 from pathlib import Path
 
 from ..errors import OutputError, UsageError
-from ..recipe.recipe import Recipe
 from . import lock
 from .folders import (
     RUNS,
@@ -22,20 +21,6 @@ from .folders import (
     seed_folders,
     series_of,
 )
-
-
-def check_arguments(
-    recipe: Recipe, continued: Path | None, *, overwrite: bool, override: bool
-) -> None:
-    """Raise UsageError for arguments of `train` that do not go together."""
-    if recipe.keep is not None and recipe.checkpoint_every is None:
-        raise UsageError(
-            f"--keep ({recipe.keep}): goes with --checkpoint-every. Add it, or leave --keep out."
-        )
-    if continued is None and override:
-        raise UsageError("--override: goes with --resume. Add it, or leave --override out.")
-    if continued is not None and overwrite:
-        raise UsageError("--overwrite: a run is resumed or replaced. Leave one of them out.")
 
 
 def run_to_resume(

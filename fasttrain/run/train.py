@@ -22,6 +22,7 @@ from ..engine.build import Built, build, splits
 from ..engine.loop import fit
 from ..engine.lr_finder import restored
 from ..engine.state import Epoch, Hook, Run
+from ..errors import UsageError
 from ..machine import auto, memory
 from ..parallel.distributed import joined
 from ..parallel.group import Group
@@ -29,7 +30,7 @@ from ..parallel.launch import local_batch
 from ..parallel.signals import Signals
 from ..recipe.recipe import Recipe
 from ..storage.paths import some_path
-from . import checks, ending, finish, resume
+from . import ending, finish, resume
 from .find_lr import range_test
 from .ledger import Ledger
 from .observe import observed
@@ -73,7 +74,7 @@ def train(
     fasttrain.errors; Stopped after a signal, once the checkpoint is saved.
     """
     out, continued = some_path(out), some_path(continued)
-    checks.check_arguments(recipe, continued, overwrite=overwrite, override=override)
+    _check_arguments(continued, overwrite=overwrite, override=override)
     display = display or Display()
     ledger = Ledger(perf_counter() if began is None else began)
     ledger.parts["import"] = ledger.total
@@ -136,6 +137,13 @@ def train(
             if group.first:
                 finish.report_run(session, data, built, position, observers, target)
             return position.history
+
+
+def _check_arguments(continued: Path | None, *, overwrite: bool, override: bool) -> None:
+    if continued is None and override:
+        raise UsageError("--override: goes with --resume. Add it, or leave --override out.")
+    if continued is not None and overwrite:
+        raise UsageError("--overwrite: a run is resumed or replaced. Leave one of them out.")
 
 
 def _load(session: Session, state: dict[str, Any] | None) -> Data:

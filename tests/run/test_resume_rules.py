@@ -175,6 +175,11 @@ OTHER = {
     "classes": 7,
     "holdout": 0.3,
     "skip_bad_files": True,
+    "rotate": 7.0,
+    "zoom": "0.9,1.1",
+    "brightness": 0.2,
+    "contrast": 0.2,
+    "saturation": 0.2,
 }
 FREE = {"data_dir", "loader", "device", "amp", "compile", "graphs", "optimizer", "deterministic"}
 FREE |= {"save_every", "hang_timeout", "target_accuracy", "max_time", "cam_layer", "cache_dir"}
