@@ -75,6 +75,7 @@ class Teller:
         """Remove the log if nothing was printed."""
         log = self._run / LOG
         if log.exists() and not log.stat().st_size:
+            _redirect(Path(os.devnull))  # Windows removes no open file
             log.unlink()
 
     def _remember(self) -> None:
@@ -127,7 +128,7 @@ def serve(teller: Teller, calls: BinaryIO, answers: BinaryIO, limit: float) -> N
                 answer(answers, failed=own_function.said(error).rstrip("."))
     with within(limit), suppress(Exception, SystemExit):
         teller.stop()
-    with suppress(OSError):  # an open file on Windows
+    with suppress(OSError):
         teller.tidy()
     answer(answers, done=True)
 
