@@ -13,7 +13,9 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
@@ -117,20 +119,22 @@ def imported(name: str) -> ModuleType:
 def serve(teller: Teller, calls: BinaryIO, answers: BinaryIO, limit: float) -> None:
     """Pass on messages until there are no more; the first call that fails is reported."""
     failures = 0
-    for line in calls:
-        ((verb, values),) = json.loads(line).items()
+    tasks = (partial(getattr(teller, verb), values) for verb, values in messages(calls))
+    for task in chain(tasks, [teller.stop, teller.tidy]):
         try:
             with within(limit):
-                getattr(teller, verb)(values)
+                task()
         except (Exception, SystemExit) as error:
             failures += 1
             if failures == 1:
                 answer(answers, failed=own_function.said(error).rstrip("."))
-    with within(limit), suppress(Exception, SystemExit):
-        teller.stop()
-    with suppress(OSError):
-        teller.tidy()
     answer(answers, done=True)
+
+
+def messages(calls: BinaryIO) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The verbs and values that the run writes, until it ends."""
+    for line in calls:
+        yield from json.loads(line).items()
 
 
 @contextmanager
