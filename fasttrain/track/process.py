@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
@@ -34,17 +34,17 @@ class Teller:
     def __init__(self, adapter: ModuleType, name: str, answers: BinaryIO) -> None:
         self._adapter, self._name, self._answers = adapter, name, answers
         self._tracked: Tracked | None = None
-        self._run = Path()
+        self._run: Path | None = None
         self._sent: dict[str, float | None] = {}
 
     def start(self, about: dict[str, Any]) -> None:
         """Open the tracker's run, the one in tracker.json if it can be, and catch up with it."""
-        self._run = Path(about["run"])
-        _redirect(self._run / LOG)
-        before = _kept(self._run / KEPT)
+        self._run = run = Path(about["run"])
+        _redirect(run / LOG)
+        before = _kept(run / KEPT)
         mine = before if before.get("track") == self._name else {}
         kept = mine.get("kept", {})
-        asked = About(self._name, self._run, about["title"], about["recipe"], kept)
+        asked = About(self._name, run, about["title"], about["recipe"], kept)
         self._tracked = tracked = self._adapter.start(asked)
         self._sent = mine.get("sent", {}) if tracked.kept == kept else {}
         self._remember()
@@ -75,13 +75,14 @@ class Teller:
 
     def tidy(self) -> None:
         """Remove the log if nothing was printed."""
-        log = self._run / LOG
-        if log.exists() and not log.stat().st_size:
+        log = self._run and self._run / LOG
+        if log and log.exists() and not log.stat().st_size:
             _redirect(Path(os.devnull))  # Windows removes no open file
             log.unlink()
 
     def _remember(self) -> None:
         assert self._tracked is not None
+        assert self._run is not None
         found = {"track": self._name, "kept": self._tracked.kept, "sent": self._sent}
         atomic.write_json(self._run / KEPT, found)
 
@@ -119,8 +120,9 @@ def imported(name: str) -> ModuleType:
 def serve(teller: Teller, calls: BinaryIO, answers: BinaryIO, limit: float) -> None:
     """Pass on messages until there are no more; the first call that fails is reported."""
     failures = 0
-    tasks = (partial(getattr(teller, verb), values) for verb, values in messages(calls))
-    for task in chain(tasks, [teller.stop, teller.tidy]):
+    told = (partial(getattr(teller, verb), values) for verb, values in messages(calls))
+    tasks: Iterator[Callable[[], object]] = chain(told, [teller.stop, teller.tidy])
+    for task in tasks:
         try:
             with within(limit):
                 task()
@@ -134,7 +136,8 @@ def serve(teller: Teller, calls: BinaryIO, answers: BinaryIO, limit: float) -> N
 def messages(calls: BinaryIO) -> Iterator[tuple[str, dict[str, Any]]]:
     """The verbs and values that the run writes, until it ends."""
     for line in calls:
-        yield from json.loads(line).items()
+        if line.endswith(b"\n"):  # of a killed run the last may be torn
+            yield from json.loads(line).items()
 
 
 @contextmanager
