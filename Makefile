@@ -3,15 +3,17 @@
 # make gpu ARGS="--data-dir PATH"   ten minutes on a GPU measure everything; ARGS=--rehearse tries it on a CPU
 # make coverage   the tests again, and which lines of fasttrain/ they never reach; fails below 90 %
 # make docs   the site of documents, strictly, into site/
+# make trackers   --track with the real wandb and mlflow, in an environment of their own
 # make soak   the long half of the tests: kills, crash points, damaged files, argument lists
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+TRACKERS := $(VENV)/trackers
 NAME ?= here
 WORKERS ?= 2
 READY := $(VENV)/.ready
 
-.PHONY: train sprint test coverage soak bench gpu check docs clean
+.PHONY: train sprint test coverage trackers soak bench gpu check docs clean
 
 train: $(READY)
 	$(RUN) -m fasttrain --epochs 50 $(ARGS)
@@ -28,6 +30,9 @@ coverage: $(READY)
 	-$(RUN) -m coverage run -m pytest $(ARGS)
 	-$(RUN) -m coverage combine --quiet 2>/dev/null
 	$(RUN) -m coverage report --sort=cover
+
+trackers: $(TRACKERS)/.ready
+	$(TRACKERS)/bin/python -m pytest -m trackers tests/track
 
 soak: $(READY)
 	$(RUN) -m pytest -m soak -p tests.soak_record
@@ -54,6 +59,14 @@ $(READY): requirements.txt setup.py
 	$(RUN) -m pip install --quiet --upgrade pip
 	$(RUN) -m pip install --quiet -r requirements.txt
 	PYTHONWARNINGS=ignore $(RUN) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# It sees the packages of $(VENV) after its own, so that nothing there is replaced.
+SITE := -c "import sysconfig; print(sysconfig.get_path('purelib'))"
+$(TRACKERS)/.ready: $(READY) requirements-trackers.txt
+	$(RUN) -m venv $(TRACKERS)
+	$(RUN) $(SITE) > "$$($(TRACKERS)/bin/python $(SITE))/outer.pth"
+	$(TRACKERS)/bin/python -m pip install --quiet -r requirements-trackers.txt
 	touch $@
 
 clean:

@@ -6,7 +6,6 @@ device, so that the host can launch the next step early.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +19,7 @@ from ..profile.trace import span
 from . import metrics
 from .average import Average
 from .gradients import Gradients, whole
+from .loss import out_of_range, single
 
 # Keys of a parameter group that a checkpoint restores; the other settings are the recipe's.
 RATES = ("params", "lr", "initial_lr", "max_lr", "min_lr")
@@ -34,8 +34,9 @@ class Step:
     its overflow flag to the fused optimizer as tensors, so that the host does not wait even for a
     skipped step. Training calls `wrap(model)`, which averages gradients over several processes.
     `class_weights` (classes,) multiply the images' losses; their mean over all images should be 1.
-    `gradients` computes them, of the whole batch at once by default. Labels are int64 (B,), or the
-    shares (B, classes) of mixed images. `average` follows the weights.
+    `gradients` computes them, of the whole batch at once by default. `loss` takes the place of
+    cross-entropy: loss(logits float32 (B, classes), labels (B,)) -> (), the mean over the images.
+    Mixed images have labels (B, classes), their shares. `average` follows the weights.
     """
 
     def __init__(
@@ -49,12 +50,17 @@ class Step:
         class_weights: Tensor | None = None,
         wrap: Callable[[nn.Module], nn.Module] = lambda model: model,
         gradients: Gradients = whole,
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         average: Average | None = None,
     ) -> None:
+        if loss is not None and (label_smoothing or class_weights is not None):
+            raise UsageError(
+                "loss (a function): takes the place of cross-entropy, and of its label_smoothing "
+                "and class_weights. Leave these out."
+            )
         self.model = model
         self._wrapped = wrap(model)
-        self._gradients = gradients
-        self.average = average
+        self._gradients, self._own_loss, self.average = gradients, loss, average
         self.optimizer = optimizer
         self.device = next(model.parameters()).device
         self.amp = amp
@@ -72,7 +78,7 @@ class Step:
         try:
             loss, logits = self._gradients(self._train, self.scaler.scale, images, labels)
         except IndexError as error:
-            raise _out_of_range(error) from error
+            raise out_of_range(error) from error
         with span("optimizer"):
             scale, skipped = self._update()
             self.optimizer.zero_grad(set_to_none=True)
@@ -162,6 +168,8 @@ class Step:
     def _loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = self._logits(self._wrapped, images)
         smoothing = self.label_smoothing
+        if self._own_loss is not None:
+            return single(self._own_loss(logits.float(), labels)), logits
         if self.class_weights is None:
             return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing), logits
         # Divided by the images, not by their weights as torch's mean is: parts of a batch on
@@ -171,21 +179,3 @@ class Step:
             logits.float(), labels, weights, reduction="sum", label_smoothing=smoothing
         )
         return total / len(labels), logits
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean loss (); on a CPU, raises UsageError for a label that has no logit."""
-    try:
-        return F.cross_entropy(logits, labels)
-    except IndexError as error:
-        raise _out_of_range(error) from error
-
-
-def _out_of_range(error: IndexError) -> Exception:
-    """Translate torch's error for a label out of range to UsageError; return others unchanged."""
-    if not (found := re.match(r"Target (-?\d+) is out of bounds", str(error))):
-        return error
-    return UsageError(
-        f"label ({found[1]}): the model has no such class. Labels are 0 to the number of its "
-        "outputs - 1: give it more outputs, or number the classes anew."
-    )

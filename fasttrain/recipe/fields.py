@@ -15,6 +15,7 @@ from ..errors import UsageError, nearest, shown
 from . import pairs
 
 Scalar = bool | int | float | str | None
+OWN = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*"  # MODULE:FUNCTION
 
 
 def number(

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from .fields import Scalar, choice, earlier, flag, line, number, pair, place, switch
+from .fields import OWN, Scalar, choice, earlier, flag, line, number, pair, place, switch
 from .named import LEVELS, RECIPES, fill
 from .training import Training, check_pairs
 
@@ -130,6 +130,12 @@ class Recipe(Training):
     )
     max_time: float | None = number(
         None, 0.001, 1e9, "stopping", "stop at the first epoch that ends after this many seconds"
+    )
+    track: str = line(
+        *("none", "stopping", "tell wandb, mlflow or your own FUNCTION(event, values) each epoch"),
+        metavar="NAME|MODULE:FUNCTION",
+        form=OWN,
+        known=("none", "wandb", "mlflow"),
     )
     cam_layer: str | None = line(
         None, "stopping", "Grad-CAM shows this module; none: the last with a map", metavar="NAME"

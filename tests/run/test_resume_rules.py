@@ -186,6 +186,7 @@ OTHER = {
 }
 FREE = {"data_dir", "loader", "device", "amp", "compile", "graphs", "optimizer", "deterministic"}
 FREE |= {"save_every", "hang_timeout", "target_accuracy", "max_time", "cam_layer", "cache_dir"}
+FREE |= {"track"}
 FREE |= {"stop_after"}
 FREE |= {"checkpoint_every", "keep"}
 
