@@ -91,6 +91,9 @@ def to_meta(step: Any) -> Any:
         torch.utils.swap_tensors(weight, nn.Parameter(meta(weight), weight.requires_grad))
     for module in step.model.modules():
         module._buffers.update({name: meta(each) for name, each in module._buffers.items()})
+    for module in () if step.average is None else step.average.modules():
+        for kept in (module._parameters, module._buffers):
+            kept.update({name: meta(each) for name, each in kept.items() if each is not None})
     for holder in (vars(step), vars(step.scaler), *step.optimizer.param_groups):
         found = {name: meta(each) for name, each in holder.items() if isinstance(each, Tensor)}
         holder.update(found)

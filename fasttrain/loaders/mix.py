@@ -102,20 +102,22 @@ class MixedLoader:
 
     def _batches(self, batches: Iterator[Batch], epoch: int, step: int) -> Iterator[Batch]:
         here: list[Tensor] = []
-        for number, batch in enumerate(batches, step):
-            here = here or [upload(field, batch.images.device) for field in self._mixes(epoch)]
+        for number, (images, labels) in enumerate(batches, step):
+            here = here or [upload(field, images.device) for field in self._mixes(epoch)]
             rows = slice(number * self._batch_size, (number + 1) * self._batch_size)
-            yield mixed(batch, *(field[rows] for field in here), classes=self.mixed_classes)
+            shares = (field[rows] for field in here)
+            yield mixed(images, labels, *shares, classes=self.mixed_classes)
 
 
-def mixed(batch: Batch, own: Tensor, inside: Tensor, box: Tensor, *, classes: int) -> Batch:
+def mixed(
+    images: Tensor, labels: Tensor, own: Tensor, inside: Tensor, box: Tensor, *, classes: int
+) -> Batch:
     """Mix each image and label with its partner's; own and inside (B,), box (B, 4).
 
     The partner of image i is i + 1 for an even i, i - 1 for an odd one, and the last image of an
     odd batch has itself: a share of a batch with an even number of images holds all its partners.
     Labels become float32 (B, classes). It makes no draw and does not wait for the device.
     """
-    images, labels = batch
     count, side = len(images), images.shape[2]
     partner = (torch.arange(count, device=images.device) ^ 1).clamp(max=count - 1)
     at = torch.arange(side, device=images.device)

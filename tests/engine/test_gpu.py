@@ -12,6 +12,7 @@ from rich.console import Console
 
 from fasttrain.console.console import Display
 from fasttrain.console.eta import Plan
+from fasttrain.engine.average import Average
 from fasttrain.engine.gradients import in_parts, whole
 from fasttrain.engine.graphs import GraphedStep
 from fasttrain.engine.loop import fit
@@ -19,6 +20,7 @@ from fasttrain.engine.state import Run
 from fasttrain.engine.step import Step
 from fasttrain.loaders import draws
 from fasttrain.loaders.dali import DaliLoader, available
+from fasttrain.loaders.mix import MixedLoader, draw_mix
 from fasttrain.loaders.resident import ResidentLoader
 from fasttrain.loaders.triton import KernelLoader
 from fasttrain.models.resnet import ResNet18
@@ -51,9 +53,10 @@ OPTIMIZERS = {"torch": sgd, "kernel": partial(sgd, provider="kernel"), "muon": m
 OPTIMIZERS |= {"adamw, clipped, in parts": clipped}
 
 
-def step_on_gpu(optimizer="torch", *, graphed=False, **options):
+def step_on_gpu(optimizer="torch", *, graphed=False, average=False, **options):
     model = tiny_model().to(DEVICE).to(memory_format=torch.channels_last)
     gradients = in_parts(2) if "parts" in optimizer else whole
+    options["average"] = Average(model, 0.9) if average else None
     step = Step(model, OPTIMIZERS[optimizer](model, **RATES), gradients=gradients, **options)
     return GraphedStep(step) if graphed else step
 
@@ -90,9 +93,13 @@ def no_wait():
 @pytest.mark.parametrize("graphed", [False, True])
 def test_no_step_of_an_epoch_makes_the_host_wait(tiny_splits, kind, schedule, graphed):
     """Nor do the progress lines, and the copy of the state at the epoch's end."""
-    step, text, folder = step_on_gpu(graphed=graphed), io.StringIO(), Slowly()
+    more = schedule == "cosine"  # an average of the weights, and mixed images
+    step, text, folder = step_on_gpu(graphed=graphed, average=more), io.StringIO(), Slowly()
     folder.go.set()
     train, test = (loader(kind, half, training=not i) for i, half in enumerate(tiny_splits))
+    if more:
+        mixes = partial(draw_mix, seed=0, count=32 * len(train), side=32, mixup=0.4, cutmix=1.0)
+        train = MixedLoader(train, mixes, batch_size=32, classes=10)
     if schedule == "plateau":
         rate = Plateau(step.optimizer, patience=1, factor=0.1, threshold=0.0)
     else:
@@ -129,7 +136,9 @@ def test_no_step_of_an_epoch_makes_the_host_wait(tiny_splits, kind, schedule, gr
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("amp", [None, torch.bfloat16, torch.float16])
 def test_captured_steps_train_as_plain_ones(optimizer, amp):
-    plain, graphed = (step_on_gpu(optimizer, graphed=on, amp=amp) for on in (False, True))
+    plain, graphed = (
+        step_on_gpu(optimizer, graphed=on, amp=amp, average=True) for on in (False, True)
+    )
     for seed in range(6):
         images, labels = (tensor.to(DEVICE) for tensor in batch(seed=seed))
         if seed == 3 and amp is torch.float16:
@@ -145,6 +154,11 @@ def test_captured_steps_train_as_plain_ones(optimizer, amp):
         torch.testing.assert_close(*losses, rtol=2e-2, atol=2e-2, equal_nan=True)
     for one, other in zip(plain.model.parameters(), graphed.model.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=2e-2, atol=2e-2)
+    averages = (step.average.parameters() for step in (plain, graphed))
+    for one, other in zip(*averages, strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-2, atol=2e-2)
+    assert int(plain.average.n_averaged) == int(graphed.average.n_averaged)
+    assert int(plain.average.n_averaged) == (5 if amp is torch.float16 else 6)
     torch.testing.assert_close(plain.sums[3:], graphed.sums[3:])
     assert plain.scaler.get_scale() == graphed.scaler.get_scale()
 

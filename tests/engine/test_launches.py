@@ -14,9 +14,11 @@ import torch
 from fasttrain.console import progress
 from fasttrain.console.eta import Plan
 from fasttrain.engine import evaluation, loop, metrics
+from fasttrain.engine.average import Average
 from fasttrain.engine.gradients import in_parts, whole
 from fasttrain.engine.step import Step
 from fasttrain.loaders import draws
+from fasttrain.loaders.mix import MixedLoader, draw_mix
 from fasttrain.models.resnet import ResNet18
 from fasttrain.models.sprint import Sprint
 from fasttrain.optim.clip import clip_gradients
@@ -38,11 +40,12 @@ def _fused(monkeypatch):
     monkeypatch.setattr(torch, "_fused_adamw_", one)
 
 
-def meta_step(make, optimizer=sgd, **options) -> Step:
+def meta_step(make, optimizer=sgd, *, decay=None, **options) -> Step:
     with torch.device("meta"):
         model = make().to(memory_format=torch.channels_last)
     model.to_empty(device="cpu")  # optimizers refuse a rate whose value they cannot read
-    return to_meta(Step(model, optimizer(model, **RATES), **options))
+    average = None if decay is None else Average(model, decay)
+    return to_meta(Step(model, optimizer(model, **RATES), average=average, **options))
 
 
 def batch(size=BATCH):
@@ -92,6 +95,19 @@ def test_what_clipping_groups_and_parts_cost_in_launches():
     assert 2 * (plain - 12) < halves < 2 * (plain + 60), "sums of gradients are launches, too"
 
 
+def test_what_an_average_and_mixed_labels_cost_in_launches():
+    plain, step = meta_step(ResNet18), meta_step(ResNet18, decay=0.9)
+    tensors = [*step.model.parameters(), *step.model.buffers()]
+    before = launches(plain, *batch())
+    # 3 foreach operations, which on a GPU are as many launches or a few more, the 20 counts of
+    # batches that are copied, and six for the decay.
+    counts = sum(not tensor.is_floating_point() for tensor in tensors)
+    assert launches(step, *batch()) == before + 3 + counts + 6
+    shares = torch.empty(BATCH, 10, device="meta")
+    found = launches(plain, batch()[0], shares)
+    assert before < found <= before + 8, "cross-entropy of shares is no kernel of its own"
+
+
 def test_muons_update_of_the_sprint_is_276_launches_of_353():
     step = meta_step(partial(Sprint, (64, 256, 256)), muon)
     pinned(launches(step, *batch()), 353)
@@ -132,10 +148,12 @@ def over(*args):
     ],
 )
 def test_no_step_of_an_epoch_reads_a_value_on_the_host(monkeypatch, kind, optimizer, amp, warm):
-    """Muon in fp16 read the overflow flag in every step. What warms up is computed in parts."""
+    """Muon in fp16 read the overflow flag in every step. What warms up is computed in parts, of
+    mixed images, and has an average."""
     model = tiny_model()
     gradients = in_parts(2) if warm else whole
-    step = Step(model, optimizer(model, **RATES), amp=amp, gradients=gradients)
+    average = Average(model, 0.9) if warm else None
+    step = Step(model, optimizer(model, **RATES), amp=amp, gradients=gradients, average=average)
     schedule = made = scheduled(kind, step)
     if warm:
         schedule = WarmUp(made, step.optimizer, steps=warm)
@@ -148,8 +166,12 @@ def test_no_step_of_an_epoch_reads_a_value_on_the_host(monkeypatch, kind, optimi
     bars = progress.ProgressLines(print, Plan(1, 22, 32, 1, 32, on_cpu=False))
     steps = []
     hooks = [bars.step, lambda run: steps.append(run.step)]
+    train = [batch(32)] * 22
+    if warm:
+        mixes = partial(draw_mix, seed=0, count=22 * 32, side=32, mixup=0.4, cutmix=1.0)
+        train = MixedLoader(train, mixes, batch_size=32, classes=10)
     with pytest.raises(Over):
-        loop.fit(step, [batch(32)] * 22, [batch(32)], schedule, 1, on_step=hooks)
+        loop.fit(step, train, [batch(32)], schedule, 1, on_step=hooks)
     assert steps == list(range(1, 23))
 
 

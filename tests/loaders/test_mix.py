@@ -94,7 +94,7 @@ def test_with_both_a_coin_gives_each_image_one_of_the_two():
 
 def test_pixels_and_shares_are_those_of_arithmetic_by_hand():
     batch, of = given(7), drawn(count=7)
-    found = mixed(batch, *tensors(of), classes=10)
+    found = mixed(*batch, *tensors(of), classes=10)
     assert found.images.is_contiguous(memory_format=torch.channels_last)
     for place in range(7):
         other = min(place ^ 1, 6)
@@ -120,7 +120,7 @@ def test_the_loss_is_that_of_both_labels_by_their_shares(smoothing, weighted):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     step = Step(model, optimizer, label_smoothing=smoothing, class_weights=weights)
     batch, of = given(8), drawn(count=8)
-    images, shares = mixed(batch, *tensors(of), classes=10)
+    images, shares = mixed(*batch, *tensors(of), classes=10)
     loss, logits = step(images, shares)
     partner = batch.labels[torch.arange(8) ^ 1]
     own = torch.from_numpy(of.own)
@@ -141,7 +141,7 @@ def test_training_accuracy_counts_the_class_of_the_larger_share():
 
 def test_no_mixing_reads_a_value_on_the_host():
     batch = Batch(*(part.to("meta") for part in given()))
-    found = mixed(batch, *(field.to("meta") for field in tensors(drawn(count=6))), classes=10)
+    found = mixed(*batch, *(field.to("meta") for field in tensors(drawn(count=6))), classes=10)
     assert found.labels.shape == (6, 10)
 
 
@@ -160,7 +160,7 @@ def test_every_loader_mixes_the_same_and_off_is_the_loader_itself(tiny_splits):
     for number, (alone, together) in enumerate(zip(make(None), resident, strict=True)):
         rows = slice(16 * number, 16 * (number + 1))
         of = [field[rows] for field in tensors(drawn(count=len(split.labels)))]
-        expected = mixed(alone, *of, classes=10)
+        expected = mixed(*alone, *of, classes=10)
         assert torch.equal(together.images, expected.images)
         assert torch.equal(together.labels, expected.labels)
         assert not torch.equal(together.images, alone.images)
@@ -187,14 +187,14 @@ def test_it_goes_on_at_any_step(tiny_splits):
 def test_processes_mix_their_parts_of_a_batch_as_one_process_mixes_the_whole(world):
     of, size = drawn(count=70), 16
     batch = given(size)
-    whole = mixed(batch, *tensors(of, size), classes=10)  # the first of four batches
+    whole = mixed(*batch, *tensors(of, size), classes=10)  # the first of four batches
     parts = []
     for rank in range(world):
         mine = mix.shard(of, rank, world, size)
         assert len(mine.own) == 64 // world
         rows = slice(rank * size // world, (rank + 1) * size // world)
         part = Batch(batch.images[rows], batch.labels[rows])
-        parts.append(mixed(part, *tensors(mine, size // world), classes=10))
+        parts.append(mixed(*part, *tensors(mine, size // world), classes=10))
     assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
     assert torch.equal(torch.cat([part.labels for part in parts]), whole.labels)
 
