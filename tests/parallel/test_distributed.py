@@ -22,9 +22,12 @@ from ranks import DEATHS, Ranks
 from tiny_runs import end, same
 
 from fasttrain.cli import main as cli
+from fasttrain.engine import build
+from fasttrain.engine.evaluation import evaluate
 from fasttrain.errors import EnvironmentProblem, UsageError
 from fasttrain.parallel import distributed, hang, rendezvous, watch
 from fasttrain.parallel.launch import Place
+from fasttrain.recipe.recipe import Recipe
 from fasttrain.storage import checkpoint
 
 pytestmark = pytest.mark.slow
@@ -90,6 +93,19 @@ def test_two_processes_average_and_mix_as_one_does(tmp_path):
         of_average = [[row["ema_test_loss"], row["ema_test_accuracy"]] for row in rows]
         found.append([*numbers(path), torch.tensor(of_average)])
     assert furthest(*found) < 1e-5
+
+
+def test_without_synchronised_batchnorm_all_evaluate_the_average_that_is_saved(tiny, tmp_path):
+    """Rank 0's: each process has averaged the statistics of its own images."""
+    path = tmp_path / "a"
+    arguments = flags(path, amp="off", ema=0.5, epochs=1)
+    assert statuses(Ranks(tmp_path / "log", arguments, plain=True).ended()) == [0, 0]
+    recipe = Recipe(**json.loads((path / "recipe.json").read_text()))
+    built = build.build(recipe, build.splits(recipe))
+    built.step.load_state_dict(checkpoint.load(path / "checkpoints" / "last.pt")["step"])
+    loss, accuracy = evaluate(built.step, built.test, predict=built.step.predict_averaged)
+    row = json.loads((path / "metrics.jsonl").read_text())
+    assert (row["ema_test_loss"], row["ema_test_accuracy"]) == pytest.approx((loss, accuracy))
 
 
 def test_compiled_and_in_bf16_too_a_checkpoint_has_the_eager_models_names(whole, tmp_path):

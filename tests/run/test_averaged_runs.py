@@ -100,6 +100,9 @@ def test_best_holds_the_better_weights_and_says_which(tmp_path, wins, monkeypatc
         expected = average.weights(last["step"]["average"])
         expected = expected if wins == "averaged" else last["step"]["model"]
         assert same(dict(best["model"]), dict(expected))
+    recipe = small(ema=0.5, epochs=4, train_limit=160, monitor="loss")
+    fasttrain.train(recipe, continued=path, override=True)
+    assert not list(path.glob("checkpoints/*.abandoned")), "it knows best.pt again"
 
 
 def test_which_network_is_better_goes_by_the_monitor():
