@@ -13,7 +13,7 @@ ROOMS = {
     "": "",  # fasttrain/__init__.py: the version
     "recipe": "errors",
     "storage": "errors",
-    "machine": "errors kernels",
+    "machine": "errors kernels storage",
     "parallel": "errors",
     "optim": "errors kernels",
     "data": "errors recipe storage",

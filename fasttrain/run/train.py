@@ -18,7 +18,8 @@ import torch
 
 from ..console.console import Display
 from ..data import Data, origin
-from ..engine.build import Built, build, splits
+from ..engine.build import Built, splits
+from ..engine.choices import recorded
 from ..engine.loop import fit
 from ..engine.lr_finder import restored
 from ..engine.state import Epoch, Run
@@ -44,6 +45,7 @@ from .start import (
     resume_advice,
 )
 from .summary import counts, final_summary, measure_rates, target_summary
+from .tuned import tuned
 
 
 def train(
@@ -89,7 +91,8 @@ def train(
             folder.announce(recipe.as_dict())
             with memory.reported(recipe.batch_size, group.device(auto.device(recipe.device))):
                 data = _load(session, state)
-                built = build(recipe, data, group, fresh=state is None)
+                before, part = recorded(state), ledger.part("tune")
+                built = tuned(recipe, data, group, display, recorded=before, counted=part)
                 _introduce(session, data, built, fresh=state is None)
                 measure_rates(recipe, built, ledger, log=display.log)
                 _warm_up(session, built, state)

@@ -171,7 +171,7 @@ OTHER = {
     "holdout": 0.3,
     "skip_bad_files": True,
 }
-FREE = {"data_dir", "loader", "device", "amp", "compile", "graphs", "optimizer", "deterministic"}
+FREE = {"data_dir", "loader", "device", "amp", "compile", "graphs", "optimizer", "deterministic", "tune"}
 FREE |= {"save_every", "hang_timeout", "target_accuracy", "max_time", "cam_layer", "cache_dir"}
 
 

@@ -1,0 +1,66 @@
+"""What is to be tuned, and how much of the run measuring may take.
+
+Measuring costs seconds that only a longer run pays back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from ..data import Batch, Loader
+from ..parallel.group import Group
+from .candidates import Settings, Space, Table, timed
+from .step import Step
+
+SHARE = 0.03  # of the estimated run, at most
+# Seconds beside compiling, at most. With them a start on a slow CPU, its import of torch and its
+# data included, stays under 20 s.
+LONGEST = 12.0
+STEPS = {"cuda": 10, "cpu": 1}  # of one timing: to wait for a GPU after each would slow it
+WARM_UP = {"cuda": 2, "cpu": 0}  # steps after the first one, which is compared
+LEAST = 1.0  # seconds; in less, not even small networks are compared and timed
+FEWEST = 3  # timings of each of two candidates that a run must have room for
+
+
+class Trial(NamedTuple):
+    """What the fields of a step may be, and how a step and a loader are made of such words.
+
+    `rule` is what holds without measuring, `reference` the settings whose numbers are the right
+    ones. All steps that `make` gives share one network, in eager mode and not wrapped. `loaders`
+    are the kinds that this machine has, the user's first. `steps` is the length of the run,
+    `most_seconds` what ends it before. `facts()` are what the speed depends on, beside `steps`.
+    """
+
+    space: Space
+    rule: Settings
+    make: Callable[[Settings], Step]
+    loaders: tuple[str, ...]
+    make_loader: Callable[[str], Loader]
+    device: torch.device
+    steps: int
+    facts: Callable[[], dict[str, object]]
+    most_seconds: float | None = None
+    group: Group = Group()
+    reference: Settings = Settings()
+
+    def batch(self) -> Batch:
+        """The first batch of the run."""
+        return next(iter(self.make_loader(self.loaders[0])))
+
+
+def too_short(trial: Trial) -> bool:
+    """Whether the share of a run that measuring may take has no room for two candidates."""
+    kind = trial.device.type
+    each = 1 + WARM_UP[kind] + FEWEST * STEPS[kind]
+    return SHARE * trial.steps < 2 * each or limit(trial, {}) < LEAST
+
+
+def limit(trial: Trial, table: Table) -> float:
+    """The seconds that measuring may take beside compiling: known better once a step is timed."""
+    most = min(LONGEST / SHARE, trial.most_seconds or math.inf)
+    seconds = (row.seconds or 0.0 for row in timed(table).values())
+    return SHARE * min(most, trial.steps * min(seconds, default=math.inf))

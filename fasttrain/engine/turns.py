@@ -1,0 +1,174 @@
+"""Times candidates for a step in turns, on the weights and the batch of the run, and undoes it all.
+
+In turns, because other programs come and go: what slows one candidate then slows its rivals too.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from statistics import median
+from time import perf_counter
+
+import torch
+
+from ..data import Batch
+from ..models.packed_conv import pack_convolutions
+from .candidates import Row, Settings, Table, choose, may_pay, stages, timed
+from .lr_finder import restored
+from .same_numbers import LR, Outcome, difference, outcome
+from .step import Step
+from .trial import STEPS, WARM_UP, Trial, limit
+
+MOST = 7  # turns
+# Times of the fastest from which a candidate gets no more turns, after one turn and after more.
+SLOW_AT_ONCE, SLOW = 1.5, 1.1
+OUT_OF_TIME = "not timed: the time for it was up"
+
+
+class Turns:
+    """The timing of one trial: `table` grows stage by stage; `made` has the step of the best.
+
+    A candidate that raises, or that computes something else than the reference, gets a row that
+    says so. Several processes time the same candidates at the same time, each on its own, without
+    their communication; what fails in one counts as failed in all, and rank 0's times count.
+    """
+
+    def __init__(self, trial: Trial, *, progressed: Callable[[], object] = lambda: None) -> None:
+        self.trial, self.table, self.made = trial, Table(), dict[Settings, Step]()
+        self._progressed = progressed
+        self._reference: Outcome | None = None
+        self._steps, self._warm_up = STEPS[trial.device.type], WARM_UP[trial.device.type]
+        self._began, self._setting_up = perf_counter(), 0.0
+
+    def run(self) -> Table:
+        """Time all stages; leave the network, its optimizers and torch's random state untouched."""
+        trial, best, batch = self.trial, self.trial.rule, self.trial.batch()
+        for number, stage in enumerate(stages(trial.space, trial.rule)):
+            candidates = [each for each in stage(best) if each not in self.table]
+            compiles = any(each.compile == "on" for each in candidates)
+            if not candidates or (compiles and not may_pay(self.table, trial.steps)):
+                continue
+            self._compare(candidates, batch)
+            self._take_turns([best, *candidates] if number else candidates, batch)
+            self._agree(candidates)
+            if not timed(self.table):
+                break
+            best = choose(self.table, steps=trial.steps)
+            self.made = {best: self.made[best]} if best in self.made else {}
+            self._free()
+        return self.table
+
+    def seconds_left(self) -> float:
+        """The seconds that are left for measuring, beside compiling and capturing."""
+        return limit(self.trial, self.table) - (perf_counter() - self._began - self._setting_up)
+
+    def _compare(self, candidates: list[Settings], batch: Batch) -> None:
+        """Make each candidate and compare its first step, which is undone, with the reference."""
+        first = self.trial.reference
+        if self._reference is None and first not in candidates:
+            self._first(first, batch)
+            self.made.pop(first, None)
+            self.table.pop(first, None)
+        for each in sorted(candidates, key=lambda each: each != first):
+            if self.seconds_left() < 0 and self.made:
+                self.table[each] = Row(why=OUT_OF_TIME)
+            else:
+                self._first(each, batch)
+
+    def _first(self, each: Settings, batch: Batch) -> None:
+        began = perf_counter()
+        with self._caught(each):
+            step = self.trial.make(each)
+            with restored(step, step.sums):
+                self._use(each, step)
+                found = outcome(step, batch)
+                self._wait()
+                took = perf_counter() - began
+                for _ in range(self._warm_up):
+                    step(*batch)
+                self._wait()
+            self._reference = expected = self._reference or found
+            if problem := difference(found, expected, each.amp):
+                self.table[each] = Row(why=f"refused: {problem}")
+                return
+            sets_up = took if "on" in (each.compile, each.graphs) else 0.0
+            self._setting_up += sets_up
+            self.made[each], self.table[each] = step, Row(setup=sets_up, why=OUT_OF_TIME)
+        self._progressed()
+
+    def _take_turns(self, rivals: list[Settings], batch: Batch) -> None:
+        """Time `rivals` one after the other, several times; leave out who is clearly slower."""
+        seconds: dict[Settings, list[float]] = {each: [] for each in rivals if each in self.made}
+        with ExitStack() as undo:
+            for each in seconds:
+                undo.enter_context(restored(self.made[each], self.made[each].sums))
+            for turn in range(MOST):
+                rivals = self._rivals(seconds, turn)
+                took = sum(seconds[each][-1] * self._steps for each in rivals if seconds[each])
+                if (turn and len(rivals) < 2) or took > self.seconds_left():
+                    break
+                for each in rivals:
+                    with self._caught(each):
+                        seconds[each].append(self._time(each, batch))
+        for each in seconds.keys() & self.made.keys():
+            if times := seconds[each]:
+                known = self.table[each]
+                setup = known.setup if known.n else max(0.0, known.setup - times[0])
+                self.table[each] = Row(median(times), len(times), setup)
+
+    def _rivals(self, seconds: dict[Settings, list[float]], turn: int) -> list[Settings]:
+        now = {each: median(times) for each, times in seconds.items() if times}
+        most = (SLOW_AT_ONCE if turn < 2 else SLOW) * min(now.values(), default=0.0)
+        return [each for each in seconds if each in self.made and now.get(each, most) <= most]
+
+    def _time(self, each: Settings, batch: Batch) -> float:
+        """The seconds of one step."""
+        step = self.made[each]
+        self._use(each, step)
+        self._wait()
+        began = perf_counter()
+        for _ in range(self._steps):
+            step(*batch)
+        self._wait()
+        self._progressed()
+        return (perf_counter() - began) / self._steps
+
+    def _use(self, each: Settings, step: Step) -> None:
+        """Make the network, which all steps share, what this one needs."""
+        pack_convolutions(step.model, packed=each.convolutions == "packed")
+        step.model.train()
+        step.lr = LR
+
+    @contextmanager
+    def _caught(self, each: Settings) -> Iterator[None]:
+        """Drop a candidate that raises, whatever it raises; memory may have run out."""
+        try:
+            yield
+            return
+        except Exception as error:
+            first = (str(error).splitlines() or [""])[0]
+            self.table[each] = Row(why=f"dropped: {type(error).__name__}: {first}"[:200])
+            self.made.pop(each, None)
+        self._free()  # here the error, and with it the step's memory, is gone
+
+    def _agree(self, candidates: list[Settings]) -> None:
+        """Make the table that of rank 0, without what failed in any process."""
+        group = self.trial.group
+        for each in candidates:
+            if group.max(int(each not in self.made)) and each in self.made:
+                self.made.pop(each)
+                self.table[each] = Row(why="dropped: it was not timed in every process")
+        rows = group.broadcast([[*each, *row] for each, row in self.table.items()])
+        width = len(Settings._fields)
+        self.table = {Settings(*row[:width]): Row(*row[width:]) for row in rows}
+
+    def _free(self) -> None:
+        gc.collect()
+        if self.trial.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _wait(self) -> None:
+        if self.trial.device.type == "cuda":
+            torch.cuda.synchronize(self.trial.device)
