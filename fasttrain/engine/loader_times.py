@@ -54,7 +54,7 @@ def time_loaders(
     count = max(2, ceil(images / len(first)))
     alone = _seconds(trial, lambda: [next(batches) for _ in range(count)]) / count
     expected = len(trial.loaders) * (TURNS + 1) * count * (seconds + alone)
-    enough = alone <= MAY_COST * seconds or len(trial.loaders) < 2 or expected > left
+    enough = alone <= MAY_COST * seconds or expected > left
     alone, enough = group.broadcast([alone, enough])
     if enough:
         return LoaderTimes(alone, seconds, {}, {})

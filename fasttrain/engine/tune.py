@@ -75,9 +75,10 @@ def tune(
     if not timed(table):
         return _chosen(trial, Measured(table, None, 0.0), "")
     best = choose(table, steps=trial.steps, prefer=preferred(trial))
-    step = turns.made.get(best)
-    beside, seconds = step or trial.make(best), table[best].seconds or math.inf
-    loaders = time_loaders(trial, best, beside, seconds, left=turns.seconds_left())
+    step, loaders = turns.made.get(best), None
+    if len(trial.loaders) > 1:
+        beside, seconds = step or trial.make(best), table[best].seconds or math.inf
+        loaders = time_loaders(trial, best, beside, seconds, left=turns.seconds_left())
     found = Measured(table, loaders, limit(trial, table))
     if trial.group.first and (problem := remembered.write(folder, facts, plain(found))):
         log(f"  not remembered for the next run: {problem}")
@@ -121,7 +122,7 @@ def _chosen(trial: Trial, found: Measured, how: str) -> Tuned:
         seconds = trial.steps * (table[best].seconds or 0.0)
         whys["compile"] = f"{seconds:.0f} s of steps are too few to pay back a minute of compiling"
     loader = trial.loaders[0]
-    if loaders is not None and len(trial.loaders) > 1:
+    if loaders is not None:
         loader, whys["loader"] = fastest(loaders, trial.loaders)
     whys = {name: text.replace("measured", f"measured{how}", 1) for name, text in whys.items()}
     best = best._replace(compile="on") if trial.rule.compile == "on" else best

@@ -57,7 +57,8 @@ class Turns:
                 break
             best = choose(self.table, steps=trial.steps)
             self.made = {best: self.made[best]} if best in self.made else {}
-            self._free()
+            if trial.device.type == "cuda":
+                self._free()
         return self.table
 
     def seconds_left(self) -> float:

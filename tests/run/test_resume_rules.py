@@ -171,7 +171,8 @@ OTHER = {
     "holdout": 0.3,
     "skip_bad_files": True,
 }
-FREE = {"data_dir", "loader", "device", "amp", "compile", "graphs", "optimizer", "deterministic", "tune"}
+FREE = {"data_dir", "loader", "device", "amp", "compile", "graphs", "optimizer", "deterministic"}
+FREE |= {"tune"}
 FREE |= {"save_every", "hang_timeout", "target_accuracy", "max_time", "cam_layer", "cache_dir"}
 
 
