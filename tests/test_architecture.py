@@ -29,7 +29,7 @@ ROOMS = {
     "serve": "data errors explain predict report",
     "run": "console data engine errors explain machine models optim parallel predict profile recipe"
     " report storage",
-    "doctor": "console data engine errors loaders machine models optim profile recipe run",
+    "doctor": "console data engine errors loaders machine models optim parallel profile recipe run",
     "cli": "console data doctor engine errors explain export machine parallel predict recipe"
     " report run serve storage",
     "__main__": "cli console parallel",

@@ -5,7 +5,7 @@ Another precision would be another training, so that a resumed run takes what wa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 from ..console.console import Display
@@ -26,10 +26,11 @@ def tuned(
     *,
     recorded: Mapping[str, str] | None = None,
     counted: AbstractContextManager[None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> Built:
     """Build the parts of a run; a new one, of which nothing is `recorded`, is measured first.
 
-    `counted` is open while measuring.
+    `counted` is open while measuring; `log` says what is done, by default `display`'s.
     """
 
     def measure(trial: Trial) -> Tuned | None:
@@ -41,7 +42,7 @@ def tuned(
                 trial,
                 mode=recipe.tune,
                 folder=remembered.default_folder(recipe.cache_dir),
-                log=display.log,
+                log=log or display.log,
                 progressed=progressed,
             )
 

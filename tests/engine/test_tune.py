@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map
 
 from fasttrain.engine import loader_times, same_numbers, trial, turns
 from fasttrain.engine.candidates import Row, Settings, choose, may_pay, space, stages, why
+from fasttrain.engine.graphs import GraphedStep
 from fasttrain.engine.loader_times import LoaderTimes, fastest
 from fasttrain.engine.trial import Trial, limit, too_short
 from fasttrain.engine.tune import parsed, plain, tune
@@ -19,8 +20,10 @@ from fasttrain.engine.turns import Turns
 from fasttrain.machine import auto, remembered
 from fasttrain.machine.auto import Choice
 from fasttrain.models.resnet import ResNet18
+from fasttrain.optim.sgd import sgd
 from fasttrain.recipe.recipe import Recipe
 from tests.conftest import tiny_loader, tiny_model, tiny_step
+from tests.taped import Tape
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 AMP = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -428,6 +431,41 @@ def test_an_explicit_compile_is_added_to_what_is_timed_without_it(made):
     found = tune(given)
     assert found.settings == Settings(compile="on")
     assert all(row["compile"] == "off" for row in found.table["steps"])
+
+
+def test_a_captured_step_and_the_kernels_optimizer_are_compared_timed_undone_and_kept(made):
+    """Graphs by a stand-in that replays no Python, the kernel by triton's interpreter."""
+    tapes, updates = [], {}
+
+    def plant(each, step):
+        kind = each.optimizer
+        rates = {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
+        if kind not in updates:
+            updates[kind] = sgd(step.model, provider=kind, **rates)
+        step.optimizer = updates[kind]
+        if each.graphs == "on":
+            tapes.append(Tape())
+            step = GraphedStep(step, tapes[-1])
+        return step
+
+    words = {"graphs": ("off", "on"), "optimizer": ("torch", "kernel")}
+    given, step, loader = made(plant, words=("off",), rule=FLOAT32)
+    given = given._replace(space={**given.space, **words})
+    before = state(step, loader)
+    found = Turns(given)
+    table = found.run()
+    assert [each for each in table if table[each].seconds] == list(table)
+    assert len(table) == 3, "eager, captured, and the better one with the kernel"
+    loader.seek(1)
+    assert equal(state(step, loader), before)
+    for update in updates.values():
+        assert not any(values["momentum_buffer"].any() for values in update.state.values())
+    assert all(tape.captures == 1 and tape.replays > 1 for tape in tapes)
+    best = choose(table, steps=given.steps)
+    kept = found.made[best]
+    kept.model.train()
+    kept(*given.batch())
+    assert any(values["momentum_buffer"].any() for values in kept.optimizer.state.values())
 
 
 EAGER, BEST = Row(0.0041, 3), Row(0.0029, 3)
