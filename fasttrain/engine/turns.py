@@ -19,11 +19,12 @@ from .candidates import Row, Settings, Table, choose, may_pay, stages, timed
 from .lr_finder import restored
 from .same_numbers import LR, Outcome, difference, outcome
 from .step import Step
-from .trial import STEPS, WARM_UP, Trial, limit
+from .trial import FEWEST, STEPS, WARM_UP, Trial, limit
 
 MOST = 7  # turns
-# Times of the fastest from which a candidate gets no more turns, after one turn and after more.
-SLOW_AT_ONCE, SLOW = 1.5, 1.1
+# Times of the fastest from which a candidate gets no more turns, once it has had the FEWEST.
+SLOW = 1.1
+SLOW_AT_ONCE, DEAR = 1.5, 0.25  # and before, if two more would take this share of the time left
 OUT_OF_TIME = "not timed: the time for it was up"
 
 
@@ -41,6 +42,7 @@ class Turns:
         self._reference: Outcome | None = None
         self._steps, self._warm_up = STEPS[trial.device.type], WARM_UP[trial.device.type]
         self._began, self._setting_up = perf_counter(), 0.0
+        self._firsts: dict[Settings, float] = {}
 
     def run(self) -> Table:
         """Time all stages; leave the network, its optimizers and torch's random state untouched."""
@@ -96,6 +98,7 @@ class Turns:
                 return
             sets_up = took if "on" in (each.compile, each.graphs) else 0.0
             self._setting_up += sets_up
+            self._firsts[each] = took
             self.made[each], self.table[each] = step, Row(setup=sets_up, why=OUT_OF_TIME)
         self._progressed()
 
@@ -106,23 +109,36 @@ class Turns:
             for each in seconds:
                 undo.enter_context(restored(self.made[each], self.made[each].sums))
             for turn in range(MOST):
-                rivals = self._rivals(seconds, turn)
+                rivals = self._rivals(seconds)
                 took = sum(seconds[each][-1] * self._steps for each in rivals if seconds[each])
                 if (turn and len(rivals) < 2) or took > self.seconds_left():
                     break
                 for each in rivals:
                     with self._caught(each):
                         seconds[each].append(self._time(each, batch))
-        for each in seconds.keys() & self.made.keys():
-            if times := seconds[each]:
-                known = self.table[each]
-                setup = known.setup if known.n else max(0.0, known.setup - times[0])
-                self.table[each] = Row(median(times), len(times), setup)
+                        times, known = seconds[each], self.table[each]
+                        setup = known.setup if known.n else max(0.0, known.setup - times[0])
+                        self.table[each] = Row(median(times), len(times), setup)
 
-    def _rivals(self, seconds: dict[Settings, list[float]], turn: int) -> list[Settings]:
-        now = {each: median(times) for each, times in seconds.items() if times}
-        most = (SLOW_AT_ONCE if turn < 2 else SLOW) * min(now.values(), default=0.0)
-        return [each for each in seconds if each in self.made and now.get(each, most) <= most]
+    def _rivals(self, seconds: dict[Settings, list[float]]) -> list[Settings]:
+        """Who gets another turn: all that have had few, unless clearly slow and dear, or as fast.
+
+        Another program can make one timing twenty times as long, so that one alone says little.
+        """
+        made = [each for each in seconds if each in self.made]
+        known = [each for each in made if seconds[each]]
+        shortest = min((min(seconds[each]) for each in known), default=0.0)
+        fastest = min((median(seconds[each]) for each in known), default=0.0)
+
+        def stays(each: Settings) -> bool:
+            times = seconds[each]
+            if len(times) >= FEWEST:
+                return median(times) <= SLOW * fastest
+            at_best = min([self._firsts[each], *times])
+            dear = 2 * at_best * self._steps > DEAR * self.seconds_left()
+            return not (times and dear and at_best > SLOW_AT_ONCE * shortest)
+
+        return [each for each in made if stays(each)]
 
     def _time(self, each: Settings, batch: Batch) -> float:
         """The seconds of one step."""

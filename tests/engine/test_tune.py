@@ -120,11 +120,25 @@ def test_a_planted_slow_path_is_never_chosen_and_the_choice_is_said_with_numbers
     assert why.endswith("in float32" if which == "off" else "in bf16")
 
 
-def test_a_clearly_slower_candidate_is_timed_once(made):
-    found = tune(made(slow("off"))[0])
-    by = {row["amp"]: row["n"] for row in found.table["steps"]}
-    assert by["off"] == 1
-    assert by["bf16"] in (1, 2)
+def timings(found):
+    return {row["amp"]: row["n"] for row in found.table["steps"]}
+
+
+def test_a_clearly_slower_candidate_gets_few_turns_and_one_if_they_are_dear(made):
+    assert timings(tune(made(slow("off"))[0])) == {"off": trial.FEWEST, "bf16": trial.FEWEST}
+    dear = tune(made(slow("off", 1.0))[0])
+    assert timings(dear)["off"] == 1
+    assert dear.settings == BF16
+
+
+@pytest.mark.parametrize("at", [2, 3, 4])
+def test_one_timing_that_another_program_made_long_changes_nothing(made, at):
+    def plant(each, step):
+        calls = iter(range(99))
+        spike = lambda step: clock.sleep(20 * FAST * (next(calls) == at - 1))  # noqa: E731
+        return Sleeper(step, FAST / 2, spike) if each.amp == "bf16" else step
+
+    assert tune(made(plant)[0]).settings == BF16
 
 
 def test_what_raises_is_dropped_with_its_reason_and_the_state_is_as_before(made):
