@@ -29,7 +29,7 @@ from ..optim.schedule import EveryStep, Plateau
 from ..parallel.group import Group
 from ..recipe.recipe import Recipe
 from .candidates import Settings, settings, space
-from .choices import chosen_by_rule, facts, loaders_here
+from .choices import chosen_by_rule, explained, facts, loaders_here
 from .graphs import GraphedStep
 from .step import Step
 from .trial import Trial
@@ -147,7 +147,10 @@ def build(
         found = tune(trial)
     if found is not None:
         values = {**found.settings._asdict(), "loader": found.loader}
-        chosen |= {name: Choice(values[name], why) for name, why in found.whys.items()}
+        chosen |= {
+            name: Choice(values[name], explained(chosen[name], why))
+            for name, why in found.whys.items()
+        }
     pack_convolutions(model, packed=chosen["convolutions"].value == "packed")
     if recipe.sync_bn and group.world > 1 and not recipe.freeze:
         model = synchronised(model)

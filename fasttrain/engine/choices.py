@@ -17,7 +17,7 @@ from ..data import Data
 from ..errors import EnvironmentProblem
 from ..loaders import dali
 from ..machine import auto, environment
-from ..machine.auto import Choice
+from ..machine.auto import NOT_MEASURED, Choice
 from ..parallel.group import Group
 from ..parallel.launch import local_batch
 from ..recipe.recipe import FIELDS, Recipe
@@ -94,6 +94,12 @@ def _again(name: str, value: str, rule: Callable[[str], Choice], device: torch.d
         return Choice(value, KEPT)
     choice = rule("auto")
     return Choice(choice.value, f"{choice.why}; the run began with {value}, which is not to be had")
+
+
+def explained(rule: Choice, why: str) -> str:
+    """`why` as it is said: if nothing was measured, after the reason of the rule, which holds."""
+    holds = why.startswith(NOT_MEASURED) and rule.why != NOT_MEASURED
+    return f"{rule.why}; {why}" if holds else why
 
 
 def loaders_here(recipe: Recipe, device: torch.device, chosen: Choice) -> tuple[str, ...]:
