@@ -59,6 +59,7 @@ setup(
         "platformdirs>=4",
         "pillow>=10",
         "safetensors>=0.4.3",
+        "tomli>=2; python_version < '3.11'",  # later ones have it as tomllib
     ],
     extras_require={
         "dali": [DALI],

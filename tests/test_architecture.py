@@ -43,6 +43,7 @@ ONE_HOME = {
     },
     "timm": {"fasttrain/models/own.py"},
     "safetensors": {"fasttrain/export/safetensors_file.py", "fasttrain/models/weights.py"},
+    "tomli": {"fasttrain/cli/config.py"},
     "onnx": {"fasttrain/export/onnx_file.py"},
     "onnxruntime": {"fasttrain/export/onnx_file.py"},
     "tensorboard": {"fasttrain/run/tensorboard.py"},

@@ -25,7 +25,7 @@ from fasttrain.models import build as models_build
 from fasttrain.optim.schedule import EveryStep, Plateau
 from fasttrain.optim.sgd import sgd
 from fasttrain.recipe.recipe import FIELDS, RECIPES, Recipe, make
-from fasttrain.run import finish, resume
+from fasttrain.run import ending, finish
 from fasttrain.storage import checkpoint
 from tests import tiny_runs
 from tests.conftest import tiny_model
@@ -243,8 +243,8 @@ ROW = Epoch(1, 0.1, 1.0, 0.5, 1.0, 0.0, 1.0, 1.0, 0.0)
 )
 def test_a_target_of_zero_is_reached_by_any_epoch_and_none_by_no_one(target, accuracy, reached):
     recipe = Recipe(target_accuracy=target)
-    assert resume.enough(recipe, [ROW._replace(test_accuracy=accuracy)], 1.0) is reached
-    assert resume.enough(recipe, [], 1.0) is False
+    assert ending.enough(recipe, [ROW._replace(test_accuracy=accuracy)], 1.0) is reached
+    assert ending.enough(recipe, [], 1.0) is False
     found = spread.sum_up([{"final_test_accuracy": accuracy}], target=target)
     assert ("reached" in found) is (target is not None)
     assert ("0 of 1 reached" in spread.describe(found)) is (target is not None)

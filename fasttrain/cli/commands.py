@@ -14,6 +14,7 @@ from ..errors import UsageError
 from ..parallel import launch
 from ..recipe.recipe import Scalar, make
 from .call import Call
+from .output import print_all
 from .train import train
 
 
@@ -88,14 +89,25 @@ def report(call: Call) -> None:
     draw_report(call.options.run, display=call.display())
 
 
+def recipe(call: Call) -> int:
+    """Print the recipe that would run, as a file for --config."""
+    from .recipe import as_toml
+
+    return print_all(as_toml(make(call.given)))
+
+
+def runs(call: Call) -> int:
+    """Print the state and progress of every run in a folder."""
+    from .runs import runs
+
+    return print_all(runs(call.options.folder, call.options.format))
+
+
 def compare(call: Call) -> None:
     """Print how several runs differ and draw them over each other on one page."""
-    from ..report import compare
+    from .compare import compare
 
-    display, runs, page = call.display(), call.options.runs, call.options.out
-    compare.check_out(page)
-    display.log(compare.compare(runs))
-    display.log(f"page: {compare.write_page(runs, page)}")
+    compare(call.options.runs, call.options.out, sort=call.options.sort, log=call.display().log)
 
 
 def data(call: Call) -> None:
@@ -116,11 +128,13 @@ def doctor(call: Call) -> None:
 COMMANDS: dict[str, Callable[[Call], int | None]] = {
     "train": train,
     "find-lr": find_lr,
+    "recipe": recipe,
     "explain": explain,
     "predict": predict,
     "export": export,
     "serve": serve,
     "report": report,
+    "runs": runs,
     "compare": compare,
     "data": data,
     "doctor": doctor,

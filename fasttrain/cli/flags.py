@@ -14,15 +14,18 @@ from ..errors import UsageError, nearest, shown
 from ..recipe.fields import not_one_of
 from ..recipe.recipe import Scalar, make
 from . import export_flags, recipe_flags, run_arguments, train_flags
+from .help import Help
 
 COMMANDS = {
     "train": "train a network (the default command)",
     "find-lr": "run the learning-rate range test and print its suggestion",
+    "recipe": "print the recipe that would run as TOML, for --config",
     "explain": "analyse a trained run: mistakes, Grad-CAM, accuracy by class",
     "predict": "classify images with a trained run: files, folders, tables, a list",
     "export": "write a trained network for other programs: ONNX, pt2, safetensors",
     "serve": "open a local page that classifies the images dropped on it",
     "report": "redraw a run's figures and report.html; needs no GPU",
+    "runs": "list the runs of a folder: state, epoch, accuracy, time left",
     "compare": "compare several runs in a table and a page of curves",
     "data": "download and verify a data set, or check your own images",
     "doctor": "check this machine and suggest what would speed up training most",
@@ -35,7 +38,8 @@ OF_RUNS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "export": ("RUN", export_flags.add),
     "serve": ("RUN", run_arguments.serve),
     "report": ("RUN", run_arguments.report),
-    "compare": ("RUN RUN ...", run_arguments.compare),
+    "runs": ("[FOLDER]", run_arguments.runs),
+    "compare": ("RUN|FOLDER ...", run_arguments.compare),
 }
 
 
@@ -77,7 +81,9 @@ def parser(name: str) -> Parser:
         description=COMMANDS[name] + (listed if name == "train" else ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        add_help=False,
     )
+    made.add_argument("-h", "--help", action=Help)
     made.add_argument("--version", action="version", version=f"fasttrain {__version__}")
     if add:
         add(made)

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ..console.console import Display
-from ..console.stdout import writable
-from ..errors import DataError, OutputError, Stopped, UsageError, shown
+from ..errors import DataError, Stopped, UsageError, shown
 from ..machine import memory
 from ..machine.allocator import keep_pages
 from ..parallel.signals import Signals
@@ -26,8 +25,8 @@ from ..predict.prediction import Prediction, check_top, prediction
 from ..predict.score import Score
 from ..predict.stream import Answer
 from ..storage import growing
+from . import output
 
-READER_GONE = 141  # as a shell has it for a program that SIGPIPE ended
 ENDINGS = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".txt": "table"}
 
 
@@ -59,7 +58,7 @@ def predict(asked: argparse.Namespace, *, display: Display) -> int:
             if form == "table" and (score := found.score.text()):
                 write(f"\n{score}")
     except BrokenPipeError:  # the reader has enough, as in `| head`
-        return READER_GONE
+        return output.READER_GONE
     except Stopped as stop:
         said = f"{found.images:,} images done" + (", no file written" if asked.out else "")
         raise Stopped(f"{stop}: {said}", signum=stop.code - 128) from None
@@ -131,23 +130,11 @@ def _predictions(
 def _output(out: Path | None, form: str, stdout: TextIO) -> Iterator[Callable[[str], None]]:
     """What writes a piece of text to the file, which is there when all is, or to `stdout`."""
     if out is None:
-        yield lambda text: _write(text, stdout)
+        yield lambda text: output.write(text, stdout)
         return
     errors = "surrogateescape" if form == "csv" else "backslashreplace"
     with growing.written(out) as append:
         yield lambda text: append(text.encode("utf-8", errors))
-
-
-def _write(text: str, stdout: TextIO) -> None:
-    """Write and flush: a reader sees rows as they come, and one that has gone is noticed."""
-    try:
-        stdout.write(writable(text, stdout))
-        stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise OutputError(f"standard output: {why}. Make room, or choose an --out.") from None
 
 
 def _form(out: Path | None, stdout: TextIO) -> str:

@@ -99,9 +99,40 @@ def report(parser: argparse.ArgumentParser) -> None:
     _add_run(parser)
 
 
+def runs(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `runs`."""
+    parser.add_argument(
+        "folder",
+        type=path,
+        nargs="?",
+        metavar="FOLDER",
+        help="folder with runs, or a run (default: runs)",
+    )
+    parser.add_argument(
+        "--format",
+        type=values.form,
+        default="table",
+        metavar=f"{{{','.join(values.FORMATS)}}}",
+        help="of the rows (default: table)",
+    )
+
+
 def compare(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `compare`, which takes several runs."""
-    parser.add_argument("runs", type=path, nargs="+", metavar="RUN", help="run directories")
+    parser.add_argument(
+        "runs",
+        type=path,
+        nargs="+",
+        metavar="RUN",
+        help="run directories; a folder stands for all runs in it",
+    )
+    parser.add_argument(
+        "--sort",
+        type=values.order,
+        metavar="{name,accuracy,seconds,FIELD}",
+        help="by name, accuracy (the highest first), seconds of training, or a field of the recipe "
+        "(default: as named)",
+    )
     parser.add_argument(
         "--out",
         type=path,

@@ -9,7 +9,7 @@ import math
 import os
 from pathlib import Path
 
-from ..errors import UsageError, shown
+from ..errors import UsageError, nearest, shown
 from ..recipe import fields
 from ..recipe.datasets import from_here
 from ..recipe.fields import Scalar, not_one_of
@@ -17,6 +17,7 @@ from ..recipe.recipe import FIELDS
 from ..storage.paths import path
 
 SAMPLES = ("confident", "random")
+ORDERS = ("name", "accuracy", "seconds")
 FORMATS = ("csv", "json", "jsonl", "table")
 
 
@@ -80,6 +81,15 @@ def form(text: str) -> str:
     if text not in FORMATS:
         raise not_one_of("--format", text, FORMATS)
     return text
+
+
+def order(text: str) -> str:
+    """Check what `compare` sorts by: name, accuracy, seconds, or a field of a recipe."""
+    name = text.replace("-", "_")
+    if name not in (*ORDERS, *FIELDS):
+        why = f"must be {', '.join(ORDERS)} or a field of a recipe"
+        raise UsageError(f"--sort ({shown(text)}): {why}. {nearest(name, (*ORDERS, *FIELDS))}")
+    return name
 
 
 def _refused(flag: str, text: str, bounds: str) -> UsageError:

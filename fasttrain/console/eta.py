@@ -5,9 +5,10 @@ The estimate uses only timed steps and evaluations, since the first steps of a r
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..engine.state import Run
+if TYPE_CHECKING:  # so that durations can be formatted without torch
+    from ..engine.state import Run
 
 # Time of an evaluated image relative to a trained one, until the first evaluation has been timed: a
 # forward pass is a third of the arithmetic.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -26,10 +27,12 @@ from ..models.packed_conv import pack_convolutions
 from ..models.stages import check_layer
 from ..models.sync_batchnorm import synchronised
 from ..optim.schedule import EveryStep, Plateau
+from ..optim.warm_up import AnySchedule, WarmUp
 from ..parallel.group import Group
 from ..recipe.recipe import Recipe
 from .candidates import Settings, settings, space
-from .choices import chosen_by_rule, explained, facts, loaders_here
+from .choices import chosen_by_rule, facts, loaders_here, measured
+from .gradients import in_parts, whole
 from .graphs import GraphedStep
 from .step import Step
 from .trial import Trial
@@ -116,6 +119,8 @@ def build(
     updates = cache(lambda provider: optimizer(replace(recipe, optimizer=provider), model))
 
     def make(settings: Settings, wrap: Callable[[nn.Module], nn.Module] = lambda it: it) -> Step:
+        wrapped = wrap(model)
+        unsynced = getattr(wrapped, "no_sync", nullcontext)
         step = Step(
             model,
             updates(settings.optimizer),
@@ -123,7 +128,8 @@ def build(
             compile=settings.compile == "on",
             label_smoothing=recipe.label_smoothing,
             class_weights=weights,
-            wrap=wrap,
+            wrap=lambda model: wrapped,
+            gradients=whole if recipe.accumulate == 1 else in_parts(recipe.accumulate, unsynced),
         )
         return GraphedStep(step) if settings.graphs == "on" else step
 
@@ -146,11 +152,7 @@ def build(
         )
         found = tune(trial)
     if found is not None:
-        values = {**found.settings._asdict(), "loader": found.loader}
-        chosen |= {
-            name: Choice(values[name], explained(chosen[name], why))
-            for name, why in found.whys.items()
-        }
+        chosen |= measured(chosen, found)
     pack_convolutions(model, packed=chosen["convolutions"].value == "packed")
     if recipe.sync_bn and group.world > 1 and not recipe.freeze:
         model = synchronised(model)
@@ -164,8 +166,17 @@ def build(
     return Built(step, train(kind), test, device, chosen, final, new_head, table)
 
 
-def schedule(recipe: Recipe, step: Step, *, steps: int) -> Plateau | EveryStep:
-    """The Recipe's schedule over `steps` training steps, starting at the current rate of `step`."""
+def schedule(recipe: Recipe, step: Step, *, steps: int) -> AnySchedule:
+    """The Recipe's schedule over `steps` training steps, from or up to the current rate of `step`.
+
+    A warm-up comes before the schedule, which is made for the steps that remain.
+    """
+    rising = round(steps * recipe.warmup / recipe.epochs)
+    made = _schedule(recipe, step, steps - rising)
+    return WarmUp(made, step.optimizer, steps=rising) if rising else made
+
+
+def _schedule(recipe: Recipe, step: Step, steps: int) -> Plateau | EveryStep:
     if recipe.scheduler == "plateau":
         return Plateau(
             step.optimizer,

@@ -24,7 +24,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "convolutions": ("plain", "packed"),
     "compile": ("off", "on"),
     "graphs": ("off", "on"),
-    "optimizer": ("torch", "kernel", "apex"),
+    "optimizer": ("torch", "kernel", "apex", "adamw"),
 }
 COLD_COMPILE = 60.0  # seconds; 30 on a CPU, where it gains nothing
 MOST_SAVED = 0.5  # of a step, by compiling

@@ -22,13 +22,14 @@ from ..parallel.group import Group
 from ..parallel.launch import local_batch
 from ..recipe.recipe import FIELDS, Recipe
 from .candidates import WORDS
+from .tune import Tuned
 
 LOADERS = ("dali", "resident", "kernel")
 NAMES = (*WORDS, "loader")
 KEPT = "as the run began"
 # Fields that change neither what a step computes nor how fast.
 NO_MATTER = {"recipe", "epochs", "lr", "init", "scheduler", "patience", "factor", "threshold"}
-NO_MATTER |= {"monitor"}
+NO_MATTER |= {"monitor", "warmup"}
 MACHINE = ("amp", "compile", "graphs", "optimizer", "deterministic", "loader")
 
 
@@ -96,10 +97,15 @@ def _again(name: str, value: str, rule: Callable[[str], Choice], device: torch.d
     return Choice(choice.value, f"{choice.why}; the run began with {value}, which is not to be had")
 
 
-def explained(rule: Choice, why: str) -> str:
-    """`why` as it is said: if nothing was measured, after the reason of the rule, which holds."""
-    holds = why.startswith(NOT_MEASURED) and rule.why != NOT_MEASURED
-    return f"{rule.why}; {why}" if holds else why
+def measured(rules: Mapping[str, Choice], found: Tuned) -> dict[str, Choice]:
+    """What was found for the fields that are `auto`; where nothing was timed, the rule and why."""
+    values = {**found.settings._asdict(), "loader": found.loader}
+    choices = {}
+    for name, why in found.whys.items():
+        rule = rules[name].why
+        holds = why.startswith(NOT_MEASURED) and rule != NOT_MEASURED
+        choices[name] = Choice(values[name], f"{rule}; {why}" if holds else why)
+    return choices
 
 
 def loaders_here(recipe: Recipe, device: torch.device, chosen: Choice) -> tuple[str, ...]:

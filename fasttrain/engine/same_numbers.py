@@ -36,7 +36,7 @@ class Tolerance(NamedTuple):
 TOLERANCES = {
     "off": Tolerance(0.01, 0.05, 0.9),  # TF32 multiplies 10 bits, and compiled sums are reordered
     "fp16": Tolerance(0.02, 0.1, 0.5),
-    "bf16": Tolerance(0.05, 0.3, 0.1),
+    "bf16": Tolerance(0.05, 0.3, 0.05),
 }
 LONGER = 2.0  # at most so many times as long, or as short, is an update
 

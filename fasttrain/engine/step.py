@@ -18,6 +18,7 @@ from ..errors import UsageError
 from ..optim.schedule import ratios
 from ..profile.trace import span
 from . import metrics
+from .gradients import Gradients, whole
 
 # Keys of a parameter group that a checkpoint restores; the other settings are the recipe's.
 RATES = ("params", "lr", "initial_lr", "max_lr", "min_lr")
@@ -32,6 +33,7 @@ class Step:
     its overflow flag to the fused optimizer as tensors, so that the host does not wait even for a
     skipped step. Training calls `wrap(model)`, which averages gradients over several processes.
     `class_weights` (classes,) multiply the images' losses; their mean over all images should be 1.
+    `gradients` computes them, of the whole batch at once by default.
     """
 
     def __init__(
@@ -44,9 +46,11 @@ class Step:
         label_smoothing: float = 0.0,
         class_weights: Tensor | None = None,
         wrap: Callable[[nn.Module], nn.Module] = lambda model: model,
+        gradients: Gradients = whole,
     ) -> None:
         self.model = model
         self._wrapped = wrap(model)
+        self._gradients = gradients
         self.optimizer = optimizer
         self.device = next(model.parameters()).device
         self.amp = amp
@@ -62,10 +66,9 @@ class Step:
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         try:
-            loss, logits = self._train(images, labels)
+            loss, logits = self._gradients(self._train, self.scaler.scale, images, labels)
         except IndexError as error:
             raise _out_of_range(error) from error
-        self.scaler.scale(loss).backward()
         with span("optimizer"):
             scale, skipped = self._update()
             self.optimizer.zero_grad(set_to_none=True)

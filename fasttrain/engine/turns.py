@@ -97,7 +97,7 @@ class Turns:
                 self.table[each] = Row(why=f"refused: {problem}")
                 return
             sets_up = took if "on" in (each.compile, each.graphs) else 0.0
-            # A GPU's first step loads its kernels and lets cuDNN choose: a run pays for that anyway.
+            # A GPU's first step loads its kernels and lets cuDNN choose: every run pays for that.
             self._setting_up += took if self.trial.device.type == "cuda" else sets_up
             self._firsts[each] = took
             self.made[each], self.table[each] = step, Row(setup=sets_up, why=OUT_OF_TIME)

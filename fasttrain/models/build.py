@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..optim import sgd
+from ..optim.clip import clip_gradients
 from ..recipe.recipe import Recipe
 from . import own
 from .resnet import ResNet18, ResNet34, ResNet50
@@ -73,18 +75,31 @@ def prepare(
 
 
 def optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of `model`; UsageError if the Recipe asks for two optimizers at once."""
+    """The optimizer of `model`, which clips gradients if the Recipe says so.
+
+    Raises UsageError if the Recipe asks for two optimizers at once.
+    """
+    made = _optimizer(recipe, model)
+    if recipe.clip_grad is not None:
+        clip_gradients(made, recipe.clip_grad)
+    return made
+
+
+def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     lr = 0.01 if recipe.lr == "auto" else float(recipe.lr)  # the range test sets the rate of auto
-    options = {"lr": lr, "momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
-    if recipe.filters == "sgd":
-        provider = "torch" if recipe.optimizer == "auto" else recipe.optimizer
-        return sgd.sgd(model, **options, provider=provider)
-    if recipe.optimizer not in ("auto", "torch"):
-        raise UsageError(
-            f"--optimizer ({recipe.optimizer}): is SGD alone, and --filters {recipe.filters} is "
-            "not. Use --optimizer auto."
-        )
-    return sgd.muon(model, **options)
+    options: dict[str, Any] = {"lr": lr, "momentum": recipe.momentum}
+    options |= {"weight_decay": recipe.weight_decay, "decay_norms": recipe.decay_norms}
+    if recipe.filters != "sgd":
+        if recipe.optimizer not in ("auto", "torch"):
+            raise UsageError(
+                f"--optimizer ({recipe.optimizer}): is of all weights, and --filters "
+                f"{recipe.filters} of some of them. Use --optimizer auto."
+            )
+        return sgd.muon(model, **options)
+    if recipe.optimizer == "adamw":
+        return sgd.adamw(model, **options)
+    provider = "torch" if recipe.optimizer == "auto" else recipe.optimizer
+    return sgd.sgd(model, **options, nesterov=recipe.nesterov, provider=provider)
 
 
 def _sprint(recipe: Recipe, images: Callable[[], Tensor] | None, classes: int, side: int) -> Sprint:

@@ -23,7 +23,7 @@ class KernelSGD(torch.optim.SGD):
 
     def __init__(
         self,
-        parameters: Iterable[nn.Parameter],
+        parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
         *,
         lr: Tensor | float,
         momentum: float = 0.0,

@@ -29,8 +29,8 @@ class Muon(torch.optim.Optimizer):
     update relative to the weights. Filters use `filter_momentum`; the other parameters use
     `momentum` and `weight_decay` (L2). The first group is that of the filters, also if all filters
     are frozen; the rates of the other groups keep their ratio to it. A GradScaler's scale and
-    overflow flag are read on the device. Raises UsageError if no parameter is trainable, or if one
-    has a shape that no group accepts.
+    overflow flag are read on the device. Without `decay_norms` only the matrices have weight decay.
+    Raises UsageError if no parameter is trainable, or if one has a shape that no group accepts.
     """
 
     # A GradScaler then hands over its tensors; otherwise the host would wait for the flag.
@@ -44,13 +44,14 @@ class Muon(torch.optim.Optimizer):
         momentum: float,
         weight_decay: float,
         filter_momentum: float = 0.6,
+        decay_norms: bool = True,
     ) -> None:
         trainable = [p for p in model.parameters() if p.requires_grad]
         _check_parameters(model)
         momentum, weight_decay = float(momentum), float(weight_decay)
         kinds = (
             ((4,), 1.0, float(filter_momentum), 0.0),
-            ((0, 1), BIAS_RATE, momentum, weight_decay),
+            ((0, 1), BIAS_RATE, momentum, weight_decay if decay_norms else 0.0),
             ((2,), HEAD_RATE, momentum, weight_decay),
         )
         groups: list[dict[str, Any]] = [

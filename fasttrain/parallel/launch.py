@@ -65,13 +65,20 @@ def is_reporter() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def local_batch(batch_size: int, world: int) -> int:
-    """Return the images per step of each process.
+def local_batch(batch_size: int, world: int, *, parts: int = 1) -> int:
+    """Return the images per step of each process, which are computed in `parts`.
 
-    Raises UsageError, which names the nearest batch sizes that divide evenly, if this one does not.
+    Raises UsageError, which names the nearest batch sizes that divide evenly, if this one does not,
+    or if the parts of a process would not be equal.
     """
-    if batch_size % world == 0:
+    if batch_size % (world * parts) == 0:
         return batch_size // world
+    if batch_size % world == 0:
+        of = f"in each of {world} processes" if world > 1 else "in a step"
+        raise UsageError(
+            f"--accumulate ({parts}): does not divide the {batch_size // world} images {of} into "
+            "equal parts. Use another number, or another --batch-size."
+        )
     below = batch_size // world * world
     near = f"{below} or {below + world}" if below else f"{world}"
     raise UsageError(

@@ -41,9 +41,9 @@ def earlier(field: dataclasses.Field[Any]) -> Any:
     return field.metadata.get("earlier", field.default)
 
 
-def switch(group: str, text: str) -> Any:
-    """Return a field that is false unless its flag is given."""
-    return dataclasses.field(default=False, metadata={"group": group, "help": text})
+def switch(group: str, text: str, *, default: bool = False) -> Any:
+    """Return a field that is `default` unless its flag, or the flag's --no- form, is given."""
+    return dataclasses.field(default=default, metadata={"group": group, "help": text})
 
 
 def line(

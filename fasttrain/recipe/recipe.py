@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from .fields import Scalar, choice, earlier, flag, line, number, place, switch
-from .named import LEVELS, MODELS, RECIPES, fill
+from .named import LEVELS, RECIPES, fill
+from .training import Training, check_pairs
 
 __all__ = ["FIELDS", "LEVELS", "RECIPES", "Recipe", "Scalar", "flag", "make"]
 
@@ -19,7 +20,7 @@ SOURCE = "model_sha256"  # of a user's own network; recipe.json has it beside th
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class Recipe(Training):
     """Everything that decides what a training run computes.
 
     `Recipe(epochs=5)` is the default recipe with 5 epochs. `Recipe.named("sprint", epochs=3)` is
@@ -27,57 +28,6 @@ class Recipe:
     so `Recipe(recipe="sprint")` is the sprint. Numbers may be scalars of numpy or torch. Raises
     UsageError, with the flag, the value and its range, for an impossible value.
     """
-
-    recipe: str = choice("resnet18", tuple(RECIPES), "recipe", "named set of defaults")
-    model: str = line(
-        "resnet18",
-        "recipe",
-        f"network to train: {', '.join(MODELS)}, your own (it runs the code of MODULE in the "
-        "current folder and calls FUNCTION(num_classes=...)), or one of timm's",
-        metavar="NAME|MODULE:FUNCTION|timm:NAME",
-        form=r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*|timm:[\w.-]+",
-        known=MODELS,
-    )
-    init: str | os.PathLike[str] | None = place(  # noqa: RUF009 - kept as text
-        None, "recipe", "RUN|FILE.safetensors", "start from these weights; other classes, new head"
-    )
-    freeze: bool = switch("recipe", "train the head alone; all other weights stay as they are")
-    widths: str = line(
-        "64,256,256",
-        "recipe",
-        "channels in the three stages of the sprint network",
-        metavar="INT,INT,INT",
-        form=r"[1-9]\d{0,3}(,[1-9]\d{0,3}){2}",
-    )
-    epochs: int = number(50, 1, 100_000, "recipe", "passes over the training images")
-    batch_size: int = number(128, 1, 50_000, "recipe", "images per step, summed over all processes")
-    lr: float | str = number(
-        "auto", 1e-8, 1e3, "recipe", "learning rate; auto runs a range test first", also=("auto",)
-    )
-    momentum: float = number(0.9, 0.0, 0.9999, "recipe", "momentum of SGD")
-    weight_decay: float = number(5e-4, 0.0, 1.0, "recipe", "L2 penalty of SGD")
-    filters: str = choice("sgd", ("sgd", "muon"), "recipe", "optimizer of the convolution filters")
-    label_smoothing: float = number(
-        0.0, 0.0, 0.9, "recipe", "fraction of each target spread over all classes"
-    )
-    balance: str = choice(
-        "none", ("none", "loss", "sample"), "recipe", "rare classes count more, by frequency^-0.5"
-    )
-    scheduler: str = choice(
-        "plateau", ("plateau", "onecycle", "cosine", "linear"), "recipe", "learning-rate schedule"
-    )
-    patience: int = number(3, 0, 1000, "recipe", "plateau: epochs to wait for an improvement")
-    factor: float = number(0.1, 1e-4, 0.9999, "recipe", "plateau: multiplies the learning rate")
-    threshold: float = number(
-        0.001, 0.0, 1.0, "recipe", "plateau: smallest gain in the monitored score that counts"
-    )
-    monitor: str = choice(
-        "accuracy",
-        ("accuracy", "balanced_accuracy", "macro_f1", "loss"),
-        "recipe",
-        "score of the held-out images that plateau and the best epoch go by",
-    )
-    sync_bn: bool = switch("recipe", "synchronize BatchNorm over all processes")
 
     crop_padding: int = number(
         4, 0, 16, "augmentation", "random crop: pixels added on each side of a 32x32 image"
@@ -132,7 +82,10 @@ class Recipe:
     compile: str = choice("auto", ("auto", "on", "off"), "machine", "use torch.compile")
     graphs: str = choice("auto", ("auto", "on", "off"), "machine", "run a step as a CUDA graph")
     optimizer: str = choice(
-        "auto", ("auto", "torch", "apex", "kernel"), "machine", "implementation of SGD"
+        "auto",
+        ("auto", "torch", "apex", "kernel", "adamw"),
+        "machine",
+        "AdamW, or the implementation of SGD",
     )
     tune: str = choice(  # release 0.1 chose by rule
         "cached", ("cached", "always", "off"), "machine", "measure what auto is", earlier="off"
@@ -141,6 +94,12 @@ class Recipe:
     deterministic: bool = switch("machine", "use only deterministic operations")
     save_every: float = number(
         600.0, 0.001, 1e9, "machine", "seconds between checkpoints within an epoch"
+    )
+    checkpoint_every: int | None = number(
+        None, 1, 100_000, "machine", "also keep a numbered checkpoint every so many epochs"
+    )
+    keep: int | None = number(
+        None, 1, 100_000, "machine", "numbered checkpoints to keep; none: all"
     )
     hang_timeout: float = number(
         300.0, 0.0, 1e6, "machine", "end training after so many seconds without progress; 0: never"
@@ -151,6 +110,13 @@ class Recipe:
     )
     test_flips: bool = switch(
         "stopping", "also report the accuracy averaged over each image and its mirror image"
+    )
+    stop_after: int | None = number(
+        None,
+        1,
+        100_000,
+        "stopping",
+        "stop after so many epochs without a better monitored score",
     )
     max_time: float | None = number(
         None, 0.001, 1e9, "stopping", "stop at the first epoch that ends after this many seconds"
@@ -167,6 +133,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         fill(self, vars(self).pop("_given"))
+        check_pairs(self)
 
     @classmethod
     def named(cls, name: str, **fields: Any) -> Recipe:

@@ -5,41 +5,46 @@ The table holds the results, and of the recipes only the fields that differ.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import UsageError
-from ..recipe.fields import earlier
-from ..recipe.recipe import FIELDS
 from .files import check_form, write_whole
+from .ordered import ordered, setting
 from .overlaid import chart_titles, curves, held_out, names
-from .page import chart, document, esc, scrolled, section
+from .page import Cell, chart, document, esc, scrolled, section
+from .page import table as sorted_table
+from .parallel import drawing
 from .read import Run, read
 from .words import MISSING, fact, hardware, listed, percent, plain, tenths, unfinished, whole
 
+MANY = 5  # runs, from the next on a table has a row for each
+CURVES = 12  # runs whose curves are drawn: with more no eye could follow one
 OURS = re.compile(r"<title>\d+ runs of fasttrain</title>")
 
 
-def compare(runs: list[Path]) -> str:
-    """Return a plain-text table with a column for each run.
+def compare(runs: Sequence[Path | Run], *, sort: str | None = None) -> str:
+    """Return a plain-text table with a column for each run, or of many runs with a row for each.
 
-    Raises UsageError for fewer than two runs, and the errors of read().
+    `sort` is what ordered() sorts by. Raises UsageError for fewer than two runs, and the errors of
+    read().
     """
-    found = _read(runs)
+    found = _read(runs, sort)
     notes = [note for run in found for note in _notes(run)]
     if not differences(found):
         notes.insert(0, "the recipes are the same")
     return _text(names(found), table(found), notes)
 
 
-def write_page(runs: list[Path], out: Path) -> Path:
+def write_page(runs: Sequence[Path | Run], out: Path, *, sort: str | None = None) -> Path:
     """Write the page that compares the runs to `out`; return `out`.
 
     Raises the errors of compare(), and OutputError if `out` is any other file.
     """
     check_out(out)
-    found = _read(runs)
+    found = _read(runs, sort)
     return write_whole(out, page(found))
 
 
@@ -50,13 +55,17 @@ def check_out(out: Path) -> None:
 
 def page(runs: list[Run]) -> str:
     """Return the whole page as HTML."""
-    charts, titles, headings = curves(runs), names(runs), chart_titles(runs)
+    drawn_runs = runs if len(runs) <= CURVES else ordered(runs, "accuracy")[:CURVES]
+    charts, titles, headings = curves(drawn_runs), names(runs), chart_titles(drawn_runs)
     drawn = "\n".join(chart(name, headings[name]) for name in charts)
     no_script = "<noscript><p>The curves need JavaScript.</p></noscript>"
     content = f'<div class="charts">{drawn}</div>{no_script}'
     notes = "".join(f"<li>{esc(note)}</li>" for run in runs for note in _notes(run))
     title = f"{len(runs)} runs of fasttrain"
-    lead = "Point at a curve, or focus it and press the arrow keys, to read its values."
+    differing = [name for name, _ in differences(runs)]
+    parallel = drawing(runs, differing)
+    few = f"The {CURVES} best runs. " if len(runs) > CURVES else ""
+    lead = f"{few}Point at a curve, or focus it and press the arrow keys, to read its values."
     body = f"""<header>
 <h1 class="title">{title}</h1>
 <p class="lead">{esc(listed(titles))}</p>
@@ -64,6 +73,7 @@ def page(runs: list[Run]) -> str:
 </header>
 <main>
 {section("table", "Results and differences", "", _html(titles, table(runs)))}
+{section("differences", "What differs", "", parallel) if parallel else ""}
 {section("curves", "Curves", lead, content) if charts else ""}
 </main>
 <footer><p>Drawn by fasttrain.</p></footer>"""
@@ -82,21 +92,15 @@ def table(runs: list[Run]) -> list[tuple[str, list[str]]]:
 def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     """Return the recipe fields in which the runs differ; a run without a recipe has dashes."""
     fields = list(dict.fromkeys(name for run in runs for name in run.recipe))
-    lines = [(name, [_setting(run, name) for run in runs]) for name in fields]
+    lines = [(name, [plain(setting(run, name)) for run in runs]) for name in fields]
     return [(name, values) for name, values in lines if len(set(values)) > 1]
 
 
-def _setting(run: Run, name: str) -> str:
-    """Format a field of the recipe; a field unknown to the run's release has the value it stood
-    for."""
-    default = earlier(FIELDS[name]) if run.recipe and name in FIELDS else None
-    return plain(run.recipe.get(name, default))
-
-
-def _read(paths: list[Path]) -> list[Run]:
-    if len(paths) < 2:
-        raise UsageError(f"compare ({len(paths)} runs): needs at least two. Name another run.")
-    return [read(path) for path in paths]
+def _read(runs: Sequence[Path | Run], sort: str | None) -> list[Run]:
+    if len(runs) < 2:
+        raise UsageError(f"compare ({len(runs)} runs): needs at least two. Name another run.")
+    found = [run if isinstance(run, Run) else read(run) for run in runs]
+    return ordered(found, sort) if sort else found
 
 
 def _notes(run: Run) -> list[str]:
@@ -135,16 +139,50 @@ def _results(runs: list[Run]) -> dict[str, Callable[[Run], str]]:
 
 def _text(titles: list[str], lines: list[tuple[str, list[str]]], notes: list[str]) -> str:
     rows = [("", titles), *lines]
-    first = max(len(name) for name, _ in rows)
-    widths = [max(len(values[i]) for _, values in rows) for i in range(len(titles))]
+    if len(titles) > MANY:
+        rows = _turned(rows)
+    first_width = max(len(name) for name, _ in rows)
+    widths = [max(len(values[i]) for _, values in rows) for i in range(len(rows[0][1]))]
     text = [
-        "  ".join([name.ljust(first), *(v.rjust(w) for v, w in zip(values, widths, strict=True))])
+        "  ".join(
+            [name.ljust(first_width), *(v.rjust(w) for v, w in zip(values, widths, strict=True))]
+        )
         for name, values in rows
     ]
     return "\n".join([*text, *(f"note: {note}" for note in notes)]) + "\n"
 
 
+def _turned(rows: list[tuple[str, list[str]]]) -> list[tuple[str, list[str]]]:
+    """Return the table with rows and columns exchanged."""
+    columns = zip(*([name, *values] for name, values in rows), strict=True)
+    return [(first, list(others)) for first, *others in columns]
+
+
+def _number(value: str) -> float | None:
+    """Return the number that a cell shows; NaN for none, None for text."""
+    if value == MISSING:
+        return math.nan
+    try:
+        return float(value.removesuffix(" %").replace(",", ""))
+    except ValueError:
+        return None
+
+
+def _sortable(titles: list[str], lines: list[tuple[str, list[str]]]) -> str:
+    """Return the table of many runs, with a row for each."""
+    (_, head), *runs = _turned([("", titles), *lines])
+    numeric = [all(_number(value) is not None for value in column) for _, column in lines]
+
+    def cell(value: str, is_number: bool) -> Cell:
+        return esc(value), _number(value) if is_number else None
+
+    rows = [[(esc(title), None), *map(cell, values, numeric)] for title, values in runs]
+    return sorted_table("Runs compared", ["run", *head], rows, sortable=True)
+
+
 def _html(titles: list[str], lines: list[tuple[str, list[str]]]) -> str:
+    if len(titles) > MANY:
+        return _sortable(titles, lines)
     head = "".join(f'<th scope="col" class="number">{esc(name)}</th>' for name in titles)
     rows = "\n".join(
         f'<tr><th scope="row">{esc(name)}</th>'

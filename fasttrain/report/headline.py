@@ -100,6 +100,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
             percent(fact(summary, f"final_{run.held_out}_accuracy_with_flips")),
         ),
         *_unequal(run),
+        ("Stopped early", _stopped_early(run)),
         ("Total time", duration(fact(summary, "total_seconds"))),
         (_to_target(run), duration(fact(summary, "seconds_to_target"))),
         ("Throughput", f"{whole(fact(summary, 'images_per_second'))} images/s"),
@@ -125,6 +126,12 @@ def _unequal(run: Run) -> list[tuple[str, str]]:
     of = "" if run.analysed == run.held_out else f", {run.analysed}"
     names = {f"Balanced accuracy{of}": "balanced_accuracy", f"Macro F1{of}": "macro_f1"}
     return [(title, percent(fact(run.summary, name))) for title, name in names.items()]
+
+
+def _stopped_early(run: Run) -> str:
+    """Why the run ended before its last epoch, or a dash."""
+    early = bool(run.rows) and run.rows[-1].epoch < fact(run.recipe, "epochs")
+    return str(run.summary.get("ended", MISSING)) if early else MISSING
 
 
 def _to_target(run: Run) -> str:

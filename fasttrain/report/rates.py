@@ -59,7 +59,7 @@ def rates(run: Run) -> Rates:
     rows = run.rows
     if not rows:
         return Rates([], [], stairs=True)
-    if is_plateau(run):
+    if is_plateau(run) and not fact(run.recipe, "warmup") > 0:
         ends = [float(row.epoch) for row in rows]
         return Rates([ends[0] - 1, *ends], [first(run), *(row.lr for row in rows)], stairs=True)
     known = _known(run)
@@ -105,9 +105,17 @@ def _curve(
 
 def _share(run: Run, epochs: float) -> float:
     """Return the scheduled rate after `epochs` epochs, as a share of its peak."""
-    planned = fact(run.recipe, "epochs")
+    planned, kind = fact(run.recipe, "epochs"), run.recipe.get("scheduler")
+    if (warm := fact(run.recipe, "warmup")) > 0:
+        steps = _steps(run, run.rows[0])
+        warm = round(warm * steps) / steps
+        if epochs < warm:
+            start = ONECYCLE_START if kind == "onecycle" else 1.0
+            return start * (epochs * steps + 1) / (warm * steps + 1)
+        epochs, planned = epochs - warm, planned - warm
+        if kind == "plateau":
+            return 1.0
     done = epochs / planned if planned > 0 else math.nan
-    kind = run.recipe.get("scheduler")
     if not 0 <= done <= 1 or kind not in ("linear", "cosine", "onecycle"):
         return 0.0
     if kind == "linear":

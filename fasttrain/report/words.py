@@ -136,7 +136,7 @@ def is_mission(run: Run) -> bool:
     """Return whether the recipe is that of the source experiment: 50 epochs of ResNet18 on all of
     CIFAR-10."""
     recipe = run.recipe
-    stops = ("train_limit", "test_limit", "target_accuracy", "max_time")
+    stops = ("train_limit", "test_limit", "target_accuracy", "max_time", "stop_after")
     return (
         recipe.get("dataset") == "cifar10"
         and recipe.get("recipe") in ("resnet18", "reference")

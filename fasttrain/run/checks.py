@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from ..errors import OutputError, UsageError
+from ..recipe.recipe import Recipe
 from . import lock
 from .folders import (
     RUNS,
@@ -38,6 +39,20 @@ def run_to_resume(
     if out is not None and out.resolve() != folder.resolve():
         raise UsageError(f"--out ({out}): --resume goes on in {folder}. Leave one of them out.")
     return asked
+
+
+def check_arguments(
+    recipe: Recipe, continued: Path | None, *, overwrite: bool, override: bool
+) -> None:
+    """Raise UsageError for arguments of a training that contradict each other."""
+    if recipe.keep is not None and recipe.checkpoint_every is None:
+        raise UsageError(
+            f"--keep ({recipe.keep}): goes with --checkpoint-every. Add it, or leave --keep out."
+        )
+    if continued is None and override:
+        raise UsageError("--override: goes with --resume. Add it, or leave --override out.")
+    if continued is not None and overwrite:
+        raise UsageError("--overwrite: a run is resumed or replaced. Leave one of them out.")
 
 
 def folder_of(asked: Path) -> Path:

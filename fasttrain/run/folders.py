@@ -24,6 +24,7 @@ JSON_FILES += ["profile.json", "environment.json", "classes.json", "model.json",
 FOLDERS = ("figures", "tensorboard", "checkpoints")
 EXPORTED = ["model.onnx", "model.pt2", "model.safetensors", "config.json", "classes.json"]
 EXPORTED += ["README.md", "export.json"]
+ENDS = ("", ".abandoned")
 # The files that fasttrain writes. --overwrite removes only these. It removes recipe.json last:
 # until then the folder counts as a run, so an interrupted removal can be repeated.
 OURS = (
@@ -34,6 +35,7 @@ OURS = (
     *(f"{place}/{name}" for name in EXPORTED for place in ("export", ".export.*.tmp")),
     *(f"checkpoints/last.pt.damaged{number}" for number in ("", "-[0-9]*")),
     *(f"checkpoints/{name}.pt.abandoned" for name in ("last", "previous", "best")),
+    *(f"checkpoints/epoch-{'[0-9]' * digits}.pt{end}" for digits in range(1, 7) for end in ENDS),
     *("analysis.npz", "listing.csv", "metrics.jsonl", "profile.txt", "report.html", *JSON_FILES),
 )
 
@@ -42,6 +44,11 @@ def read_recipe(path: Path) -> dict[str, Any]:
     """Return the recipe of the run in `path`; empty if there is no run."""
     found = _object(path / "recipe.json")
     return found if {"recipe", "epochs"} <= found.keys() else {}
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """Return the summary of the run in `path`; empty if there is none."""
+    return _object(path / "summary.json")
 
 
 def series_of(path: Path) -> dict[str, Any]:
@@ -86,7 +93,7 @@ def is_complete(path: Path) -> bool:
     """Return whether the run or series in `path` has written everything, including its report."""
     if series := {} if read_recipe(path) else series_of(path):
         return len(series["runs"]) >= series["asked"]
-    summary = _object(path / "summary.json")
+    summary = read_summary(path)
     return bool(summary.get("finished")) and (path / "report.html").exists()
 
 
@@ -113,7 +120,7 @@ def read_epochs(path: Path) -> tuple[list[dict[str, Any]], str | None]:
     rows: list[dict[str, Any]] = []
     file = path / "metrics.jsonl"
     with atomic.reported(file):
-        lines = file.read_bytes().splitlines() if file.exists() else []
+        lines = file.read_bytes().splitlines() if file.is_file() else []
     for number, line in enumerate(lines, start=1):
         row = _parsed(line)
         if not row:
@@ -155,8 +162,8 @@ def _started(path: Path) -> int:
 
 
 def _object(file: Path) -> dict[str, Any]:
-    try:
-        return _parsed(file.read_bytes())
+    try:  # reading a pipe could block for ever
+        return _parsed(file.read_bytes()) if file.is_file() else {}
     except (OSError, ValueError):
         return {}
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import sys
 from contextlib import suppress
 from datetime import datetime
@@ -15,9 +16,11 @@ from typing import IO
 
 from filelock import lock_descriptor
 
-from ..errors import OutputError
+from ..errors import OutputError, shown
 from ..storage import atomic
 from .folders import LOCK
+
+FAILED = "failed "  # how the text of a lock file begins if an error ended the run
 
 
 def acquire(folder: Path) -> IO[bytes]:
@@ -37,11 +40,39 @@ def acquire(folder: Path) -> IO[bytes]:
     return file
 
 
-def release(lock: IO[bytes]) -> None:
-    """Unlock. The empty lock file stays: removing it would race with other processes."""
+def release(lock: IO[bytes], error: Exception | None = None) -> None:
+    """Unlock. The lock file stays, empty or with the `error` that ended the run: removing it would
+    race with other processes."""
+    code, why = getattr(error, "code", 1), shown(error, 300)
+    text = f"{FAILED}({code}): {why}\n" if error else ""
     with suppress(OSError, ValueError):  # ValueError: already closed
         lock.truncate(0)
+        lock.seek(0)
+        lock.write(text.encode("utf-8", "backslashreplace"))
     lock.close()
+
+
+def look(folder: Path) -> tuple[bool, str]:
+    """Return whether a process holds the lock of `folder`, and what the lock file says.
+
+    That is the process, also of one that was killed, or FAILED and why. Changes nothing.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        handle = os.open(folder / LOCK, flags)
+    except OSError:
+        return False, ""
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        return False, ""
+    with os.fdopen(handle, "rb", buffering=0) as file:
+        try:
+            text = shown(file.read(1000).decode(errors="replace").strip(), 300)
+        except OSError:  # on Windows no other process can read a locked file
+            return sys.platform == "win32", ""
+        # An empty file or a failure has no holder. It is not locked even for a moment, since a run
+        # that starts in this moment would be refused.
+        return text.startswith("pid ") and not _lock(file, shared=True), text
 
 
 def check_unlocked(folder: Path) -> None:

@@ -16,7 +16,7 @@ from ..data import Data, origin
 from ..engine.build import Built
 from ..engine.state import Epoch, Hook, Run
 from ..errors import Stopped
-from ..optim.schedule import EveryStep, Plateau
+from ..optim.warm_up import AnySchedule
 from ..recipe.named import faster
 from . import resume, source
 from .agreement import describe_position, every_few_steps, stop_on_signal
@@ -43,7 +43,7 @@ def observed(
     data: Data,
     built: Built,
     position: Run,
-    schedule: Plateau | EveryStep,
+    schedule: AnySchedule,
     best: Epoch | None,
     *,
     changed: bool,
@@ -81,6 +81,8 @@ def observed(
             capture,
             ledger,
             every=recipe.save_every,
+            numbered=recipe.checkpoint_every,
+            keep=recipe.keep,
             best=best,
             agree=lambda due: bool(group.max(due and group.first)),
             monitor=recipe.monitor,

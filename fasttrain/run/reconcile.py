@@ -13,7 +13,7 @@ from typing import Any
 from ..engine import monitors
 from ..engine.state import Epoch
 from ..errors import CheckpointError
-from ..storage import atomic, checkpoint
+from ..storage import atomic, checkpoint, numbered
 from . import resume
 from .rundir import NullRunDir, RunDir
 
@@ -26,17 +26,20 @@ def reconcile(
     log: Callable[[str], None],
     *,
     monitor: str = "accuracy",
+    every: int | None = None,
 ) -> Epoch | None:
     """Make the checkpoints in `folder` consistent with `state` before the run continues from it.
 
     Checkpoints that are newer, or of another branch, are renamed to NAME.abandoned. If the weights
     of the best epoch are gone, those of `state` take their place if they are the best left, and a
-    message says so. Returns the epoch whose weights are in best.pt, if there is one.
+    message says so. A numbered one that is due, every `every` epochs, and missing is made from
+    `state`. Returns the epoch whose weights are in best.pt, if there is one.
     """
     if not isinstance(folder, RunDir):
         return None
     if not folder.checkpoints.last_is_sound:  # otherwise `state` was read from last.pt
         _lead_to(state, folder, log)
+    _number(state, folder, log, every=every)
     path, rows = folder.checkpoints.folder / "best.pt", resume.history_of(state)
     best = _row_of(path, rows)
     if best is None and os.path.lexists(path):
@@ -60,6 +63,17 @@ def _lead_to(state: State, folder: RunDir, log: Callable[[str], None]) -> None:
         log(f"  {last.name} holds later epochs, which the run leaves: renamed to {aside.name}")
     if not _leads_to(state, previous):
         _set_aside(previous, log)
+
+
+def _number(state: State, folder: RunDir, log: Callable[[str], None], *, every: int | None) -> None:
+    """Keep of the numbered checkpoints those that lead to `state`; make its own if it is due."""
+    epoch, step = state["progress"]
+    kept = numbered.found(folder.checkpoints.folder)
+    for number, path in kept.items():
+        if number > epoch:
+            _set_aside(path, log)
+    if every and epoch and not step and epoch % every == 0 and epoch not in kept:
+        folder.checkpoints.save_numbered(epoch, state)
 
 
 def _leads_to(state: State, path: Path) -> bool:

@@ -7,7 +7,6 @@ same numbers as an uninterrupted one, also from the middle of an epoch.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,23 +19,25 @@ from ..engine.loop import read_metrics
 from ..engine.state import Epoch, Run, random_state, set_random_state
 from ..engine.step import Step
 from ..errors import CheckpointError, UsageError
-from ..optim.schedule import EveryStep, Plateau
+from ..optim.warm_up import AnySchedule
 from ..parallel.group import Group
 from ..recipe.datasets import is_path
 from ..recipe.recipe import FIELDS, SOURCE, Recipe, flag
 from . import source
+from .ending import enough
 
 # Fields that may differ when a run is resumed: they do not change what each epoch computes.
 MACHINE = frozenset(name for name, field in FIELDS.items() if field.metadata["group"] == "machine")
 MAY_CHANGE = MACHINE - {"seed"} | {
-    *("data_dir", "cache_dir", "loader", "target_accuracy", "max_time", "cam_layer"),
+    *("data_dir", "cache_dir", "loader", "target_accuracy", "stop_after", "max_time", "cam_layer"),
 }
+ADAM = ("step", "exp_avg", "exp_avg_sq")  # the state that torch keeps of each weight
 
 
 def capture(
     run: Run,
     step: Step,
-    schedule: Plateau | EveryStep,
+    schedule: AnySchedule,
     recipe: Recipe,
     group: Group | None = None,
     *,
@@ -85,7 +86,7 @@ def history_of(state: dict[str, Any]) -> list[Epoch]:
 def restore(
     state: dict[str, Any],
     step: Step,
-    schedule: Plateau | EveryStep,
+    schedule: AnySchedule,
     group: Group | None = None,
 ) -> Run:
     """Restore a captured state and return its Run; CheckpointError if the network differs."""
@@ -143,23 +144,17 @@ def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
     """Raise ValueError for a state whose shapes would make a fused update access other memory."""
     groups = optimizer.param_groups
     weights = {weight for group in groups for weight in group["params"]}
+    needed = ADAM if isinstance(optimizer, torch.optim.Adam) else ()
     for weight, values in optimizer.state.items():
-        for name, value in values.items() if weight in weights else [("state", None)]:
-            if not isinstance(value, Tensor) or value.shape != weight.shape:
+        found = {**dict.fromkeys(needed), **values} if weight in weights else {"state": None}
+        for name, value in found.items():
+            shape = () if name == "step" else weight.shape  # AdamW counts the steps
+            if not isinstance(value, Tensor) or value.shape != shape:
                 raise ValueError(f"{name} of the optimizer is not of its weight's shape")
-    plain = (bool, int, float, type(None))
+    plain = (bool, int, float, type(None), tuple)  # the tuple is AdamW's own betas
     for name, value in (item for group in groups for item in group.items() if item[0] != "params"):
         if not isinstance(value, plain) and getattr(value, "shape", None) != ():
             raise ValueError(f"{name} of the optimizer is not a number")
-
-
-def enough(recipe: Recipe, history: Sequence[Epoch], seconds: float) -> bool:
-    """Return whether a run, at the end of an epoch, has reached its target or time limit."""
-    target, limit = recipe.target_accuracy, recipe.max_time
-    if not history:
-        return False
-    reached = target is not None and history[-1].test_accuracy >= target
-    return reached or (limit is not None and seconds > limit)
 
 
 def is_over(state: dict[str, Any] | None, recipe: Recipe) -> bool:
@@ -182,15 +177,18 @@ def is_changed(state: dict[str, Any] | None, recipe: Recipe) -> bool:
 def check_changes(saved: Recipe, asked: Recipe, *, override: bool = False) -> None:
     """Raise UsageError, with old and new value, if `asked` would change the result of `saved`.
 
-    `override` allows this, except for the scheduler, since a position in one schedule means nothing
-    in another, and for the recipe's name, which would label epochs of a different recipe.
+    `override` allows this, except for the scheduler and its warm-up, since a position in one
+    schedule means nothing in another, for AdamW in place of SGD or the reverse, since their states
+    differ, and for the recipe's name, which would label epochs of a different recipe.
     """
     for name in FIELDS:
         old, new = getattr(saved, name), getattr(asked, name)
-        never = name in ("recipe", "scheduler")
+        other = name == "optimizer" and "adamw" in (old, new)
+        never = name in ("recipe", "scheduler", "warmup") or other
         if name == "dataset" and is_path(old) and is_path(new):
             continue  # own images may have moved; they are compared once read
-        if name not in MAY_CHANGE and old != new and (never or not override):
+        free = name in MAY_CHANGE and not other
+        if not free and old != new and (never or not override):
             ways = "or start a new run with --out"
             ways = ways if never else "start a new run with --out, or add --override"
             raise UsageError(

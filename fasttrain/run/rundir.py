@@ -37,7 +37,7 @@ class RunDir(AbstractContextManager["RunDir"]):
         self.path = path
         self.figures, self.tensorboard = path / "figures", path / "tensorboard"
         self.checkpoints = Checkpoints(path / "checkpoints")
-        self._new, self._made, self.replaces = new, made, False
+        self._new, self._made, self._begun, self.replaces = new, made, False, False
         self._lock = lock.acquire(path)
         try:
             if new:
@@ -86,7 +86,7 @@ class RunDir(AbstractContextManager["RunDir"]):
         """Make the folder this run's: remove the run it replaces or one that never trained."""
         if self.replaces or not is_trained(self.path):
             self._clear()
-        self._new, self.replaces = True, False
+        self._new, self._begun, self.replaces = True, True, False
         self.write_json("recipe.json", recipe)
         self.write_json("environment.json", environment)
 
@@ -119,11 +119,12 @@ class RunDir(AbstractContextManager["RunDir"]):
         """Release the lock."""
         lock.release(self._lock)
 
-    def __exit__(self, kind: type[BaseException] | None = None, *rest: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *rest: Any) -> None:
         failed = kind is not None and issubclass(kind, Exception)
         if failed and self._new and not is_trained(self.path):
             new_folders.withdraw(self.path, self._made)
-        self.close()
+        # A refused resumption, which never began, leaves the run as it was.
+        lock.release(self._lock, rest[0] if failed and self._begun and rest else None)
 
     def _clear(self) -> None:
         """Remove only the files of the previous run."""
@@ -184,6 +185,9 @@ class NullCheckpoints:
     def save_last(self, state: dict[str, Any]) -> int:
         """Rank 0 saves it; no bytes here."""
         return 0
+
+    def save_numbered(self, epoch: int, state: dict[str, Any], *, keep: int | None = None) -> None:
+        """Rank 0 saves it."""
 
     def save_best(self, state: dict[str, Any]) -> int:
         """Rank 0 saves it; no bytes here."""

@@ -33,6 +33,8 @@ State = dict[str, Any]
 class Saver(AbstractContextManager["Saver"]):
     """Saves after each epoch, every `every` seconds within one, and on request.
 
+    Every `numbered` epochs the checkpoint stays, but of these only the newest `keep`.
+
     An error in the thread is raised by the next call, within a step or an epoch. Leaving the
     context saves the last epoch and waits for it. `best` is the epoch whose weights are in best.pt:
     the first with the highest score. `agree` makes all processes take the same decision to save.
@@ -45,6 +47,8 @@ class Saver(AbstractContextManager["Saver"]):
         ledger: Ledger,
         *,
         every: float,
+        numbered: int | None = None,
+        keep: int | None = None,
         best: Epoch | None = None,
         agree: Callable[[bool], bool] = lambda due: due,
         monitor: str = "accuracy",
@@ -53,6 +57,7 @@ class Saver(AbstractContextManager["Saver"]):
         self._folder, self._capture, self._ledger, self.best = folder, capture, ledger, best
         self._every, self._began, self._agree = every, perf_counter(), agree
         self._monitor, self._held_out = monitor, held_out
+        self._numbered, self._keep = numbered, keep
         self._thread: ThreadPoolExecutor | None = None
         self._writing: Future[None] | None = None
         self._saved: list[int] | None = None
@@ -75,16 +80,17 @@ class Saver(AbstractContextManager["Saver"]):
     def epoch(self, run: Run) -> None:
         """The `on_epoch` hook: save last.pt, then best.pt if the weights are the best so far.
 
-        While a save is still running, an epoch that is not the best is left out, and its row waits
-        for the next save. If the run is killed between last.pt and best.pt, `reconcile` makes
-        best.pt again from last.pt.
+        While a save is still running, an epoch that is neither the best nor numbered is left out,
+        and its row waits for the next save. If the run is killed between last.pt and best.pt or the
+        numbered one, `reconcile` makes those again from last.pt.
         """
         self._run, row = run, run.history[-1]
         self._rows.append(monitors.line(row, self._held_out))
         best = monitors.is_better(row, self.best, self._monitor)
-        if best or self._writing is None or self._writing.done():
+        number = run.epoch if self._numbered and run.epoch % self._numbered == 0 else None
+        if best or number or self._writing is None or self._writing.done():
             self.wait()
-            self._start(run, best=best)
+            self._start(run, best=best, number=number)
 
     def now(self, run: Run) -> None:
         """Save, unless this step is already saved, and wait until it is on disk."""
@@ -109,23 +115,31 @@ class Saver(AbstractContextManager["Saver"]):
             if self._rows and self._run:
                 self.now(self._run)
 
-    def _start(self, run: Run, *, best: bool = False) -> None:
+    def _start(self, run: Run, *, best: bool = False, number: int | None = None) -> None:
         with self._ledger.part("checkpoint"):
             copied = self._copies.begin(self._state(run))
         self._began, self._saved = perf_counter(), [run.epoch, run.step]
         self.best = run.history[-1] if best else self.best
         rows, self._rows = self._rows, []
         self._thread = ThreadPoolExecutor(1, "checkpoints")
-        self._writing = self._thread.submit(self._write, copied, rows, best)
+        self._writing = self._thread.submit(self._write, copied, rows, best, number)
         self._thread.shutdown(wait=False)  # the thread ends after this save
 
     def _state(self, run: Run) -> State:
         return {**self._capture(run), "ledger": self._ledger.state_dict()}
 
-    def _write(self, copied: Callable[[], State], rows: list[dict[str, Any]], best: bool) -> None:
-        state = copied()
-        self._folder.checkpoints.save_last(state)
+    def _write(
+        self,
+        copied: Callable[[], State],
+        rows: list[dict[str, Any]],
+        best: bool,
+        number: int | None,
+    ) -> None:
+        state, checkpoints = copied(), self._folder.checkpoints
+        checkpoints.save_last(state)
         if best:
-            self._folder.checkpoints.save_best(resume.best_of(state))
+            checkpoints.save_best(resume.best_of(state))
+        if number:
+            checkpoints.save_numbered(number, state, keep=self._keep)
         for row in rows:
             self._folder.append_epoch(row)

@@ -19,7 +19,7 @@ from ..engine.build import Built
 from ..engine.state import Epoch, Run
 from ..errors import Stopped
 from ..machine import environment
-from ..optim.schedule import EveryStep, Plateau
+from ..optim.warm_up import AnySchedule
 from ..parallel.group import Group
 from ..predict import card
 from ..recipe.recipe import Recipe
@@ -72,7 +72,7 @@ def resume_advice(folder: RunDir | NullRunDir, series: Path | None) -> Iterator[
 
 def restore_position(
     session: Session, built: Built, state: dict[str, Any] | None
-) -> tuple[Run, Plateau | EveryStep, Epoch | None]:
+) -> tuple[Run, AnySchedule, Epoch | None]:
     """Return the Run, its schedule and the epoch in best.pt; a new Run without a `state`."""
     recipe, step = session.recipe, built.step
     steps = len(built.train)
@@ -85,7 +85,13 @@ def restore_position(
             schedule.set_peak(float(recipe.lr))
         schedule.seek(position.epoch * steps + position.step)
         session.ledger.load_state_dict(state["ledger"])
-        best = reconcile(session.folder, state, session.display.log, monitor=recipe.monitor)
+        best = reconcile(
+            session.folder,
+            state,
+            session.display.log,
+            monitor=recipe.monitor,
+            every=recipe.checkpoint_every,
+        )
     built.train.seek(position.epoch + 1, position.step)
     return position, schedule, best
 

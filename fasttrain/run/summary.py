@@ -24,6 +24,7 @@ from ..engine.state import Epoch, Run
 from ..recipe.recipe import Recipe
 from ..report.words import metric
 from ..storage import checkpoint
+from . import ending
 from .ledger import Ledger, arithmetic, summarise
 from .rundir import RunDir
 from .session import Session
@@ -146,6 +147,7 @@ def write_summary(
     parts["data_wait"] = summary["data_wait_seconds"]
     parts["train"] = summary["train_seconds"] - parts["data_wait"]
     summary |= target | data_summary(data, session.recipe.monitor)
+    summary["ended"] = ending.reason(session.recipe, position.history)
     summary |= class_summary(session.folder.path) if finished else {}
     for name in ("compile", "lr_finder", "eval", "checkpoint", "analysis"):
         summary[f"{name}_seconds"] = parts[name]

@@ -23,7 +23,6 @@ from ..engine.choices import recorded
 from ..engine.loop import fit
 from ..engine.lr_finder import restored
 from ..engine.state import Epoch, Run
-from ..errors import UsageError
 from ..machine import auto, memory
 from ..parallel.distributed import joined
 from ..parallel.group import Group
@@ -31,7 +30,7 @@ from ..parallel.launch import local_batch
 from ..parallel.signals import Signals
 from ..recipe.recipe import Recipe
 from ..storage.paths import some_path
-from . import finish, resume
+from . import checks, ending, finish, resume
 from .find_lr import range_test
 from .ledger import Ledger
 from .observe import observed
@@ -73,12 +72,13 @@ def train(
     fasttrain.errors; Stopped after a signal, once the checkpoint is saved.
     """
     out, continued = some_path(out), some_path(continued)
-    _check_arguments(continued, overwrite=overwrite, override=override)
+    checks.check_arguments(recipe, continued, overwrite=overwrite, override=override)
     display = display or Display()
     ledger = Ledger(perf_counter() if began is None else began)
     ledger.parts["import"] = ledger.total
     with Signals() as signals, nullcontext(group) if group else joined() as group:
-        local_batch(recipe.batch_size, group.world)  # raises before anything is changed
+        # It raises before anything is changed.
+        local_batch(recipe.batch_size, group.world, parts=recipe.accumulate)
         rows = finished(continued, recipe, display, group, override=override)
         if rows is not None:
             return rows
@@ -126,6 +126,8 @@ def train(
                         monitor=recipe.monitor,
                         by_class=data.listing is not None or recipe.balance != "none",
                     )
+                if position.history[-1].epoch < recipe.epochs:
+                    display.log(f"stopped early: {ending.reason(recipe, position.history)}")
                 measure_rates(recipe, built, ledger, log=display.log)
                 target = target_summary(session, data, built, position.history)
                 target |= final_summary(session, built)
@@ -133,13 +135,6 @@ def train(
             if group.first:
                 finish.report_run(session, data, built, position, observers, target)
             return position.history
-
-
-def _check_arguments(continued: Path | None, *, overwrite: bool, override: bool) -> None:
-    if continued is None and override:
-        raise UsageError("--override: goes with --resume. Add it, or leave --override out.")
-    if continued is not None and overwrite:
-        raise UsageError("--overwrite: a run is resumed or replaced. Leave one of them out.")
 
 
 def _load(session: Session, state: dict[str, Any] | None) -> Data:
@@ -191,5 +186,5 @@ def _find_lr(session: Session, built: Built, state: dict[str, Any] | None) -> di
 
 def _is_enough(session: Session, run: Run) -> bool:
     """Return whether the target or the time limit is reached at the end of an epoch."""
-    enough = resume.enough(session.recipe, run.history, session.ledger.total)
+    enough = ending.enough(session.recipe, run.history, session.ledger.total)
     return run.step == 0 and bool(session.group.max(enough))  # the processes' clocks differ

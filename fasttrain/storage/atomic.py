@@ -36,8 +36,9 @@ def write_atomically(path: Path, data: bytes | memoryview, *, keep: Path | None 
     no temporary file.
     """
     with reported(path, needed=len(data)), _temporary(path, data) as temporary:
-        if keep is not None:
-            _link_as(path, keep)
+        if keep is not None and not linked(path, keep):
+            with suppress(FileNotFoundError):
+                _replace(path, keep)  # `path` is missing until it is replaced
         _replace(temporary, path)
         sync_folder(path.parent)
 
@@ -126,20 +127,22 @@ def reported(path: Path, *, needed: int = 0) -> Iterator[None]:
         raise OutputError(f"output ({path}): {why}. {what}.") from error
 
 
-def _link_as(path: Path, keep: Path) -> None:
-    """Make `keep` a second name of the file at `path`."""
+def linked(path: Path, name: Path) -> bool:
+    """Make `name` a second name of the file at `path`, atomically.
+
+    Return False, with nothing changed, if there is no such file or the file system has no links.
+    """
     second = temporary_path(path)
     try:
         _link(path, second)
-    except OSError:  # no such file, or no hard links: `path` is then missing until it is replaced
-        with suppress(FileNotFoundError):
-            _replace(path, keep)
-        return
+    except OSError:
+        return False
     try:
-        _replace(second, keep)
+        _replace(second, name)
     finally:
         if os.path.lexists(second):  # renaming onto another name of the same file does nothing
             _unlink(second)
+    return True
 
 
 def temporary_path(path: Path) -> Path:

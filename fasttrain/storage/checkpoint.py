@@ -14,13 +14,14 @@ import re
 import stat
 import warnings
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import CheckpointError, Diverged
-from . import atomic, contents
+from . import atomic, contents, numbered
 
 FORMAT = 1
 _MARK = b"\nfasttrain sha256 "
@@ -31,7 +32,8 @@ class Checkpoints:
     """One run's checkpoints in `folder`: last.pt and previous.pt to resume from, and best.pt.
 
     A save writes a new file, makes last.pt also previous.pt, and renames the new file to last.pt.
-    So last.pt is complete at every moment. Only one process may save; any number may read.
+    So last.pt is complete at every moment. Only one process may save; any number may read. The
+    checkpoints of some epochs may stay as epoch-N.pt.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -57,14 +59,22 @@ class Checkpoints:
         """Replace best.pt; return the bytes written."""
         return self._save(self.folder / "best.pt", state)
 
+    def save_numbered(self, epoch: int, state: dict[str, Any], *, keep: int | None = None) -> None:
+        """Keep `state`, which last.pt holds if it is sound, as epoch-N.pt too; remove all such
+        checkpoints but the newest `keep`, if that is given."""
+        last = self._last if self.last_is_sound else None
+        save = partial(self._save, state=state)
+        numbered.add(last, epoch, save, folder=self.folder, keep=keep)
+
     def latest(self) -> tuple[dict[str, Any] | None, list[str]]:
         """Return the newest valid state, or None without a checkpoint, and messages on bad files.
 
         last.pt counts as the newest, whatever its epoch: a run may have gone back to an earlier
-        one. Writes nothing. Raises CheckpointError if there are checkpoints and none is valid.
+        one. After previous.pt come the numbered ones, the newest first. Writes nothing. Raises
+        CheckpointError if there are checkpoints and none is valid.
         """
         rejected: list[str] = []
-        for path in (self._last, self._previous):
+        for path in (self._last, self._previous, *numbered.found(self.folder).values()):
             try:
                 state = load(path)
             except CheckpointError as error:

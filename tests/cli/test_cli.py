@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from fasttrain.cli import main as cli
-from fasttrain.cli.flags import COMMANDS, read
+from fasttrain.cli.flags import COMMANDS, parser, read
+from fasttrain.cli.help import FIRST
 from fasttrain.recipe.recipe import FIELDS, flag, make
 from fasttrain.storage import checkpoint
 
@@ -27,7 +28,7 @@ def test_help_answers_within_a_second_and_imports_no_torch():
     took = []
     while not took or (min(took) > 1.0 and len(took) < 5):  # other programs slow down one of them
         began = time.perf_counter()
-        command = [sys.executable, "-m", "fasttrain", "--help"]
+        command = [sys.executable, "-m", "fasttrain", "--help", "all"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         took.append(time.perf_counter() - began)
     assert min(took) < 1.0
@@ -36,6 +37,37 @@ def test_help_answers_within_a_second_and_imports_no_torch():
         assert flag(name) in done.stdout
     assert "--lr {FLOAT,auto}" in done.stdout
     assert "(default: 50, 1 to 100000)" in " ".join(done.stdout.split())
+
+
+def shown(capsys, monkeypatch, *arguments):
+    """What is printed, for a terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as end:
+        cli.main(list(arguments))
+    assert end.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_the_first_screen_has_every_command_and_what_a_first_run_needs(capsys, monkeypatch):
+    first = shown(capsys, monkeypatch, "--help")
+    assert len(first.splitlines()) <= 25, "it fits into a terminal"
+    assert all(f"\n  {name} " in first for name in COMMANDS)
+    for needed in ("--dataset", "--recipe", "--epochs INT", "--config", "--out", "--resume"):
+        assert needed in first
+    assert "(50)" in first
+    assert "--momentum" not in first
+    assert "--help all" in first
+    assert shown(capsys, monkeypatch, "-h") == first
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_all_has_every_flag_of_a_command_and_help_no_other(name, capsys, monkeypatch):
+    every = {o for a in parser(name)._actions for o in a.option_strings if o.startswith("--")}
+    found = set(re.findall(r"--[a-z][a-z-]*", shown(capsys, monkeypatch, name, "--help", "all")))
+    assert every <= found
+    first = set(re.findall(r"^  (--[a-z-]+)", shown(capsys, monkeypatch, name, "--help"), re.M))
+    assert first <= every
+    assert name in FIRST or len(every) < 25, "a command with many flags has a first screen"
 
 
 @pytest.mark.parametrize(

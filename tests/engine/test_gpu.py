@@ -12,6 +12,7 @@ from rich.console import Console
 
 from fasttrain.console.console import Display
 from fasttrain.console.eta import Plan
+from fasttrain.engine.gradients import in_parts, whole
 from fasttrain.engine.graphs import GraphedStep
 from fasttrain.engine.loop import fit
 from fasttrain.engine.state import Run
@@ -21,8 +22,10 @@ from fasttrain.loaders.dali import DaliLoader, available
 from fasttrain.loaders.resident import ResidentLoader
 from fasttrain.loaders.triton import KernelLoader
 from fasttrain.models.resnet import ResNet18
+from fasttrain.optim.clip import clip_gradients
 from fasttrain.optim.schedule import EveryStep, Plateau
-from fasttrain.optim.sgd import muon, sgd
+from fasttrain.optim.sgd import adamw, muon, sgd
+from fasttrain.optim.warm_up import WarmUp
 from fasttrain.recipe.recipe import Recipe
 from fasttrain.run import resume
 from fasttrain.run.ledger import Ledger, gemm_rate
@@ -35,13 +38,23 @@ pytestmark = pytest.mark.gpu
 
 DEVICE = torch.device("cuda", 0)
 LOADERS = {"resident": ResidentLoader, "kernel": KernelLoader, "dali": DaliLoader}
-OPTIMIZERS = {"torch": sgd, "kernel": partial(sgd, provider="kernel"), "muon": muon}
 RATES = {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
+
+
+def clipped(model, **options):
+    made = adamw(model, **{**options, "lr": 1e-3}, decay_norms=False)
+    clip_gradients(made, 0.1)
+    return made
+
+
+OPTIMIZERS = {"torch": sgd, "kernel": partial(sgd, provider="kernel"), "muon": muon}
+OPTIMIZERS |= {"adamw, clipped, in parts": clipped}
 
 
 def step_on_gpu(optimizer="torch", *, graphed=False, **options):
     model = tiny_model().to(DEVICE).to(memory_format=torch.channels_last)
-    step = Step(model, OPTIMIZERS[optimizer](model, **RATES), **options)
+    gradients = in_parts(2) if "parts" in optimizer else whole
+    step = Step(model, OPTIMIZERS[optimizer](model, **RATES), gradients=gradients, **options)
     return GraphedStep(step) if graphed else step
 
 
@@ -84,6 +97,8 @@ def test_no_step_of_an_epoch_makes_the_host_wait(tiny_splits, kind, schedule, gr
         rate = Plateau(step.optimizer, patience=1, factor=0.1, threshold=0.0)
     else:
         rate = EveryStep(step.optimizer, kind=schedule, lr=0.05, steps=64)
+    if schedule == "cosine":  # the warm-up ends within the watched epochs
+        rate = WarmUp(rate, step.optimizer, steps=24)
     fit(step, train, test, rate, 1)  # cuDNN, the kernels and the graphs have their first time
     run = Run(epoch=1, history=[])
 

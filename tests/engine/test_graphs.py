@@ -9,6 +9,7 @@ import torch
 from fasttrain.data import cifar10, synthetic
 from fasttrain.doctor import measure
 from fasttrain.engine import build, metrics
+from fasttrain.engine.gradients import in_parts
 from fasttrain.engine.graphs import GraphedStep
 from fasttrain.engine.loop import fit
 from fasttrain.engine.lr_finder import find_lr, restored
@@ -16,8 +17,9 @@ from fasttrain.engine.step import Step
 from fasttrain.errors import EnvironmentProblem
 from fasttrain.machine import auto
 from fasttrain.machine.auto import Choice
+from fasttrain.optim.clip import clip_gradients
 from fasttrain.optim.schedule import EveryStep, Plateau
-from fasttrain.optim.sgd import muon
+from fasttrain.optim.sgd import adamw, muon
 from fasttrain.recipe.recipe import Recipe
 from tests.conftest import tiny_loader, tiny_model, tiny_step
 from tests.engine.test_step import batch
@@ -72,9 +74,17 @@ def muon_step(**options):
     return Step(model, muon(model, lr=0.1, momentum=0.85, weight_decay=0.01), **options)
 
 
+def adamw_step(**options):
+    """Clipped, and in parts."""
+    model = tiny_model()
+    optimizer = adamw(model, lr=0.01, weight_decay=0.01, decay_norms=False)
+    clip_gradients(optimizer, 0.1)
+    return Step(model, optimizer, gradients=in_parts(2), **options)
+
+
 @pytest.mark.parametrize("amp", [None, torch.float16])
-@pytest.mark.parametrize("make", [tiny_step, muon_step])
-def test_muon_and_the_loss_scale_are_captured_with_an_overflow_in_between(make, amp):
+@pytest.mark.parametrize("make", [tiny_step, muon_step, adamw_step])
+def test_every_update_and_the_loss_scale_are_captured_with_an_overflow_in_between(make, amp):
     plain, graphed, tape = pair(make, amp=amp)
     images, labels = batch()
     for number in range(5):

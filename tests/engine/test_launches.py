@@ -14,12 +14,15 @@ import torch
 from fasttrain.console import progress
 from fasttrain.console.eta import Plan
 from fasttrain.engine import evaluation, loop, metrics
+from fasttrain.engine.gradients import in_parts, whole
 from fasttrain.engine.step import Step
 from fasttrain.loaders import draws
 from fasttrain.models.resnet import ResNet18
 from fasttrain.models.sprint import Sprint
+from fasttrain.optim.clip import clip_gradients
 from fasttrain.optim.schedule import EveryStep, Plateau
-from fasttrain.optim.sgd import muon, sgd
+from fasttrain.optim.sgd import adamw, muon, sgd
+from fasttrain.optim.warm_up import WarmUp
 from tests.conftest import tiny_loader, tiny_model
 from tests.taped import Launches, to_meta
 
@@ -29,16 +32,17 @@ BATCH = 128
 
 @pytest.fixture(autouse=True)
 def _fused(monkeypatch):
-    """torch's fused SGD has no meta kernel; here it is one launch all the same."""
+    """torch's fused updates have no meta kernel; here they are one launch all the same."""
     one = lambda params, *rest, **options: params[0].mul_(1)  # noqa: E731
     monkeypatch.setattr(torch, "_fused_sgd_", one)
+    monkeypatch.setattr(torch, "_fused_adamw_", one)
 
 
-def meta_step(make, optimizer=sgd) -> Step:
+def meta_step(make, optimizer=sgd, **options) -> Step:
     with torch.device("meta"):
         model = make().to(memory_format=torch.channels_last)
     model.to_empty(device="cpu")  # optimizers refuse a rate whose value they cannot read
-    return to_meta(Step(model, optimizer(model, **RATES)))
+    return to_meta(Step(model, optimizer(model, **RATES), **options))
 
 
 def batch(size=BATCH):
@@ -71,6 +75,23 @@ def test_a_step_of_resnet18_is_162_launches_and_12_of_metrics():
     assert launches(record, scale=one, skipped=skipped) == 17
 
 
+def clipped(optimizer, model, **options):
+    made = optimizer(model, **options)
+    clip_gradients(made, 1.0)
+    return made
+
+
+def test_what_clipping_groups_and_parts_cost_in_launches():
+    plain = launches(meta_step(ResNet18), *batch())
+    groups = meta_step(ResNet18, partial(sgd, decay_norms=False, nesterov=True))
+    assert launches(groups, *batch()) == plain + 1
+    assert launches(meta_step(ResNet18, adamw), *batch()) == plain + 1, "its count of steps"
+    # 62 norms and 62 products, which on a GPU are two launches of foreach, and eight more.
+    assert launches(meta_step(ResNet18, partial(clipped, sgd)), *batch()) == plain + 2 * 62 + 8
+    halves = launches(meta_step(ResNet18, gradients=in_parts(2)), *batch())
+    assert 2 * (plain - 12) < halves < 2 * (plain + 60), "sums of gradients are launches, too"
+
+
 def test_muons_update_of_the_sprint_is_276_launches_of_353():
     step = meta_step(partial(Sprint, (64, 256, 256)), muon)
     pinned(launches(step, *batch()), 353)
@@ -99,22 +120,28 @@ def over(*args):
 
 
 @pytest.mark.parametrize(
-    ("kind", "optimizer", "amp"),
+    ("kind", "optimizer", "amp", "warm"),
     [
-        ("onecycle", sgd, None),
-        ("cosine", sgd, torch.float16),
-        ("linear", muon, torch.float16),
-        ("plateau", muon, None),
+        ("onecycle", sgd, None, 0),
+        ("cosine", sgd, torch.float16, 0),
+        ("linear", muon, torch.float16, 0),
+        ("plateau", muon, None, 0),
+        ("plateau", partial(clipped, adamw), torch.float16, 7),
+        ("cosine", partial(clipped, sgd, decay_norms=False), torch.float16, 7),
+        ("onecycle", partial(clipped, muon), None, 7),
     ],
 )
-def test_no_step_of_an_epoch_reads_a_value_on_the_host(monkeypatch, kind, optimizer, amp):
-    """Muon in fp16 read the overflow flag in every step."""
+def test_no_step_of_an_epoch_reads_a_value_on_the_host(monkeypatch, kind, optimizer, amp, warm):
+    """Muon in fp16 read the overflow flag in every step. What warms up is computed in parts."""
     model = tiny_model()
-    step = Step(model, optimizer(model, **RATES), amp=amp)
-    schedule = scheduled(kind, step)
+    gradients = in_parts(2) if warm else whole
+    step = Step(model, optimizer(model, **RATES), amp=amp, gradients=gradients)
+    schedule = made = scheduled(kind, step)
+    if warm:
+        schedule = WarmUp(made, step.optimizer, steps=warm)
     to_meta(step)
     if kind != "plateau":
-        rates = schedule.scheduler.base_lrs
+        rates = made.scheduler.base_lrs
         rates[:] = [rate.to("meta") if isinstance(rate, torch.Tensor) else rate for rate in rates]
     monkeypatch.setattr(loop, "read_metrics", over)
     monkeypatch.setattr(progress, "_to_host", lambda sums: (sums, Event()))

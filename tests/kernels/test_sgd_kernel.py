@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fasttrain.engine.step import Step
 from fasttrain.errors import EnvironmentProblem
+from fasttrain.optim.clip import clip_gradients
 from fasttrain.optim.kernel_sgd import KernelSGD
 from fasttrain.optim.sgd import sgd
 from tests.conftest import tiny_model
@@ -202,11 +203,14 @@ def test_a_state_of_torch_that_has_no_momentum_yet_starts_from_zeros():
     torch.testing.assert_close(tensors_of(optimizer), tensors_of(unused), rtol=1e-6, atol=1e-6)
 
 
-def test_the_step_trains_with_it_as_with_torchs():
+@pytest.mark.parametrize("more", [{}, {"nesterov": True, "decay_norms": False}])
+def test_the_step_trains_with_it_as_with_torchs(more):
     losses = []
     for provider in ("torch", "kernel"):
         model = tiny_model().to(DEVICE)
-        optimizer = sgd(model, lr=0.1, momentum=0.9, weight_decay=5e-4, provider=provider)
+        optimizer = sgd(model, lr=0.1, momentum=0.9, weight_decay=0.1, provider=provider, **more)
+        if more:
+            clip_gradients(optimizer, 0.5)
         step = Step(model, optimizer)
         labels = torch.arange(16, device=DEVICE) % 10
         losses.append([float(step(noise(16, 3, 32, 32), labels)[0]) for _ in range(5)])

@@ -48,6 +48,15 @@ def test_a_batch_that_does_not_divide_is_refused_with_those_that_do(batch, world
     assert launch.local_batch(batch * world, world) == batch
 
 
+def test_parts_that_would_not_be_equal_are_refused():
+    assert launch.local_batch(128, 2, parts=4) == 64
+    with pytest.raises(UsageError, match=r"--accumulate \(4\): does not divide the 6 images in"):
+        launch.local_batch(12, 2, parts=4)
+    assert launch.local_batch(12, 1, parts=4) == 12  # the control
+    with pytest.raises(UsageError, match=r"--accumulate \(5\): does not divide the 12 images in a"):
+        launch.local_batch(12, 1, parts=5)
+
+
 @pytest.mark.parametrize("world", range(1, 10))
 @pytest.mark.parametrize("most", [1, 3, 250, 1000])
 def test_all_processes_have_the_same_number_of_test_batches(world, most):

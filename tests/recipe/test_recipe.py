@@ -101,6 +101,22 @@ def test_a_bad_value_names_flag_value_and_range(name, text, why):
 
 
 @pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"warmup": 3, "epochs": 3}, r"--warmup \(3\): must end before the training does, .* 3"),
+        ({"nesterov": True, "optimizer": "adamw"}, "--nesterov: is of SGD"),
+        ({"nesterov": True, "momentum": 0.0}, "--nesterov: needs a --momentum above 0"),
+    ],
+)
+def test_fields_that_do_not_go_together_are_refused(fields, why):
+    for name, value in fields.items():
+        make({name: value})  # the control: each is possible alone
+    with pytest.raises(UsageError, match=why):
+        make(fields)
+    assert make({"warmup": 2.9, "epochs": 3}).warmup == 2.9
+
+
+@pytest.mark.parametrize(
     ("fields", "meant"),
     [
         ({"recipe": "spritn"}, "sprint"),

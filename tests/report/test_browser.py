@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -513,3 +514,44 @@ def test_at_400_pixels_the_accuracies_of_the_classes_and_all_captions_are_seen(s
     for caption in captions:
         assert caption.rect["x"] + caption.rect["width"] <= 400
         assert caption.get_property("scrollWidth") <= caption.get_property("clientWidth")
+
+
+def test_a_page_of_many_runs_opens_sorts_and_can_be_read(shown, tmp_path):
+    runs = [
+        write_run(
+            tmp_path / f"run-{i}",
+            epochs=4 + i,
+            seed=i,
+            pace=2 + i % 4,
+            mistakes=1,
+            batch_size=64 << (i % 4),
+            lr=("auto", 0.1, 0.03)[i % 3],
+            dataset=("cifar10", "/a/long/path/of/photographs")[i % 2],
+        )
+        for i in range(9)
+    ]
+    page = write_page(runs, tmp_path / "compare.html")
+    for dark, width in ((False, 400), (True, 1200)):
+        shown.open(page, width=width, dark=dark)
+        assert shown.driver.get_log("browser") == []
+        assert shown.overflow() <= 0
+        assert shown.run(CONTRAST)[1] == []
+    heads = shown.all("#table .sortable th[aria-sort]")
+    head = next(head for head in heads if head.text.startswith("epochs done"))
+    head.find_element("css selector", "button").click()
+    assert shown.texts("#table tbody th") == [f"run-{i}" for i in range(9)]
+    boxes = shown.run(
+        "return [...document.querySelectorAll('.parallel text')].map(t => {"
+        "const b = t.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom]})"
+    )
+    assert len(boxes) > 20
+    assert [pair for pair in combinations(boxes, 2) if overlap(*pair)] == []
+    left, right = shown.run(
+        "const b = document.querySelector('.parallel').getBoundingClientRect();"
+        "return [b.left, b.right]"
+    )
+    assert all(left <= box[0] and box[2] <= right for box in boxes)
+
+
+def overlap(one: list[float], two: list[float]) -> bool:
+    return one[0] < two[2] and two[0] < one[2] and one[1] + 2 < two[3] and two[1] + 2 < one[3]

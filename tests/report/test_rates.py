@@ -76,6 +76,16 @@ def test_the_rate_is_drawn_as_it_was(scheduler, epochs, taken, tmp_path):
 
 
 @pytest.mark.parametrize("scheduler", STARTS)
+def test_a_warm_up_is_drawn_as_it_was(scheduler, taken, tmp_path):
+    changes = {"epochs": 4, "batch_size": 4, "patience": 0, "threshold": 1.0, "warmup": 1.4}
+    fasttrain.train(small(scheduler=scheduler, **changes), out=tmp_path / "a")
+    warm = round(1.4 * STEPS)
+    assert taken[0] == pytest.approx(STARTS[scheduler] / (warm + 1))
+    assert taken[warm] == pytest.approx(STARTS[scheduler], rel=1e-3)
+    expect(tmp_path / "a", taken)
+
+
+@pytest.mark.parametrize("scheduler", STARTS)
 def test_also_where_another_rate_and_end_went_on(scheduler, taken, tmp_path):
     path, changes = tmp_path / "a", {"scheduler": scheduler, "batch_size": 4}
     with pytest.raises(Stopped):  # in the middle of the second epoch

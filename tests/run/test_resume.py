@@ -8,8 +8,10 @@ import torch
 from fasttrain.cli import main as cli
 from fasttrain.engine import metrics
 from fasttrain.engine.state import Run, set_random_state
+from fasttrain.engine.step import Step
 from fasttrain.errors import CheckpointError
 from fasttrain.optim.schedule import Plateau
+from fasttrain.optim.sgd import adamw
 from fasttrain.recipe.recipe import Recipe
 from fasttrain.run import resume
 from fasttrain.storage import checkpoint
@@ -61,6 +63,27 @@ DO_NOT_FIT = {
     "random state too short": put("rng", value=torch.zeros(3, dtype=torch.uint8)),
     "an unknown field": put("run", "nosuch", value=1),
 }
+
+
+ADAMW = {
+    "an average of another shape": put(*MOMENTUM[:-1], "exp_avg", value=torch.zeros(1)),
+    "a count of steps of another shape": put(*MOMENTUM[:-1], "step", value=torch.zeros(3)),
+    "an average that is missing": lambda state: state["step"]["optimizer"]["state"][0].pop(
+        "exp_avg_sq"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ADAMW)
+def test_a_state_of_adamw_of_another_form_is_refused_as_well(name):
+    model = tiny_model()
+    step = Step(model, adamw(model, lr=0.1))
+    schedule = Plateau(step.optimizer, **PLATEAU)
+    state = copy.deepcopy(resume.capture(Run(), step, schedule, Recipe()))
+    resume.restore(copy.deepcopy(state), step, schedule)  # the control: it fits
+    ADAMW[name](state)
+    with pytest.raises(CheckpointError, match="does not fit this network"):
+        resume.restore(state, step, schedule)
 
 
 @pytest.mark.parametrize("name", DO_NOT_FIT)

@@ -138,8 +138,13 @@ OTHER = {
     "batch_size": 8,
     "lr": 0.1,
     "momentum": 0.5,
+    "nesterov": True,
     "weight_decay": 0.1,
+    "decay_norms": False,
+    "clip_grad": 1.0,
+    "accumulate": 2,
     "scheduler": "cosine",
+    "warmup": 0.5,
     "patience": 9,
     "factor": 0.5,
     "threshold": 0.5,
@@ -174,6 +179,8 @@ OTHER = {
 FREE = {"data_dir", "loader", "device", "amp", "compile", "graphs", "optimizer", "deterministic"}
 FREE |= {"tune"}
 FREE |= {"save_every", "hang_timeout", "target_accuracy", "max_time", "cam_layer", "cache_dir"}
+FREE |= {"stop_after"}
+FREE |= {"checkpoint_every", "keep"}
 
 
 def test_every_field_is_known_to_be_free_or_bound():
@@ -186,7 +193,8 @@ def test_every_field_is_known_to_be_free_or_bound():
 def test_a_changed_value_is_exit_2_with_old_and_new_and_changes_nothing(name, half, capsys):
     before = everything(half)
     old, new = getattr(small(), name), OTHER[name]
-    word = flag(name) if new is True else f"{flag(name)}={new}"
+    words = {True: flag(name), False: f"--no-{flag(name)[2:]}"}
+    word = words[new] if isinstance(new, bool) else f"{flag(name)}={new}"
     assert cli.main(["--resume", str(half), word]) == 2
     said = capsys.readouterr().err
     assert said.startswith(
@@ -259,9 +267,10 @@ def test_with_another_rate_the_curve_is_that_of_a_run_at_this_rate(tmp_path, sch
     assert last == pytest.approx(expected)
 
 
-def test_another_scheduler_is_refused_even_with_override(half, capsys):
+@pytest.mark.parametrize("word", ["--scheduler=cosine", "--warmup=0.5", "--optimizer=adamw"])
+def test_another_scheduler_is_refused_even_with_override(word, half, capsys):
     before = (half / "checkpoints" / "last.pt").read_bytes()
-    assert cli.main(["--resume", str(half), "--override", "--scheduler=cosine"]) == 2
+    assert cli.main(["--resume", str(half), "--override", word]) == 2
     assert "Leave it out, or start a new run with --out." in capsys.readouterr().err
     assert (half / "checkpoints" / "last.pt").read_bytes() == before
 

@@ -27,7 +27,12 @@ class Slowly:
 
     def __init__(self, error: Exception | None = None) -> None:
         self.go, self.error, self.saved, self.rows = threading.Event(), error, [], []
-        self.checkpoints = SimpleNamespace(save_last=self.save_last, save_best=self.save_best)
+        self.numbered: list[int] = []
+        self.checkpoints = SimpleNamespace(
+            save_last=self.save_last,
+            save_best=self.save_best,
+            save_numbered=lambda epoch, state, keep: self.numbered.append(epoch),
+        )
 
     def save_last(self, state):
         assert self.go.wait(10)
@@ -43,7 +48,7 @@ class Slowly:
         self.rows.append(row["epoch"])
 
 
-def parts(folder, *, every=1e9):
+def parts(folder, *, every=1e9, numbered=None):
     """A Saver on a tiny network that has taken a step, its Run after one epoch, and the Step."""
     step = tiny_step()
     step(torch.randn(4, 3, 32, 32), torch.arange(4))
@@ -53,7 +58,7 @@ def parts(folder, *, every=1e9):
     def capture(now):
         return resume.capture(now, step, plateau, Recipe())
 
-    return Saver(folder, capture, Ledger(0.0), every=every), run, step
+    return Saver(folder, capture, Ledger(0.0), every=every, numbered=numbered), run, step
 
 
 @pytest.mark.parametrize("copied", [True, False])
@@ -102,6 +107,20 @@ def test_a_disk_slower_than_an_epoch_is_waited_for_by_the_best_and_the_last_alon
         threading.Timer(0.05, folder.go.set).start()
     assert [state["progress"] for state in folder.saved[4:]] == [[6, 0], [7, 0]]
     assert folder.rows == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_numbered_epoch_waits_for_a_slow_disk_as_the_best_does():
+    folder = Slowly()
+    saver, run, _ = parts(folder, numbered=3)
+    run.epoch, run.history = 0, []
+    with saver:
+        finish_epoch(saver, run, 0.5)
+        finish_epoch(saver, run, 0.4)  # left out
+        threading.Timer(0.05, folder.go.set).start()
+        finish_epoch(saver, run, 0.4)
+        saver.wait()
+    assert [state["progress"] for state in folder.saved] == [[1, 0], [1, 0], [3, 0]]
+    assert folder.numbered == [3]
 
 
 def test_a_stop_after_an_epoch_that_was_left_out_saves_it():

@@ -14,6 +14,7 @@ from tiny_runs import end, same, small, train
 import fasttrain
 from fasttrain.errors import Stopped
 from fasttrain.optim.schedule import EveryStep, Plateau
+from fasttrain.optim.warm_up import WarmUp
 from fasttrain.run import resume
 from fasttrain.storage import atomic
 from tests.run.test_train import Interrupting
@@ -79,10 +80,14 @@ SCHEDULES = [
     {"scheduler": "plateau", "patience": 0, "threshold": 1.0, "epochs": 4},
     {"scheduler": "cosine"},
     {"scheduler": "onecycle"},
+    # It is stopped in the middle of the warm-up, which ends with the fifth of six steps.
+    {"scheduler": "linear", "warmup": 1.7, "nesterov": True, "decay_norms": False, "clip_grad": 0.5}
+    | {"accumulate": 4, "lr": 0.2},
+    {"scheduler": "plateau", "warmup": 1.7, "optimizer": "adamw", "lr": 0.01},
 ]
 
 
-@pytest.mark.parametrize("changes", SCHEDULES, ids=lambda changes: changes["scheduler"])
+@pytest.mark.parametrize("changes", SCHEDULES, ids=lambda changes: "-".join(map(str, changes)))
 @pytest.mark.parametrize("forgotten", ["nothing", "rng", "momentum", "scheduler"])
 def test_a_resumption_that_forgets_anything_ends_elsewhere(
     forgotten, changes, tmp_path, monkeypatch
@@ -103,11 +108,11 @@ def forget(what, monkeypatch) -> None:
 
         def restore(state, *rest):
             for values in state["step"]["optimizer"]["state"].values():
-                values["momentum_buffer"].zero_()
+                values.get("momentum_buffer", values.get("exp_avg")).zero_()
             return real(state, *rest)
 
         monkeypatch.setattr(resume, "restore", restore)
     elif what == "scheduler":
-        for kind in (Plateau, EveryStep):
+        for kind in (Plateau, EveryStep, WarmUp):
             monkeypatch.setattr(kind, "load_state_dict", lambda self, state: None)
             monkeypatch.setattr(kind, "seek", lambda self, done: None)
