@@ -50,6 +50,9 @@ def examine(recipe: Recipe, *, display: Display | None = None, seconds: float = 
     for line in table(built.measured or {}):
         log(line)
     began = perf_counter()
+    names = ("amp", "graphs", "loader") if built.measured else ()
+    values = {name: built.choices[name].value for name in names}
+    recipe = replace(recipe, **values)  # type: ignore[arg-type]
     load = workload(recipe, built.device, data, seconds=seconds)
     log(f"measured on {built.device}, synthetic images, batch {load.recipe.batch_size}")
     measured = measure(load, seconds=seconds, log=lambda line: log(f"  {line}"))

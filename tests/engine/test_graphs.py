@@ -231,7 +231,7 @@ def test_a_run_gets_the_step_that_was_chosen(monkeypatch, value):
 
 @pytest.mark.parametrize("optimizer", ["torch", "apex"])
 def test_the_doctor_tries_graphs_where_they_can_be_captured(monkeypatch, optimizer):
-    monkeypatch.setattr(measure, "_precisions", lambda device: ("bf16",))
+    monkeypatch.setattr(measure, "precisions", lambda device: ("bf16",))
     choice = auto.graphs("auto", GPU, **{**PLAIN, "optimizer": optimizer})
     chosen = {"amp": Choice("bf16", ""), "graphs": choice}
     built = build.Built(tiny_step(), [], [], GPU, chosen)
