@@ -225,7 +225,7 @@ def test_on_a_slow_cpu_a_smaller_batch_stands_for_the_recipes(monkeypatch):
 def test_the_doctor_says_what_it_found_chose_and_measured(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     text = io.StringIO()
-    recipe = Recipe(device="cpu", batch_size=2, amp="off", epochs=1)
+    recipe = Recipe(device="cpu", batch_size=2, amp="off", epochs=1, tune="off")
     found = doctor.examine(recipe, display=Display(Console(file=text, width=200)), seconds=0.5)
     said = text.getvalue()
     for words in ("found\n", "choices\n", "measured on cpu", "batch 2", "most to gain: "):
