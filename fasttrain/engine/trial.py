@@ -22,6 +22,7 @@ SHARE = 0.03  # of the estimated run, at most
 LONGEST = 12.0
 STEPS = {"cuda": 10, "cpu": 1}  # of one timing: to wait for a GPU after each would slow it
 WARM_UP = {"cuda": 2, "cpu": 0}  # steps after the first one, which is compared
+OUT_OF_TIME = "a step takes too long to time several"
 LEAST = 1.0  # seconds; in less, not even small networks are compared and timed
 FEWEST = 3  # timings of each of two candidates that a run must have room for
 
@@ -57,6 +58,12 @@ def too_short(trial: Trial) -> bool:
     kind = trial.device.type
     each = 1 + WARM_UP[kind] + FEWEST * STEPS[kind]
     return SHARE * trial.steps < 2 * each or limit(trial, {}) < LEAST
+
+
+def decides(trial: Trial, table: Table) -> bool:
+    """Whether `table` says what is fastest: the rule's own settings had a chance in it."""
+    rule = table.get(trial.rule._replace(compile="off"))
+    return bool(timed(table)) and rule is not None and rule.why != OUT_OF_TIME
 
 
 def limit(trial: Trial, table: Table) -> float:

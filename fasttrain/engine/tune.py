@@ -15,8 +15,8 @@ from ..machine import remembered
 from .candidates import WORDS, Row, Settings, Table, choose, may_pay, timed, why
 from .loader_times import LoaderTimes, fastest, time_loaders
 from .step import Step
-from .trial import LONGEST, Trial, limit, too_short
-from .turns import OUT_OF_TIME, Turns
+from .trial import LONGEST, OUT_OF_TIME, Trial, decides, limit, too_short
+from .turns import Turns
 
 LONGER = 1.5  # times the seconds that were allowed, from which what had no time is timed again
 
@@ -72,7 +72,7 @@ def tune(
     log(f"  measuring what is fastest here, at most {LONGEST:.0f} s (--tune off: by rule)")
     turns = Turns(trial, progressed=progressed)
     table = turns.run()
-    if not timed(table):
+    if not decides(trial, table):
         return _chosen(trial, Measured(table, None, 0.0), "")
     best = choose(table, steps=trial.steps, prefer=preferred(trial))
     step, loaders = turns.made.get(best), None
@@ -98,7 +98,7 @@ def is_enough(trial: Trial, found: Measured) -> bool:
     table, space, compiles = found.table, trial.space, len(trial.space["compile"]) > 1
     words = [item for each in timed(table) for item in each._asdict().items()]
     known = all(word in space[name] or (name, word) == ("compile", "off") for name, word in words)
-    if not timed(table) or not known:
+    if not decides(trial, table) or not known:
         return False
     if too_short(trial):
         return True
@@ -112,8 +112,8 @@ def _chosen(trial: Trial, found: Measured, how: str) -> Tuned:
     """Choose by a measurement; `how` is what to say of it."""
     table, loaders, _ = found
     asked = [name for name, words in trial.space.items() if len(words) > 1]
-    if not timed(table):
-        reasons = "; ".join(dict.fromkeys(row.why for row in table.values())) or "no time for it"
+    if not decides(trial, table):
+        reasons = "; ".join(dict.fromkeys(row.why for row in table.values() if row.why))
         whys = dict.fromkeys(asked, f"not measured: {reasons}")
         return Tuned(trial.rule, trial.loaders[0], whys, plain(found))
     best = choose(table, steps=trial.steps, prefer=preferred(trial))

@@ -15,17 +15,16 @@ import torch
 
 from ..data import Batch
 from ..models.packed_conv import pack_convolutions
-from .candidates import Row, Settings, Table, choose, may_pay, stages, timed
+from .candidates import Row, Settings, Table, choose, may_pay, stages
 from .lr_finder import restored
 from .same_numbers import LR, Outcome, difference, outcome
 from .step import Step
-from .trial import FEWEST, STEPS, WARM_UP, Trial, limit
+from .trial import FEWEST, OUT_OF_TIME, STEPS, WARM_UP, Trial, decides, limit
 
 MOST = 7  # turns
 # Times of the fastest from which a candidate gets no more turns, once it has had the FEWEST.
 SLOW = 1.1
 SLOW_AT_ONCE, DEAR = 1.5, 0.25  # and before, if two more would take this share of the time left
-OUT_OF_TIME = "not timed: the time for it was up"
 
 
 class Turns:
@@ -53,9 +52,11 @@ class Turns:
             if not candidates or (compiles and not may_pay(self.table, trial.steps)):
                 continue
             self._compare(candidates, batch)
-            self._take_turns([best, *candidates] if number else candidates, batch)
+            first = candidates[0]  # the rule's own settings: without them nothing is decided
+            if first in self.made or self.table[first].why != OUT_OF_TIME:
+                self._take_turns([best, *candidates] if number else candidates, batch)
             self._agree(candidates)
-            if not timed(self.table):
+            if not decides(trial, self.table):
                 break
             best = choose(self.table, steps=trial.steps)
             self.made = {best: self.made[best]} if best in self.made else {}
@@ -74,11 +75,16 @@ class Turns:
             self._first(first, batch)
             self.made.pop(first, None)
             self.table.pop(first, None)
-        for each in sorted(candidates, key=lambda each: each != first):
-            if self.seconds_left() < 0 and self.made:
-                self.table[each] = Row(why=OUT_OF_TIME)
-            else:
-                self._first(each, batch)
+        waiting = sorted(candidates, key=lambda each: each != first)
+        while waiting:
+            # The others may be twice as fast; each needs a first step, and two must be timed. A
+            # GPU's first steps take a second or more, and the next ones thousandths.
+            longest = max(self._firsts.values(), default=0.0)
+            expected = longest / 2 * (len(waiting) + 2) if self._steps == 1 else 0.0
+            if expected > self.seconds_left():
+                self.table |= {each: Row(why=OUT_OF_TIME) for each in waiting}
+                return
+            self._first(waiting.pop(0), batch)
 
     def _first(self, each: Settings, batch: Batch) -> None:
         began = perf_counter()

@@ -14,7 +14,7 @@ from fasttrain.engine.candidates import Row, Settings, choose, may_pay, space, s
 from fasttrain.engine.graphs import GraphedStep
 from fasttrain.engine.loader_times import LoaderTimes, fastest
 from fasttrain.engine.trial import Trial, limit, too_short
-from fasttrain.engine.tune import parsed, plain, tune
+from fasttrain.engine.tune import Measured, parsed, plain, tune
 from fasttrain.engine.turns import Turns
 from fasttrain.machine import auto, remembered
 from fasttrain.machine.auto import Choice
@@ -356,19 +356,34 @@ def test_nothing_to_choose_is_nothing_to_time(made):
     assert tune(made(words=("bf16",))[0]) is None
 
 
-def test_the_time_for_it_is_kept_and_what_had_none_is_timed_by_a_longer_run(
-    made, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(trial, "LONGEST", 0.1)
-    monkeypatch.setattr(trial, "LEAST", 0.0)
-    began = clock()
-    words = ("off", "bf16", "fp16")
-    found = tune(made(slow("off", 0.3), words=words)[0], folder=tmp_path)
-    assert clock() - began == pytest.approx(0.3), "the first step of the reference"
+def test_where_a_step_takes_too_long_one_is_trained_and_the_rule_holds(made, tmp_path):
+    began, words = clock(), ("off", "bf16", "fp16")
+    given = made(lambda each, step: Sleeper(step, 7.0), words=words)[0]
+    found = tune(given, folder=tmp_path)
+    assert clock() - began == pytest.approx(7.0)
     assert found.settings == BF16
-    assert all(text.startswith("not measured: ") for text in found.whys.values())
-    monkeypatch.setattr(trial, "LONGEST", 12.0)
-    assert tune(made(slow("bf16"))[0], folder=tmp_path).settings == FLOAT32
+    assert found.whys == {"amp": "not measured: a step takes too long to time several"}
+    tuned = tune(made(slow("bf16"))[0], folder=tmp_path)
+    assert tuned.settings == FLOAT32, "another start has the time"
+
+
+def test_a_reference_that_alone_could_be_timed_is_not_chosen_for_that(made):
+    """It is the first to be trained."""
+    found = tune(made(slow("off", 3.3), words=("off", "bf16", "fp16"))[0])
+    assert found.settings == BF16
+
+
+def test_what_had_no_time_is_timed_by_a_longer_run(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(trial, "LEAST", 0.0)
+    words = ("off", "bf16", "fp16")
+    short = tune(made(slow("fp16", 0.3), words=words, most_seconds=10.0)[0], folder=tmp_path)
+    assert timings(short)["fp16"] <= 1
+    kept = plain_of({BF16: Row(0.002, 3), FLOAT32: Row(0.003, 3)}, allowed=0.3)
+    kept["steps"].append({**Settings("fp16")._asdict(), **Row(why=trial.OUT_OF_TIME)._asdict()})
+    given = made(slow("off"), words=words)[0]
+    remembered.write(tmp_path, given.facts(), kept)
+    assert "remembered" in tune(given._replace(most_seconds=10.0), folder=tmp_path).whys["amp"]
+    assert "remembered" not in tune(given, folder=tmp_path).whys["amp"]
 
 
 def test_the_limit_is_three_percent_of_the_run_once_it_is_known(made):
@@ -558,12 +573,10 @@ def test_a_run_too_short_for_the_compiler_is_told_so(made, tmp_path):
     assert found.settings.compile == "off"
 
 
-def plain_of(table):
-    from fasttrain.engine.tune import Measured
-
-    found = plain(Measured(table, LoaderTimes(0.0, 1.0, {}, {}), 12.0))
-    assert parsed(found) == Measured(table, LoaderTimes(0.0, 1.0, {}, {}), 12.0)
-    return found
+def plain_of(table, allowed=12.0):
+    measured = Measured(table, LoaderTimes(0.0, 1.0, {}, {}), allowed)
+    assert parsed(plain(measured)) == measured
+    return plain(measured)
 
 
 # Loaders.
