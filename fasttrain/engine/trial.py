@@ -19,7 +19,7 @@ from .step import Step
 SHARE = 0.03  # of the estimated run, at most
 # Seconds beside compiling, at most. With them a start on a slow CPU, its import of torch and its
 # data included, stays under 20 s.
-LONGEST = 12.0
+LONGEST = 15.0
 STEPS = {"cuda": 10, "cpu": 1}  # of one timing: to wait for a GPU after each would slow it
 WARM_UP = {"cuda": 2, "cpu": 0}  # steps after the first one, which is compared
 OUT_OF_TIME = "a step takes too long to time several"

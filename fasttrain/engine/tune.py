@@ -54,7 +54,7 @@ def tune(
 
     In `mode` "cached" what `folder` holds for these facts is used, in "always" everything is
     measured. It is measured on the network, the loaders and the batch of the run, within 3 % of the
-    run and 12 s beside compiling, and undone bit for bit. A run too short for that keeps the rule,
+    run and 15 s beside compiling, and undone bit for bit. A run too short for that keeps the rule,
     unless the folder knows better. All processes of a group choose the same.
     """
     asked = [name for name, words in trial.space.items() if len(words) > 1]

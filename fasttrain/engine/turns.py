@@ -21,7 +21,7 @@ from .same_numbers import LR, Outcome, difference, outcome
 from .step import Step
 from .trial import FEWEST, OUT_OF_TIME, STEPS, WARM_UP, Trial, decides, limit
 
-MOST = 7  # turns
+MOST = 7  # turns; more than the FEWEST only in the first half of the time
 # Times of the fastest from which a candidate gets no more turns, once it has had the FEWEST.
 SLOW = 1.1
 SLOW_AT_ONCE, DEAR = 1.5, 0.25  # and before, if two more would take this share of the time left
@@ -118,7 +118,9 @@ class Turns:
             for turn in range(MOST):
                 rivals = self._rivals(seconds)
                 took = sum(seconds[each][-1] * self._steps for each in rivals if seconds[each])
-                if (turn and len(rivals) < 2) or took > self.seconds_left():
+                left, most = self.seconds_left(), limit(self.trial, self.table)
+                enough = len(rivals) < 2 or (turn >= FEWEST and left < most / 2)
+                if (turn and enough) or took > left:
                     break
                 for each in rivals:
                     with self._caught(each):

@@ -389,7 +389,7 @@ def test_what_had_no_time_is_timed_by_a_longer_run(made, tmp_path, monkeypatch):
 def test_the_limit_is_three_percent_of_the_run_once_it_is_known(made):
     given = made()[0]
     table = {FLOAT32: Row(0.002, 3)}
-    assert limit(given, {}) == 12
+    assert limit(given, {}) == 15
     assert limit(given, table) == pytest.approx(0.03 * 20)
     assert limit(given._replace(most_seconds=10.0), table) == pytest.approx(0.3)
     assert too_short(given._replace(steps=266))
@@ -573,7 +573,7 @@ def test_a_run_too_short_for_the_compiler_is_told_so(made, tmp_path):
     assert found.settings.compile == "off"
 
 
-def plain_of(table, allowed=12.0):
+def plain_of(table, allowed=15.0):
     measured = Measured(table, LoaderTimes(0.0, 1.0, {}, {}), allowed)
     assert parsed(plain(measured)) == measured
     return plain(measured)
