@@ -82,7 +82,7 @@ def table(measured: dict[str, Any]) -> Iterator[str]:
         words[2:4] = [name for name in ("compile", "graphs") if row[name] == "on"] or ["eager"]
         setup = f", {row['setup']:.1f} s once" if row["setup"] else ""
         said = f"{milliseconds(row['seconds'])} ms (n = {row['n']}{setup})" if row["n"] else ""
-        yield f"  {' '.join(words):34} {said}{row['why']}"
+        yield f"  {' '.join(words):34} {', '.join(filter(None, [said, row['why']]))}"
 
 
 def find_batch_size(recipe: Recipe, *, display: Display | None = None) -> int:

@@ -51,6 +51,8 @@ class Settings(NamedTuple):
 class Row(NamedTuple):
     """What is known of a candidate: seconds a step, the median of `n`, or `why` there are none.
 
+    With seconds `why` says on what part of a batch they were measured, if it was not whole.
+
     `setup` is what the first step took longer, where it compiles or captures.
     """
 
@@ -170,7 +172,7 @@ def why(name: str, table: Table, chosen: Settings, *, steps: int) -> str:
     setup = f" and {mine.setup:.0f} s once" if mine.setup >= 1 else ""
     found = f"measured: {milliseconds(mine.seconds or 0.0)} ms a step{setup}"
     found += f" against {', '.join(said)}" if said else ""
-    return "; ".join([found, *failed])
+    return "; ".join([found, *filter(None, [mine.why]), *failed])
 
 
 def spoken(name: str, word: str) -> str:

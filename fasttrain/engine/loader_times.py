@@ -12,15 +12,13 @@ from statistics import median
 from time import perf_counter
 from typing import NamedTuple
 
-import torch
-
 from ..data import Batch, Loader
 from ..loaders.draws import SIDE
 from ..models.packed_conv import pack_convolutions
 from .candidates import Settings, milliseconds
 from .lr_finder import restored
 from .step import Step
-from .trial import Trial
+from .trial import Trial, wait
 
 MAY_COST = 0.01  # of a step: the most that the user's loader may hold it up
 IMAGES = {"cuda": 4096, "cpu": 512}  # of 32x32 in one timing: two of a loader's chunks
@@ -115,18 +113,13 @@ def _train(step: Step, batches: Iterator[Batch], count: int) -> None:
 
 
 def _seconds(trial: Trial, work: Callable[[], object]) -> float:
-    _wait(trial.device)
+    wait(trial.device)
     began = perf_counter()
     work()
-    _wait(trial.device)
+    wait(trial.device)
     return perf_counter() - began
 
 
 def _endless(loader: Loader) -> Iterator[Batch]:
     while True:
         yield from loader
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

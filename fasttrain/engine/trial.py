@@ -6,7 +6,8 @@ Measuring costs seconds that only a longer run pays back.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,9 @@ STEPS = {"cuda": 10, "cpu": 1}  # of one timing: to wait for a GPU after each wo
 WARM_UP = {"cuda": 2, "cpu": 0}  # steps after the first one, which is compared
 OUT_OF_TIME = "a step takes too long to time several"
 LEAST = 1.0  # seconds; in less, not even small networks are compared and timed
+# Times of the fastest from which a candidate gets no more turns, once it has had the FEWEST.
+SLOW = 1.1
+SLOW_AT_ONCE, DEAR = 1.5, 0.25  # and before, if two more would take this share of the time left
 FEWEST = 3  # timings of each of two candidates that a run must have room for
 
 
@@ -71,3 +75,31 @@ def limit(trial: Trial, table: Table) -> float:
     most = min(LONGEST / SHARE, trial.most_seconds or math.inf)
     seconds = (row.seconds or 0.0 for row in timed(table).values())
     return SHARE * min(most, trial.steps * min(seconds, default=math.inf))
+
+
+def still_in(
+    seconds: Mapping[Settings, Sequence[float]], firsts: Mapping[Settings, float], *, left: float
+) -> list[Settings]:
+    """Who gets another turn: all with few timings, unless slow and dear, and all that are as fast.
+
+    `firsts` are the seconds of the first steps, `left` those that are left. Another program can
+    make one timing twenty times as long, so that one alone says little.
+    """
+    known = [times for times in seconds.values() if times]
+    shortest = min((min(times) for times in known), default=0.0)
+    fastest = min((median(times) for times in known), default=0.0)
+
+    def stays(each: Settings) -> bool:
+        times = seconds[each]
+        if len(times) >= FEWEST:
+            return median(times) <= SLOW * fastest
+        at_best = min([firsts[each], *times])
+        return not (times and 2 * at_best > DEAR * left and at_best > SLOW_AT_ONCE * shortest)
+
+    return [each for each in seconds if stays(each)]
+
+
+def wait(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

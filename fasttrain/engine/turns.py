@@ -19,12 +19,10 @@ from .candidates import Row, Settings, Table, choose, may_pay, stages
 from .lr_finder import restored
 from .same_numbers import LR, Outcome, difference, outcome
 from .step import Step
-from .trial import FEWEST, OUT_OF_TIME, STEPS, WARM_UP, Trial, decides, limit
+from .trial import FEWEST, OUT_OF_TIME, STEPS, WARM_UP, Trial, decides, limit, still_in, wait
 
+PART = 32  # images; packed convolutions take no fewer
 MOST = 7  # turns; more than the FEWEST only in the first half of the time
-# Times of the fastest from which a candidate gets no more turns, once it has had the FEWEST.
-SLOW = 1.1
-SLOW_AT_ONCE, DEAR = 1.5, 0.25  # and before, if two more would take this share of the time left
 
 
 class Turns:
@@ -42,10 +40,12 @@ class Turns:
         self._steps, self._warm_up = STEPS[trial.device.type], WARM_UP[trial.device.type]
         self._began, self._setting_up = perf_counter(), 0.0
         self._firsts: dict[Settings, float] = {}
+        self._share, self._note = 1.0, ""  # of a step's images, and what is said of it
 
     def run(self) -> Table:
         """Time all stages; leave the network, its optimizers and torch's random state untouched."""
-        trial, best, batch = self.trial, self.trial.rule, self.trial.batch()
+        trial, best = self.trial, self.trial.rule
+        batch = self._affordable(trial.batch())
         for number, stage in enumerate(stages(trial.space, trial.rule)):
             candidates = [each for each in stage(best) if each not in self.table]
             compiles = any(each.compile == "on" for each in candidates)
@@ -63,6 +63,25 @@ class Turns:
             if trial.device.type == "cuda":
                 self._free()
         return self.table
+
+    def _affordable(self, batch: Batch) -> Batch:
+        """The batch, or on a CPU, where whole ones would take too long, PART of its images.
+
+        A CPU takes nearly as long for an image in either.
+        """
+        count, part = len(batch.labels), Batch(batch.images[:PART], batch.labels[:PART])
+        if self.trial.device.type != "cpu" or count <= PART:
+            return batch
+        first = self.trial.reference
+        self._first(first, part)
+        candidates = stages(self.trial.space, self.trial.rule)[0](self.trial.rule)
+        whole = self._firsts.pop(first, 0.0) * count / PART
+        self._reference = None
+        self.made.pop(first, None), self.table.pop(first, None)
+        if whole / 2 * (len(candidates) + 3) <= self.seconds_left():
+            return batch
+        self._share, self._note = count / PART, f"on {PART} of {count} images"
+        return part
 
     def seconds_left(self) -> float:
         """The seconds that are left for measuring, beside compiling and capturing."""
@@ -93,11 +112,11 @@ class Turns:
             with restored(step, step.sums):
                 self._use(each, step)
                 found = outcome(step, batch)
-                self._wait()
+                wait(self.trial.device)
                 took = perf_counter() - began
                 for _ in range(self._warm_up):
                     step(*batch)
-                self._wait()
+                wait(self.trial.device)
             self._reference = expected = self._reference or found
             if problem := difference(found, expected, each.amp):
                 self.table[each] = Row(why=f"refused: {problem}")
@@ -116,9 +135,10 @@ class Turns:
             for each in seconds:
                 undo.enter_context(restored(self.made[each], self.made[each].sums))
             for turn in range(MOST):
-                rivals = self._rivals(seconds)
-                took = sum(seconds[each][-1] * self._steps for each in rivals if seconds[each])
                 left, most = self.seconds_left(), limit(self.trial, self.table)
+                made = {each: seconds[each] for each in seconds if each in self.made}
+                rivals = still_in(made, self._firsts, left=left / self._steps)
+                took = sum(seconds[each][-1] * self._steps for each in rivals if seconds[each])
                 enough = len(rivals) < 2 or (turn >= FEWEST and left < most / 2)
                 if (turn and enough) or took > left:
                     break
@@ -127,37 +147,19 @@ class Turns:
                         seconds[each].append(self._time(each, batch))
                         times, known = seconds[each], self.table[each]
                         setup = known.setup if known.n else max(0.0, known.setup - times[0])
-                        self.table[each] = Row(median(times), len(times), setup)
-
-    def _rivals(self, seconds: dict[Settings, list[float]]) -> list[Settings]:
-        """Who gets another turn: all that have had few, unless clearly slow and dear, or as fast.
-
-        Another program can make one timing twenty times as long, so that one alone says little.
-        """
-        made = [each for each in seconds if each in self.made]
-        known = [each for each in made if seconds[each]]
-        shortest = min((min(seconds[each]) for each in known), default=0.0)
-        fastest = min((median(seconds[each]) for each in known), default=0.0)
-
-        def stays(each: Settings) -> bool:
-            times = seconds[each]
-            if len(times) >= FEWEST:
-                return median(times) <= SLOW * fastest
-            at_best = min([self._firsts[each], *times])
-            dear = 2 * at_best * self._steps > DEAR * self.seconds_left()
-            return not (times and dear and at_best > SLOW_AT_ONCE * shortest)
-
-        return [each for each in made if stays(each)]
+                        self.table[each] = Row(
+                            median(times) * self._share, len(times), setup, self._note
+                        )
 
     def _time(self, each: Settings, batch: Batch) -> float:
         """The seconds of one step."""
         step = self.made[each]
         self._use(each, step)
-        self._wait()
+        wait(self.trial.device)
         began = perf_counter()
         for _ in range(self._steps):
             step(*batch)
-        self._wait()
+        wait(self.trial.device)
         self._progressed()
         return (perf_counter() - began) / self._steps
 
@@ -194,7 +196,3 @@ class Turns:
         gc.collect()
         if self.trial.device.type == "cuda":
             torch.cuda.empty_cache()
-
-    def _wait(self) -> None:
-        if self.trial.device.type == "cuda":
-            torch.cuda.synchronize(self.trial.device)

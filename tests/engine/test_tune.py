@@ -367,6 +367,37 @@ def test_where_a_step_takes_too_long_one_is_trained_and_the_rule_holds(made, tmp
     assert tuned.settings == FLOAT32, "another start has the time"
 
 
+def by_images(words=("off", "bf16"), **seconds):
+    """A plant: each precision takes so many seconds an image."""
+
+    def plant(each, step):
+        class Each(Sleeper):
+            def __call__(self, images, labels):
+                clock.sleep(seconds[each.amp] * len(labels))
+                return super().__call__(images, labels)
+
+        return Each(step, 0.0)
+
+    return plant
+
+
+@pytest.mark.parametrize("amp", ["off", "bf16"])
+def test_where_whole_batches_take_too_long_a_part_stands_for_them(made, tiny_splits, amp):
+    seconds = {"off": 0.08, "bf16": 0.08, amp: 0.04}
+    whole = tiny_loader(tiny_splits[0], batch_size=128)
+    given = made(by_images(**seconds))[0]._replace(make_loader=lambda kind: whole)
+    began = clock()
+    found = tune(given)
+    assert found.settings.amp == amp
+    other = "in bf16" if amp == "off" else "in float32"
+    said = f"measured: 5120 ms a step against 10240 {other}; on 32 of 128 images"
+    assert found.whys["amp"] == said
+    assert clock() - began < 15
+    quick = {"off": 0.003, "bf16": 0.003, amp: 0.0015}
+    given = made(by_images(**quick))[0]._replace(make_loader=lambda kind: whole)
+    assert tune(given).whys["amp"] == f"measured: 192 ms a step against 384 {other}"
+
+
 def test_a_reference_that_alone_could_be_timed_is_not_chosen_for_that(made):
     """It is the first to be trained."""
     found = tune(made(slow("off", 3.3), words=("off", "bf16", "fp16"))[0])
