@@ -78,7 +78,7 @@ class Turns:
         whole = self._firsts.pop(first, 0.0) * count / PART
         self._reference = None
         self.made.pop(first, None), self.table.pop(first, None)
-        if whole / 2 * (len(candidates) + 3) <= self.seconds_left():
+        if whole * (len(candidates) + 3) <= self.seconds_left():
             return batch
         self._share, self._note = count / PART, f"on {PART} of {count} images"
         return part
