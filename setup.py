@@ -82,6 +82,8 @@ setup(
             "albumentations==2.0.8",
             "pyyaml>=6",
             "pyarrow>=15",
+            "nbclient>=0.10",
+            "ipykernel>=6",
         ],
     },
     entry_points={"console_scripts": ["fasttrain=fasttrain.__main__:main"]},

@@ -7,21 +7,23 @@ data wait is measured by fasttrain's own loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from statistics import median
 from time import perf_counter
+from types import MappingProxyType
 
 import torch
 
 from benchmarks.conftest import DEVICE, compared, installed, pixels
 from benchmarks.peers import amp_loop, source_loop
-from fasttrain import Recipe
 from fasttrain.data import Split, cifar10
 from fasttrain.engine.build import AMP, build
 from fasttrain.engine.loop import fit
 from fasttrain.engine.state import Epoch
 from fasttrain.machine import auto
+from fasttrain.recipe.fields import Scalar
+from fasttrain.recipe.recipe import make
 
 BATCH = 128
 ON_GPU = DEVICE.type == "cuda"
@@ -37,7 +39,7 @@ def test_an_epoch_with_its_loader(benchmark):
     runs: dict[str, Run] = {"source": source(split)} if installed("albumentations") else {}
     runs |= {"AMP loop": plain_amp(split)} if ON_GPU else {}
     runs["fasttrain"] = ours(split, rows)
-    runs |= {"fasttrain, graphs": ours(split, [], graphs="on")} if ON_GPU else {}
+    runs |= {"fasttrain, graphs": ours(split, [], also={"graphs": "on"})} if ON_GPU else {}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
 
     def take_turns() -> None:
@@ -55,10 +57,12 @@ def test_an_epoch_with_its_loader(benchmark):
     benchmark.extra_info["data_wait_share"] = median(shares)
 
 
-def ours(split: Split, rows: list[Epoch], *, graphs: str = "off") -> Run:
-    """fasttrain's loop; each epoch's row is added to `rows`."""
-    options = {"batch_size": BATCH, "lr": 0.05, "compile": "off", "graphs": graphs}
-    recipe = Recipe(dataset="synthetic", **options)
+def ours(
+    split: Split, rows: list[Epoch], *, also: Mapping[str, Scalar] = MappingProxyType({})
+) -> Run:
+    """fasttrain's loop, with the Recipe's fields `also`; each epoch's row is added to `rows`."""
+    options = {"batch_size": BATCH, "lr": 0.05, "compile": "off", "graphs": "off", **also}
+    recipe = make({"dataset": "synthetic", **options})
     built = build(recipe, cifar10.data(split, pixels(BATCH)))
 
     def epoch() -> float:

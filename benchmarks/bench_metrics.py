@@ -14,7 +14,7 @@ from time import perf_counter
 import torch
 from torch.nn.utils import get_total_norm
 
-from benchmarks.bench_step import ours
+from benchmarks.bench_step import AUTO, ours
 from benchmarks.conftest import DEVICE, batch, wait
 from fasttrain.engine import metrics
 
@@ -23,7 +23,7 @@ LARGEST_SHARE = 0.002  # of a step on a CPU, the most that `record_step` may cos
 
 
 def test_the_cost_of_detecting_nan(benchmark):
-    step, (images, labels) = ours(amp=True), batch(BATCH)
+    step, (images, labels) = ours(amp=AUTO), batch(BATCH)
     gradients = [torch.randn_like(weight) for weight in step.model.parameters()]
     sums = metrics.zeros(DEVICE)
     actions = {

@@ -27,6 +27,7 @@ ON_GPU = DEVICE.type == "cuda"
 BATCHES = (128, 256, 512, 1024) if ON_GPU else (32, 128)
 ROUNDS = 20 if ON_GPU else 5
 PACKED = DEVICE.type == "cpu" and auto.cpu_multiplies_bf16()
+AUTO = AMP[auto.amp("auto", DEVICE).value]
 
 
 def source() -> Callable:
@@ -34,35 +35,39 @@ def source() -> Callable:
     return lambda images, labels: source_loop.step(model, optimizer, images.contiguous(), labels)
 
 
-def plain_amp() -> Callable:
+def plain_amp(dtype: torch.dtype = AUTO or torch.float16) -> Callable:
     model, optimizer = amp_loop.network(DEVICE)
-    dtype = AMP[auto.amp("auto", DEVICE).value] or torch.float16
     scaler = torch.amp.GradScaler(DEVICE.type, enabled=dtype is torch.float16)
     return lambda images, labels: amp_loop.step(
         model, optimizer, scaler, images, labels, dtype=dtype
     )
 
 
-def ours(*, amp: bool, packed: bool = False, compiled: bool = False) -> Step:
+def ours(
+    *,
+    amp: torch.dtype | None,
+    packed: bool = False,
+    compiled: bool = False,
+    provider: str = "torch",
+) -> Step:
     torch.manual_seed(0)
     model = ResNet18().to(DEVICE).to(memory_format=torch.channels_last).train()
-    dtype = AMP[auto.amp("auto", DEVICE).value] if amp else None
     if packed:
         pack_convolutions(model)
-    optimizer = sgd(model, lr=0.05, momentum=0.9, weight_decay=5e-4)
-    return Step(model, optimizer, amp=dtype, compile=compiled)
+    optimizer = sgd(model, lr=0.05, momentum=0.9, weight_decay=5e-4, provider=provider)
+    return Step(model, optimizer, amp=amp, compile=compiled)
 
 
 PROVIDERS: dict[str, Callable[[], Callable]] = {
     "source": source,
     **({"AMP loop": plain_amp} if ON_GPU else {}),
-    "channels_last, fused SGD": lambda: ours(amp=False),
-    "with AMP": lambda: ours(amp=True),
-    **({"side by side": lambda: ours(amp=True, packed=True)} if PACKED else {}),
-    **({"with AMP and graphs": lambda: GraphedStep(ours(amp=True))} if ON_GPU else {}),
-    "with AMP and compile": lambda: ours(amp=True, compiled=True),
+    "channels_last, fused SGD": lambda: ours(amp=None),
+    "with AMP": lambda: ours(amp=AUTO),
+    **({"side by side": lambda: ours(amp=AUTO, packed=True)} if PACKED else {}),
+    **({"with AMP and graphs": lambda: GraphedStep(ours(amp=AUTO))} if ON_GPU else {}),
+    "with AMP and compile": lambda: ours(amp=AUTO, compiled=True),
     **(
-        {"with AMP, graphs and compile": lambda: GraphedStep(ours(amp=True, compiled=True))}
+        {"with AMP, graphs and compile": lambda: GraphedStep(ours(amp=AUTO, compiled=True))}
         if ON_GPU
         else {}
     ),

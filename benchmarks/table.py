@@ -9,7 +9,9 @@ In a document a table lies between two comments, and is never edited by hand.
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ ON_A_GPU = (
     ("loaders, an epoch, batch 128", "dali, resident, kernel, albumentations"),
     ("loaders by side, an epoch, batch 128", "dali, resident, kernel, each at sides 32 and 64"),
     ("loaders, to the first batch", "dali, resident, kernel"),
-    ("range test, plain and in a graph", "find_lr, bare steps"),
+    ("range test of 100 steps, plain and in a graph", "find_lr, bare steps"),
     ("SGD, 11,173,962 parameters", "ours, torch, compile"),
     (
         "training step, batch 128, 256, 512, 1024",
@@ -51,16 +53,22 @@ def keep(raw: dict[str, Any]) -> dict[str, Any]:
     return {"command": "make bench", "environment": raw["environment"], "rows": rows}
 
 
-def table(results: list[dict[str, Any]]) -> str:
-    """Markdown: a table per machine, under its hardware and versions, and rows not measured yet."""
+def table(results: list[dict[str, Any]], elsewhere: Sequence[dict[str, Any]] = ()) -> str:
+    """Markdown: a table per machine, under its hardware and versions, and rows not measured yet.
+
+    The results `elsewhere` have tables of their own; what they measured is not missing here.
+    """
     parts = []
     for result in results:
         lines = [f"`{result['command']}`: {machine(result['environment'])}", "", HEAD, RULE]
         lines += [_line(row) for row in result["rows"]]
         parts.append("\n".join(lines))
-    if not any(result["environment"]["gpu"] for result in results):
+    on_gpus = [result for result in (*results, *elsewhere) if result["environment"]["gpu"]]
+    groups = {row["group"] for result in on_gpus for row in result["rows"]}
+    rest = [row for row in ON_A_GPU if not any(group.startswith(_begin(row)) for group in groups)]
+    if rest:
         lines = ["On a GPU; `make bench NAME=mygpu` there fills these rows:", "", HEAD, RULE]
-        parts.append("\n".join(lines + [_unmeasured(*row) for row in ON_A_GPU]))
+        parts.append("\n".join(lines + [_unmeasured(*row) for row in rest]))
     return "\n\n".join(parts)
 
 
@@ -98,6 +106,11 @@ def value(row: dict[str, Any]) -> str:
         return f"{row['gigabytes_per_second']:.2f} GB/s"
     seconds = row["median_seconds"]
     return f"{seconds:.2f} s" if seconds >= 0.1 else f"{1000 * seconds:.1f} ms"
+
+
+def _begin(row: tuple[str, str]) -> str:
+    """What the names of the groups in a row of ON_A_GPU begin with: they go on with a number."""
+    return re.split(r"\d", row[0])[0]
 
 
 def _unmeasured(group: str, providers: str) -> str:
@@ -148,7 +161,7 @@ def _text(path: Path) -> str:
 def main(arguments: list[str]) -> None:
     if arguments:
         store(keep(json.loads(Path(arguments[0]).read_text())), "bench", arguments[1])
-    put(table(results()), begin=BEGIN, end=END)
+    put(table(results(), results("gpu")), begin=BEGIN, end=END)
 
 
 if __name__ == "__main__":

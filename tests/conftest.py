@@ -46,10 +46,10 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark soak tests as slow, because `-m "not slow"` replaces the `not soak` of pyproject; skip
-    what needs a GPU where there is none."""
+    """Mark as slow what pyproject leaves out, because `-m "not slow"` replaces its `-m`; skip what
+    needs a GPU where there is none."""
     for item in items:
-        if item.get_closest_marker("soak"):
+        if item.get_closest_marker("soak") or item.get_closest_marker("trackers"):
             item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

@@ -19,6 +19,7 @@ ROOMS = {
     "data": "errors recipe storage",
     "report": "errors recipe",
     "profile": "storage",
+    "track": "errors recipe storage",
     "models": "errors optim recipe storage",
     "loaders": "data errors kernels machine parallel recipe",
     "engine": "data errors loaders machine models optim parallel profile recipe",
@@ -28,16 +29,16 @@ ROOMS = {
     "export": "data engine errors explain models predict recipe report storage",
     "serve": "data errors explain predict report",
     "run": "console data engine errors explain machine models optim parallel predict profile recipe"
-    " report storage",
+    " report storage track",
     "doctor": "console data engine errors loaders machine models optim parallel profile recipe run",
     "cli": "console data doctor engine errors explain export machine parallel predict recipe"
     " report run serve storage",
     "__main__": "cli console parallel",
 }
 ONE_HOME = {
-    "nvidia": {"fasttrain/loaders/dali.py"},
+    "nvidia": {"fasttrain/loaders/dali.py", "fasttrain/loaders/pipeline.py"},
     "apex": {"fasttrain/optim/sgd.py"},
-    "triton": {"kernels/__init__.py", "kernels/augment.py", "kernels/sgd.py"},
+    "triton": {f"kernels/{name}.py" for name in ("__init__", "augment", "sgd", "warp")},
     "rich": {
         f"fasttrain/{name}.py" for name in ("cli/call", "console/console", "console/progress")
     },
@@ -53,6 +54,8 @@ ONE_HOME = {
         for name in ("arrays", "content", "depths", "files", "found", "making", "packed")
     }
     | {f"fasttrain/data/{name}.py" for name in ("pictures", "preprocessing", "scan")},
+    "wandb": {"fasttrain/track/with_wandb.py"},
+    "mlflow": {"fasttrain/track/with_mlflow.py"},
     "pyarrow": {"fasttrain/data/packed.py"},
 }
 SOURCES = sorted([*ROOT.glob("fasttrain/**/*.py"), *ROOT.glob("kernels/*.py")])

@@ -29,6 +29,7 @@ from benchmarks import (
     switches,
     table,
 )
+from benchmarks.gpu import tables as gpu_tables
 from benchmarks.peers import amp_loop
 from fasttrain.data import synthetic
 from fasttrain.engine import metrics
@@ -82,7 +83,8 @@ RAW = {
 
 
 WRITERS = {
-    (table.BEGIN, table.END): lambda: table.table(table.results()),
+    (table.BEGIN, table.END): lambda: table.table(table.results(), table.results("gpu")),
+    (gpu_tables.BEGIN, gpu_tables.END): lambda: gpu_tables.markdown(table.results("gpu")),
     (headline.BEGIN, headline.END): headline.table,
     (sprints.BEGIN, sprints.END): lambda: sprints.table(table.results("sprint")),
     (switches.BEGIN, switches.END): lambda: switches.table(table.results("switches")),
@@ -228,9 +230,13 @@ def test_a_rate_in_bytes_is_shown_where_there_is_one():
 def test_what_needs_a_gpu_is_shown_as_not_measured_until_a_gpu_has_measured_it():
     kept = table.keep(RAW)
     gpu = {**kept, "environment": {**ENVIRONMENT, "gpu": {"name": "some GPU"}}}
+    row = kept["rows"][0]
+    gpu["rows"] = [{**row, "group": group.replace("and", "or")} for group, _ in table.ON_A_GPU]
     assert table.table([kept]).count("*not measured*") == len(table.ON_A_GPU)
     assert "`make bench NAME=mygpu`" in table.table([kept])
     assert "not measured" not in table.table([kept, gpu])
+    assert "not measured" not in table.table([kept], [gpu])
+    assert table.table([kept], [{**gpu, "rows": gpu["rows"][1:]}]).count("*not measured*") == 1
 
 
 def test_every_row_that_a_gpu_would_fill_is_of_a_benchmark_that_there_is():

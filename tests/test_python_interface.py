@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import enum
+import importlib
 import json
 import pickle
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +16,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import fasttrain
 from fasttrain.cli import flags, repeat, spread
 from fasttrain.cli import main as cli
 from fasttrain.cli.values import parse
+from fasttrain.data import cifar10, synthetic
 from fasttrain.engine.state import Epoch
 from fasttrain.engine.step import Step
 from fasttrain.errors import UsageError
@@ -286,3 +291,96 @@ def test_a_resumed_run_can_be_taken_its_target(tiny, tmp_path):
     fasttrain.train(small(target_accuracy=0.0), out=tmp_path / "a")
     assert cli.main(["--resume", str(tmp_path / "a"), "--target-accuracy", "none"]) == 0
     assert len((tmp_path / "a" / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+# --- docs/python.md -------------------------------------------------------------------------------
+
+PAGE = Path(__file__).parents[1] / "docs" / "python.md"
+
+
+@pytest.fixture(scope="module")
+def sections(tmp_path_factory):
+    """Run the page's sections one after the other; return the names that each has left."""
+    where, names, left = tmp_path_factory.mktemp("page"), {}, {}
+    few = synthetic.load(256, 64)
+    text = PAGE.read_text(encoding="utf-8").replace('"cuda"', '"cpu"').replace("=50,\n", "=2,\n")
+    with tiny_runs.shrunk(), pytest.MonkeyPatch.context() as patches:
+        patches.chdir(where)
+        patches.setattr(sys, "path", list(sys.path))
+        patches.setattr(cifar10, "load", lambda *_, **__: few)
+        for section in text.split("\n## ")[1:]:
+            for code in re.findall(r"^```python\n(.*?)^```", section, re.DOTALL | re.MULTILINE):
+                if file := re.match(r"# (\w+[.]py)\n", code):
+                    (where / file[1]).write_text(code)
+                exec(code, names)
+            left[section.splitlines()[0]] = dict(names)
+        yield left
+    sys.modules.pop("my_nets", None)
+
+
+def test_the_page_has_a_run_and_goes_on_with_it(sections):
+    found = sections["The command as a function"]
+    assert [row.epoch for row in found["rows"]] == [1, 2, 3, 4, 5, 6]
+    assert found["sprint"] == make({"recipe": "sprint", "epochs": 3})
+
+
+def test_the_page_trains_a_network_of_ones_own(sections):
+    found = sections["Your own network"]
+    assert len(found["rows"]) == 2
+    assert found["step"].model is found["model"]
+    assert found["model"](torch.zeros(2, 3, 32, 32)).shape == (2, 2)
+
+
+def test_the_page_makes_loaders_of_ones_own_data(sections):
+    found = sections["Your own data"]
+    shown = torch.cat([labels for _, labels in found["test"]])
+    assert torch.equal(shown, torch.from_numpy(found["labels"][500:]))
+    assert len(list(found["train"])) == len(found["train"]) == 10
+
+
+def test_the_pages_own_loader_can_be_entered_anywhere(sections):
+    loader = sections["Your own data"]["Stripes"](batches=4, device="cpu")
+    first, second = list(loader), list(loader)
+    assert not torch.equal(first[0][0], second[0][0])
+    loader.seek(1, 2)
+    for one, two in zip(first[2:], loader, strict=True):
+        assert all(map(torch.equal, one, two))
+
+
+def test_the_pages_own_loss_is_the_one_that_is_trained_on(sections):
+    found = sections["Your own loss"]
+    images, labels = next(iter(found["test"]))
+    step = Step(copy.deepcopy(found["model"]), found["optimizer"], loss=found["focal"])
+    step.model.train()
+    right = F.softmax(copy.deepcopy(step.model)(images), 1).gather(1, labels[:, None])[:, 0]
+    by_hand = ((1 - right) ** 2 * -right.log()).mean()  # as the paper writes it
+    torch.testing.assert_close(step(images, labels)[0], by_hand.detach())
+
+
+def test_the_pages_own_hook_sees_every_epoch(sections, tiny, tmp_path, capsys):
+    found = sections["Your own hook"]
+    assert [row.epoch for row in found["rows"]] == [1, 2]
+    assert found["rows"][-1].test_accuracy > 0.9  # stripes are easily told apart
+    rows = fasttrain.train(small(), out=tmp_path / "a", on_epoch=[found["say"]])
+    told = [f"epoch {row.epoch}: {row.test_accuracy:.1%} of the test images" for row in rows]
+    assert capsys.readouterr().out.splitlines() == told
+
+
+def test_the_page_makes_maps(sections):
+    maps = sections["Grad-CAM"]["maps"]
+    assert maps.shape == (8, 32, 32)
+    assert float(maps.max()) == pytest.approx(1.0)
+
+
+def test_every_name_of_the_pages_table_is_there():
+    rows = re.findall(r"^\| `--.*", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(rows) >= 9
+    found = 0
+    for row in rows:
+        for named in re.findall(r"--(?:no-)?([a-z-]+)", row):
+            assert named.replace("-", "_") in FIELDS, row
+        modules = [*map(importlib.import_module, re.findall(r"`(fasttrain[.][\w.]+)`", row))]
+        for name in re.findall(r"in_parts|clip_gradients|[A-Z]\w+Step\b|Plateau|WarmUp", row):
+            assert any(hasattr(module, name) for module in modules), (name, row)
+            found += 1
+    assert found == 6

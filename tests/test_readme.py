@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 import fasttrain
+from benchmarks.gpu import __main__ as gpu
 from fasttrain.cli import main as cli
 from fasttrain.cli.flags import COMMANDS, read
 from fasttrain.data import cifar10, own, synthetic
@@ -81,6 +82,8 @@ def check(words):
         options = shlex.split(given.get("ARGS", ""))
         if words[1] in ("train", "sprint"):
             read(options)
+        elif words[1] == "gpu":
+            gpu.flags().parse_args(options)
         else:
             assert all((ROOT / option).exists() for option in options)
     elif words[:3] == ["python", "-m", "pytest"]:
@@ -90,7 +93,7 @@ def check(words):
     elif words[:2] == ["pip", "install"]:
         wanted = re.findall(r"\[(.*)\]", words[-1])
         assert set(",".join(wanted).split(",")) - {""} <= EXTRAS
-        assert words[-1].split("[")[0] in (".", "fasttrain", "pre-commit", "airbench")
+        assert words[-1].split("[")[0] in (".", "fasttrain", "pre-commit", "airbench", "wandb")
     else:
         assert words[0] == ".venv/bin/tensorboard", f"no test checks {words}"
 
@@ -162,7 +165,8 @@ def world(tmp_path_factory):
 def test_the_pages_commands_run_one_after_the_other(world, monkeypatch):
     shown = {" ".join(words): words[3:] for text in TEXTS.values() for words in lines(text)}
     ours = {line: words for line, words in shown.items() if line.startswith("python -m fasttrain")}
-    elsewhere = {"sprint", "doctor", "export"}  # slow, or run by the tests of their own pages
+    # Slow, or run by the tests of their own pages, or of what `make trackers` installs.
+    elsewhere = {"sprint", "doctor", "export", "wandb", "mlflow"}
     quick = {line: words for line, words in ours.items() if not elsewhere & set(words)}
     assert len(quick) >= 12
     made = ("--out runs/taste", ">")  # others need these
@@ -182,10 +186,12 @@ def test_the_pages_commands_run_one_after_the_other(world, monkeypatch):
     assert len(list(world.glob("runs/*/checkpoints/last.pt"))) >= 6
 
 
-@pytest.mark.parametrize("page", [page for page, text in TEXTS.items() if fences(text, "python")])
+# docs/python.md is run section by section, in test_python_interface.py.
+@pytest.mark.parametrize(
+    "page", [page for page in TEXTS if fences(TEXTS[page], "python") and "/python" not in page]
+)
 def test_a_pages_python_lines_run(page, world, tiny_splits):
     code = "".join(fences(TEXTS[page], "python"))
-    code = code.replace('"cuda"', '"cpu"').replace("epochs=50", "epochs=1")
     split, test = tiny_splits
     step = tiny_step()
     names = {"model": step.model, "optimizer": step.optimizer, "layer": "3"}
@@ -197,6 +203,13 @@ def test_a_pages_python_lines_run(page, world, tiny_splits):
     )
     if page == "README.md":
         names["images"], names["labels"] = next(iter(names["test"]))
+    if page == "docs/trackers.md":
+        exec(code, names)
+        rows = [("start", {"run": "r"}), ("epoch", {"epoch": 1}), ("end", {"best_epoch": 1})]
+        first, *_ = [names["track"](*row) for row in rows]
+        assert isinstance(first, str)
+        assert Path("told.jsonl").read_text() == '{"epoch": 1}\n{"best": 1}\n'
+        return
     if page == "docs/predict.md":
         words = "--dataset photos --epochs 1 --lr 0.05 --overwrite --out runs/photos"
         assert cli.main(words.split()) == 0

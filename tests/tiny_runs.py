@@ -68,7 +68,7 @@ class Patches:
 def shrink(patches: Any, *, report: bool = False, network: type[nn.Module] = TinyNet) -> None:
     """Make runs tiny, with pytest's monkeypatch or another object with `setattr`."""
     patches.setattr(models_build, "ResNet18", network)
-    patches.setattr(ledger, "gemm_rate", lambda device, dtype: 1e11)
+    patches.setattr(ledger, "gemm_rate", lambda device, dtype, seconds=1.0: 1e11)
     patches.setattr(ledger, "training_flops", lambda model, shape: 1)
     patches.setattr(synthetic, "load", images)
     patches.setattr(start.environment, "describe", dict)

@@ -6,6 +6,7 @@ readable.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -33,6 +34,14 @@ class Display:
     def log(self, line: str) -> None:
         """Print a line, above the progress bars."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def warn(self, line: str) -> None:
+        """Print a warning; on a quiet display, warn as Python does."""
+        line = f"fasttrain: warning: {line}"
+        if self.console.quiet:
+            warnings.warn(line, stacklevel=2)
+        else:
+            self.log(line)
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Callable[[int], None]]:

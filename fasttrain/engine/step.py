@@ -33,7 +33,8 @@ class Step:
     its overflow flag to the fused optimizer as tensors, so that the host does not wait even for a
     skipped step. Training calls `wrap(model)`, which averages gradients over several processes.
     `class_weights` (classes,) multiply the images' losses; their mean over all images should be 1.
-    `gradients` computes them, of the whole batch at once by default.
+    `gradients` computes them, of the whole batch at once by default. `loss` takes the place of
+    cross-entropy: loss(logits float32 (B, classes), labels (B,)) -> (), the mean over the images.
     """
 
     def __init__(
@@ -47,10 +48,16 @@ class Step:
         class_weights: Tensor | None = None,
         wrap: Callable[[nn.Module], nn.Module] = lambda model: model,
         gradients: Gradients = whole,
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
+        if loss is not None and (label_smoothing or class_weights is not None):
+            raise UsageError(
+                "loss (a function): takes the place of cross-entropy, and of its label_smoothing "
+                "and class_weights. Leave these out."
+            )
         self.model = model
         self._wrapped = wrap(model)
-        self._gradients = gradients
+        self._gradients, self._own_loss = gradients, loss
         self.optimizer = optimizer
         self.device = next(model.parameters()).device
         self.amp = amp
@@ -148,6 +155,8 @@ class Step:
     def _loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = self._logits(self._wrapped, images)
         smoothing = self.label_smoothing
+        if self._own_loss is not None:
+            return _single(self._own_loss(logits.float(), labels)), logits
         if self.class_weights is None:
             return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing), logits
         # Divided by the images, not by their weights as torch's mean is: parts of a batch on
@@ -157,6 +166,14 @@ class Step:
             logits.float(), labels, weights, reduction="sum", label_smoothing=smoothing
         )
         return total / len(labels), logits
+
+
+def _single(loss: Any) -> Tensor:
+    """Return the result of a user's loss function; UsageError unless it is one number."""
+    if not isinstance(loss, Tensor) or loss.shape != ():
+        shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+        raise UsageError(f"loss ({shape}): must be a tensor of one number (). Return the mean.")
+    return loss
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

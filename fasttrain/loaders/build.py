@@ -16,13 +16,15 @@ from ..errors import UsageError
 from ..parallel.group import Group
 from ..parallel.launch import local_batch
 from ..recipe.datasets import is_path
+from ..recipe.pairs import ends
 from ..recipe.recipe import Recipe
-from . import draws
+from . import draws, warps
 from .draws import SIDE
 
 FEW = 5_000  # training images of 32x32 that a whitening stem is computed from: 5 million patches
 # Test images per batch at 32x32; both divide CIFAR-10's 10,000: one shape, no rest.
 EVAL_BATCH = {"cuda": 1000, "cpu": 250}
+STRENGTHS = ("rotate", "brightness", "contrast", "saturation")  # 0 is off
 
 
 def scaled(pixels: int, side: int) -> int:
@@ -31,9 +33,9 @@ def scaled(pixels: int, side: int) -> int:
 
 
 def training_draws(recipe: Recipe, split: Split) -> draws.Draws:
-    """epoch -> the Draw of the training images `split`."""
+    """epoch -> the draw of the training images `split`: a WarpedDraw only if something warps."""
     side = split.images.shape[1]
-    return partial(
+    plain = partial(
         draws.draw,
         seed=recipe.seed,
         count=len(split.labels),
@@ -45,6 +47,10 @@ def training_draws(recipe: Recipe, split: Split) -> draws.Draws:
         alternate=recipe.alternate,
         shares=draws.class_shares(split.labels) if recipe.balance == "sample" else None,
     )
+    zoom, strengths = ends(recipe.zoom), {name: getattr(recipe, name) for name in STRENGTHS}
+    if zoom == (1.0, 1.0) and not any(strengths.values()):
+        return plain
+    return partial(warps.warp, plain, seed=recipe.seed, side=side, zoom=zoom, **strengths)
 
 
 def loss_weights(recipe: Recipe, split: Split, *, classes: int = 10) -> Tensor | None:

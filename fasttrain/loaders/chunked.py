@@ -33,7 +33,7 @@ CHUNK = {"cpu": 256, "cuda": 2048}
 class Chunked:
     """A Loader whose subclass makes the pixels of one chunk, several whole batches, at a time.
 
-    `draws` maps an epoch (from 1) to its Draw; the order of epoch 1 sets the length of all epochs.
+    `draws` maps an epoch (from 1) to its draw; the order of epoch 1 sets the length of all epochs.
     `drop_last` leaves out a shorter last batch. Raises UsageError if that leaves no batch, and for
     arrays, draws or settings that contract.py refuses.
     """

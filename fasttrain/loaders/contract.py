@@ -15,7 +15,7 @@ from torch import Tensor
 from ..data import Split
 from ..errors import UsageError, shown
 from ..machine import auto
-from .draws import Draw, Draws
+from .draws import Draw, Draws, WarpedDraw
 
 PIXELS = "uint8 (N, S, S, 3), square images of one side, RGB from 0 to 255"
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
@@ -88,28 +88,47 @@ def floats(given: Any) -> torch.dtype:
     return given
 
 
-def drawn(draws: Draws, images: np.ndarray, reflect: bool, epoch: int) -> Draw:
-    """Return `draws(epoch)`; UsageError unless it is a Draw for `images` (N, S, S, 3)."""
+# Of each field of a draw: the kinds of numbers, and the shape beside the images.
+FIELDS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "order": ("iu", ()),
+    "crop": ("iu", (2,)),
+    "flip": ("b", ()),
+    "hole": ("iu", (2,)),
+    "affine": ("f", (2, 3)),
+    "colour": ("f", (3, 4)),
+}
+NUMBERS = {"iu": "whole numbers", "b": "bool", "f": "finite numbers below a million"}
+
+
+def drawn(draws: Draws, images: np.ndarray, reflect: bool, epoch: int) -> Draw | WarpedDraw:
+    """Return `draws(epoch)`; UsageError unless it is a draw for `images` (N, S, S, 3)."""
     draw, count, side = draws(epoch), *images.shape[:2]
-    if not isinstance(draw, Draw):
+    if not isinstance(draw, (Draw, WarpedDraw)):
         raise UsageError(f"draws ({type(draw).__name__}): must give a draws.Draw. See draws.draw.")
     rows = np.shape(draw.order)[:1]
-    expected = {"order": ("iu", rows), "crop": ("iu", (*rows, 2)), "flip": ("b", rows)}
-    expected["hole"] = ("iu", (*rows, 2))
-    for (name, (kinds, shape)), given in zip(expected.items(), draw, strict=True):
-        array = np.asarray(given)
+    for name, given in draw._asdict().items():
+        if name == "colour" and given is None:
+            continue
+        array, (kinds, beside) = np.asarray(given), FIELDS[name]
+        shape = (*rows, *beside)
         enough = rows and len(array.shape) == len(shape) and array.shape[0] >= rows[0]
         fits = enough and array.shape[1:] == shape[1:]  # the order's length is the epoch's
-        if array is not given or array.dtype.kind not in kinds or not fits:
-            why = f"must be {'bool' if kinds == 'b' else 'whole numbers'} {shape}"
+        fits = fits and array.dtype.kind in kinds
+        if array is not given or not fits or not _is_small(array):
+            why = f"must be {NUMBERS[kinds]} {shape}"
             raise refused(f"draws, {name} of epoch {epoch}", array, f"{why}. See draws.Draw")
     if draw.order.min(initial=0) < 0 or draw.order.max(initial=-1) >= count:
         why = f"must be from 0 to {count - 1}, as the split has {count} images"
         raise refused(f"draws, order of epoch {epoch}", draw.order, f"{why}. Draw with that count")
-    if reflect and np.abs(draw.crop).max(initial=0) >= side:
+    if isinstance(draw, Draw) and reflect and np.abs(draw.crop).max(initial=0) >= side:
         why = f"must lie inside -{side}..{side}, the width of a mirrored border"
         raise refused(f"draws, crop of epoch {epoch}", draw.crop, f"{why}. Use less padding")
     return draw
+
+
+def _is_small(array: np.ndarray) -> bool:
+    """Whether all numbers of a matrix are finite and below a million; false with nan."""
+    return array.dtype.kind != "f" or bool((np.abs(array) < 1e6).all())
 
 
 def refused(name: str, array: Any, why: str) -> UsageError:

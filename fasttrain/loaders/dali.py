@@ -19,7 +19,8 @@ from ..errors import EnvironmentProblem
 from . import contract
 from .chunked import Channels, Chunk, Chunked
 from .draws import Draws
-from .feed import Feed, Lane
+from .feed import Feed, Lane, names_of
+from .pipeline import pipeline
 
 INSTALL = "pip install nvidia-dali-cuda130 (nvidia-dali-cuda120 for CUDA 12; Linux only)"
 
@@ -34,7 +35,7 @@ def available() -> str | None:
 
 
 class DaliLoader(Chunked):
-    """Batches of `split`, cropped, flipped, normalised and cut out by DALI according to `draws`.
+    """Batches of `split`, augmented, normalised and cut out by DALI according to `draws`.
 
     `mean` and `std` are of pixels in 0..1. `hole` is the side of the CutOut square in pixels, 0 for
     none. Outside an image pixels are black; with `reflect` they are those of the image, mirrored at
@@ -84,8 +85,9 @@ class DaliLoader(Chunked):
         # two pipelines of one thread gave 207,000 images/s, one of two threads gave 162,000
         # (2 cores of a Xeon, chunks of 256, medians of 9, one kind after the other).
         lanes = threads if self.device.type == "cpu" else 1
+        fields = names_of(self._draws(1), hole=self._hole)
         build = partial(
-            _pipeline,
+            pipeline,
             size=min(self._stride, self._shown),
             side=self._side,
             device=self.device,
@@ -94,6 +96,7 @@ class DaliLoader(Chunked):
             hole=self._hole,
             half=dtype == torch.float16,
             threads=threads // lanes,
+            fields=fields,
         )
         feed = partial(
             Feed,
@@ -101,7 +104,7 @@ class DaliLoader(Chunked):
             self._draws,
             self._shown,
             self._stride,
-            fields=_fields(self._hole),
+            fields=fields,
             lanes=lanes,
             reflect=self._reflect,
         )
@@ -131,70 +134,3 @@ def _copied(pixels: Any, stream: Any, device: torch.device) -> Tensor:
 
     made = torch.empty(pixels.shape(), dtype=to_torch_type[pixels.dtype], device=device)
     return feed_ndarray(pixels, made, cuda_stream=stream)
-
-
-def _pipeline(
-    feed: Feed,
-    *,
-    size: int,
-    side: int,
-    device: torch.device,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    hole: int,
-    half: bool,
-    threads: int,
-) -> Any:
-    """Build the graph crop, flip and normalise -> erase, for `size` images per run."""
-    from nvidia.dali import fn
-    from nvidia.dali.pipeline import Pipeline
-    from nvidia.dali.types import DALIDataType as types
-
-    pipeline = Pipeline(batch_size=size, num_threads=threads, device_id=_device_id(device))
-    with pipeline:
-        fields = _fields(hole)
-        images, top, left, flip, *corner = fn.external_source(
-            source=feed,
-            num_outputs=fields,
-            batch=True,
-            layout=["HWC"],
-            dtype=[types.UINT8, types.FLOAT, types.FLOAT, types.INT32, types.FLOAT][:fields],
-            ndim=[3, 0, 0, 0, 1][:fields],
-        )
-        images = fn.crop_mirror_normalize(
-            images.gpu() if device.type == "cuda" else images,
-            crop=[side, side],
-            crop_pos_y=top,
-            crop_pos_x=left,
-            mirror=flip,
-            mean=[255 * value for value in mean],
-            std=[255 * value for value in std],
-            output_layout="HWC",
-            # fn.erase knows no float16 on a GPU.
-            dtype=types.FLOAT16 if half and not hole else types.FLOAT,
-        )
-        if hole:
-            images = fn.erase(images, anchor=corner[0], shape=[float(hole)] * 2, axis_names="HW")
-            images = fn.cast(images, dtype=types.FLOAT16) if half else images
-        pipeline.set_outputs(images)
-    try:
-        pipeline.build()
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise EnvironmentProblem(
-            f"DALI ({device}): {reason}. Check the driver and that the DALI package is for its "
-            "CUDA version, or use --loader resident."
-        ) from error
-    return pipeline
-
-
-def _fields(hole: int) -> int:
-    """How many arrays the graph gets: without a hole, not the one of its positions."""
-    return 5 if hole else 4
-
-
-def _device_id(device: torch.device) -> int | None:
-    """DALI's number of the device; None is the CPU, and needs no driver."""
-    if device.type != "cuda":
-        return None
-    return torch.cuda.current_device() if device.index is None else device.index

@@ -8,7 +8,7 @@ generator, and each of several processes takes a slice.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -31,8 +31,39 @@ class Draw(NamedTuple):
     hole: np.ndarray
 
 
-Draws = Callable[[int], Draw]
-"""epoch (from 1) -> Draw; every loader takes one."""
+class WarpedDraw(NamedTuple):
+    """One epoch's order and augmentation where images are also turned, zoomed or recoloured.
+
+    order: int64 (N,), indices into the split.
+    affine: float32 (N, 2, 3), from (x, y, 1) of a pixel shown to (x, y) in the image, in pixels
+        from the centre of its first one; crop and flip are part of it.
+    colour: float32 (N, 3, 4), from (red, green, blue, 1) of bytes to the red, green and blue shown,
+        before they are cut off at 0 and 255; None leaves all colours as they are.
+    hole: int32 (N, 2), as in Draw.
+    """
+
+    order: np.ndarray
+    affine: np.ndarray
+    colour: np.ndarray | None
+    hole: np.ndarray
+
+
+AnyDraw = TypeVar("AnyDraw", bound="Draw | WarpedDraw")
+Draws = Callable[[int], "Draw | WarpedDraw"]
+"""epoch (from 1) -> its draw, of one kind in all epochs; every loader takes one."""
+
+# The generators of an epoch. A new field takes the next place: that of the others is their seed.
+STREAMS: tuple[str, ...] = ("order", "crop", "flip", "hole", "chance")
+STREAMS += ("angle", "zoom", "brightness", "contrast", "saturation")
+
+
+def streams(seed: int, epoch: int) -> dict[str, np.random.Generator]:
+    """A generator for each field, so that turning one augmentation off leaves the others alone."""
+    seeds = np.random.SeedSequence([seed, epoch]).spawn(len(STREAMS))
+    return {
+        name: np.random.Generator(np.random.PCG64(s))
+        for name, s in zip(STREAMS, seeds, strict=True)
+    }
 
 
 def draw(
@@ -58,20 +89,19 @@ def draw(
     down at random, instead of once.
 
     The crop's offsets are uniform over all (2 pad + 1)^2. The hole is `hole` pixels wide and high
-    and lies inside the image, as albumentations' CoarseDropout places it. Each field has its own
-    generator, so that turning one augmentation off leaves the others unchanged.
+    and lies inside the image, as albumentations' CoarseDropout places it.
     """
-    fields = np.random.SeedSequence([seed, epoch]).spawn(5)
-    orders, crops, flips, holes, chances = (np.random.Generator(np.random.PCG64(s)) for s in fields)
-    order = orders.permutation(count)
+    of = streams(seed, epoch)
+    order = of["order"].permutation(count)
     if shares is not None:
-        order = _by_share(order, shares, orders)
-    corner = holes.integers(0, side - hole + 1, size=(count, 2), dtype=np.int32)
-    has_hole = chances.random((count, 1)) < (hole_probability if hole else 0.0)
+        order = _by_share(order, shares, of["order"])
+    corner = of["hole"].integers(0, side - hole + 1, size=(count, 2), dtype=np.int32)
+    has_hole = of["chance"].random((count, 1)) < (hole_probability if hole else 0.0)
+    chosen = _flips(epoch, seed, count, flip)[order] if alternate else None
     return Draw(
         order=order,
-        crop=crops.integers(-pad, pad + 1, size=(count, 2), dtype=np.int32),
-        flip=_flips(epoch, seed, count, flip)[order] if alternate else flips.random(count) < flip,
+        crop=of["crop"].integers(-pad, pad + 1, size=(count, 2), dtype=np.int32),
+        flip=of["flip"].random(count) < flip if chosen is None else chosen,
         hole=np.where(has_hole, corner, np.int32(side)),
     )
 
@@ -111,7 +141,7 @@ def _flips(epoch: int, seed: int, count: int, flip: float) -> np.ndarray:
     return first ^ (epoch % 2 == 0)
 
 
-def shard(whole: Draw, rank: int, world: int, batch_size: int) -> Draw:
+def shard(whole: AnyDraw, rank: int, world: int, batch_size: int) -> AnyDraw:
     """The part of an epoch that process `rank` of `world` shows; `batch_size` is over all of them.
 
     Each batch is cut into `world` equal, contiguous parts, and the rank takes its own, so that all
@@ -120,7 +150,8 @@ def shard(whole: Draw, rank: int, world: int, batch_size: int) -> Draw:
     """
     shown = len(whole.order) // batch_size * batch_size
     rows = np.arange(shown).reshape(-1, world, batch_size // world)[:, rank].ravel()
-    return Draw(*(field[rows] for field in whole))
+    parts: list[Any] = [None if field is None else field[rows] for field in whole]
+    return type(whole)(*parts)
 
 
 def sharded(draws: Draws, rank: int, world: int, batch_size: int) -> Draws:

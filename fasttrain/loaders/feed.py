@@ -12,7 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from .draws import Draws
+from ..errors import UsageError
+from .draws import Draw, Draws, WarpedDraw
+from .warps import reach
+
+
+def names_of(draw: Draw | WarpedDraw, *, hole: bool | int) -> tuple[str, ...]:
+    """The arrays that a graph for such draws takes; without a hole not that of its places."""
+    last = ("hole",) if hole else ()
+    if isinstance(draw, Draw):
+        return ("images", "top", "left", "flip", *last)
+    return ("images", "affine", *(() if draw.colour is None else ("colour",)), *last)
 
 
 class Feed:
@@ -30,7 +40,7 @@ class Feed:
         shown: int,
         stride: int,
         *,
-        fields: int,
+        fields: tuple[str, ...],
         first: int = 0,
         lanes: int = 1,
         reflect: bool = False,
@@ -47,22 +57,47 @@ class Feed:
         epoch, chunk = divmod(self.next, self.chunks)
         start = chunk * self._stride
         here = slice(start, min(start + self._stride, self._shown))
-        order, crop, flip, hole = (field[here] for field in self._draws(epoch + 1))
+        draw = self._draws(epoch + 1)
+        if names_of(draw, hole="hole" in self._fields) != self._fields:
+            raise UsageError(
+                f"draws (epoch {epoch + 1}): a {type(draw).__name__} of another form than that of "
+                "epoch 1. Draw one kind in all epochs, with or without colours."
+            )
+        arrays = (
+            self._warped(draw, here) if isinstance(draw, WarpedDraw) else self._cropped(draw, here)
+        )
+        arrays["hole"] = draw.hole[here].astype(np.float32, order="C")
+        self.fed.append(self.next)
+        self.next += self._lanes
+        return [arrays[field] for field in self._fields]
+
+    def _cropped(self, draw: Draw, here: slice) -> dict[str, np.ndarray]:
+        order, crop, flip, _ = (field[here] for field in draw)
         self._widen(int(np.abs(crop).max(initial=0)))
-        bordered = self._with_border(self._images[order])
         # The share of the border that lies above and to the left of the crop.
         top, left = ((crop + self._border) / max(1, 2 * self._border)).T.astype(np.float32)
         # DALI ignores strides, and the draw of a shard has some.
-        arrays = [
-            bordered,
-            np.ascontiguousarray(top),
-            np.ascontiguousarray(left),
-            flip.astype(np.int32),
-            hole.astype(np.float32, order="C"),
-        ]
-        self.fed.append(self.next)
-        self.next += self._lanes
-        return arrays[: self._fields]
+        return {
+            "images": self._with_border(self._images[order]),
+            "top": np.ascontiguousarray(top),
+            "left": np.ascontiguousarray(left),
+            "flip": flip.astype(np.int32),
+        }
+
+    def _warped(self, draw: WarpedDraw, here: slice) -> dict[str, np.ndarray]:
+        """The border is of mirrored images only: DALI makes a black one itself."""
+        images, affine = self._images[draw.order[here]], draw.affine[here].astype(np.float64)
+        if self._reflect:
+            self._widen(reach(affine, self._images.shape[1]))
+            images = self._with_border(images)
+        # DALI counts from the corner of the first pixel, half a pixel from its centre.
+        affine[:, :, 2] += self._border + 0.5 - affine[:, :, :2].sum(2) / 2
+        colour = draw.affine if draw.colour is None else draw.colour
+        return {
+            "images": images,
+            "affine": affine.astype(np.float32, order="C"),
+            "colour": colour[here].astype(np.float32, order="C"),
+        }
 
     def _with_border(self, images: np.ndarray) -> np.ndarray:
         border = self._border

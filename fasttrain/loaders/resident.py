@@ -16,11 +16,12 @@ from torch.nn import functional as F
 from ..data import Split
 from ..machine import auto
 from .chunked import Channels, Chunk, Chunked, upload
-from .draws import Draws
+from .draws import Draws, WarpedDraw
+from .resample import recoloured, warped
 
 
 class ResidentLoader(Chunked):
-    """Batches of `split`, cropped, flipped, normalised and cut out according to `draws`.
+    """Batches of `split`, augmented, normalised and cut out according to `draws`.
 
     `mean` and `std` are of pixels in 0..1. `hole` is the side of the CutOut square in pixels, 0 for
     none. Outside an image pixels are black; with `reflect` they are those of the image, mirrored at
@@ -62,9 +63,18 @@ class ResidentLoader(Chunked):
 
     def _begin(self, epoch: int) -> Chunk:
         draw = self._draws(epoch)
+        if isinstance(draw, WarpedDraw):
+            return self._begin_warped(draw)
         pad = int(np.abs(draw.crop).max(initial=0))
         here = [upload(field[: self._shown], self.device) for field in draw]
         return lambda start, stop: self._pixels(*(field[start:stop] for field in here), pad=pad)
+
+    def _begin_warped(self, draw: WarpedDraw) -> Chunk:
+        fields = {name: field for name, field in draw._asdict().items() if field is not None}
+        here = {name: upload(f[: self._shown], self.device) for name, f in fields.items()}
+        return lambda start, stop: self._warped_pixels(
+            **{name: field[start:stop] for name, field in here.items()}
+        )
 
     def _pixels(
         self, order: Tensor, crop: Tensor, flip: Tensor, hole: Tensor, *, pad: int
@@ -75,6 +85,18 @@ class ResidentLoader(Chunked):
         if self._hole:
             images.masked_fill_(hole_mask(hole, self._side, hole_side=self._hole), 0.0)
         return images.to(self._dtype).view(-1, self._side, self._side, 3)
+
+    def _warped_pixels(
+        self, *, order: Tensor, affine: Tensor, hole: Tensor, colour: Tensor | None = None
+    ) -> Tensor:
+        images = warped(self._images[order], affine, reflect=self._reflect)
+        if colour is not None:
+            images = recoloured(images, colour)
+        rows = images.permute(0, 2, 3, 1).reshape(-1, self._side, 3 * self._side)
+        rows = rows.sub_(self._means).div_(self._deviations)
+        if self._hole:
+            rows.masked_fill_(hole_mask(hole, self._side, hole_side=self._hole), 0.0)
+        return rows.to(self._dtype).view(-1, self._side, self._side, 3)
 
 
 def windows(

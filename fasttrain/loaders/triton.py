@@ -1,6 +1,7 @@
 """Loads batches from a split that stays on the GPU as bytes; one kernel makes each chunk.
 
-Its pixels equal ResidentLoader's. It writes each number once; ResidentLoader reads and writes them
+Its pixels equal ResidentLoader's, but for those of a WarpedDraw, which are off by rounding. It
+writes each number once; ResidentLoader reads and writes them
 several times in float32.
 """
 
@@ -20,7 +21,7 @@ from .resident import ResidentLoader
 
 
 class KernelLoader(ResidentLoader):
-    """Batches of `split`, cropped, flipped, normalised and cut out according to `draws`, on a GPU.
+    """Batches of `split`, augmented, normalised and cut out according to `draws`, on a GPU.
 
     The arguments are ResidentLoader's. Raises EnvironmentProblem without a CUDA device or triton,
     UsageError if an epoch has no whole batch.
@@ -72,6 +73,27 @@ class KernelLoader(ResidentLoader):
             order,
             crop,
             flip,
+            hole,
+            mean=self._byte_mean,
+            std=self._byte_std,
+            side=self._hole,
+            reflect=self._reflect,
+        )
+        return out
+
+    def _warped_pixels(
+        self, *, order: Tensor, affine: Tensor, hole: Tensor, colour: Tensor | None = None
+    ) -> Tensor:
+        from kernels.warp import warp_
+
+        shape = (len(order), self._side, self._side, 3)
+        out = torch.empty(shape, dtype=self._dtype, device=self.device)
+        warp_(
+            out,
+            self._images,
+            order,
+            affine,
+            colour,
             hole,
             mean=self._byte_mean,
             std=self._byte_std,

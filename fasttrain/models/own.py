@@ -1,18 +1,14 @@
 """Makes a network from a user's own function, or from timm.
 
-A user's function can do anything, so each way in which it can fail becomes one clear error here.
+A user's network can be anything, so each way in which it does not fit becomes one clear error here.
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-import importlib
-import importlib.util
 import inspect
 import os
-import sys
-import traceback
 from functools import lru_cache
 from types import ModuleType
 from typing import NoReturn
@@ -20,7 +16,9 @@ from typing import NoReturn
 import torch
 from torch import nn
 
-from ..errors import EnvironmentProblem, UsageError
+from ..errors import EnvironmentProblem
+from ..recipe import own_function
+from ..recipe.own_function import said
 
 TIMM = "timm:"
 
@@ -46,7 +44,7 @@ def source_digest(name: str) -> str | None:
     """
     if ":" not in name or name.startswith(TIMM):
         return None
-    return _digest(_module(name))
+    return _digest(own_function.imported("--model", name))
 
 
 @lru_cache
@@ -62,44 +60,16 @@ def _digest(module: ModuleType) -> str | None:
 
 
 def _from_function(name: str, classes: int) -> nn.Module:
-    module = _module(name)
-    wanted = name.partition(":")[2]
-    function = getattr(module, wanted, None)
-    if function is None:
-        near = difflib.get_close_matches(wanted, dir(module), n=1)
-        hint = f"Did you mean {near[0]}?" if near else "Define it there."
-        _refuse(name, f"{module.__name__} has no function {wanted}", hint)
-    if not callable(function):
-        why = f"{wanted} is a {type(function).__name__} and cannot be called"
-        _refuse(name, why, "Name a function that returns a torch.nn.Module")
+    found = own_function.function("--model", name, returns="returns a torch.nn.Module")
     try:
-        made = function(num_classes=classes)
+        made = found(num_classes=classes)
     except (Exception, SystemExit) as error:
         what = "Let it take num_classes= and return a torch.nn.Module"
-        _refuse(name, f"calling it raised {_said(error)}", what, error)
+        _refuse(name, f"calling it raised {said(error)}", what, error)
     if not isinstance(made, nn.Module):
         why = f"it returned a {type(made).__name__}"
         _refuse(name, why, "Return a torch.nn.Module")
     return made
-
-
-def _module(name: str) -> ModuleType:
-    """Import MODULE, from the current folder first, as `python -m` does."""
-    wanted = name.partition(":")[0]
-    folder = os.getcwd()
-    if sys.path[:1] not in ([""], [folder]):
-        sys.path.insert(0, folder)
-    importlib.invalidate_caches()
-    try:
-        return importlib.import_module(wanted)
-    except ModuleNotFoundError as error:
-        if error.name and (wanted == error.name or wanted.startswith(f"{error.name}.")):
-            why = f"there is no module {error.name} in the current folder or among the packages"
-            _refuse(name, why, "Start in the folder of the file, without its .py", error)
-        what = f"Install {error.name} or mend the import"
-        _refuse(name, f"importing {wanted} raised {_said(error)}", what, error)
-    except (Exception, SystemExit) as error:
-        _refuse(name, f"importing {wanted} raised {_said(error)}", "Mend the file", error)
 
 
 def _from_timm(name: str, classes: int, side: int) -> nn.Module:
@@ -124,7 +94,7 @@ def _from_timm(name: str, classes: int, side: int) -> nn.Module:
         except TypeError:
             made = timm.create_model(wanted, **options)
     except Exception as error:
-        _refuse(name, f"timm raised {_said(error)}", "Choose another network or --side", error)
+        _refuse(name, f"timm raised {said(error)}", "Choose another network or --side", error)
     assert isinstance(made, nn.Module)
     return made
 
@@ -137,7 +107,7 @@ def _check(name: str, model: nn.Module, *, classes: int, side: int) -> None:
         with torch.no_grad(), torch.random.fork_rng([]):
             logits = model.eval()(images)
     except Exception as error:
-        why = f"on images (2, 3, {side}, {side}) it raised {_said(error)}"
+        why = f"on images (2, 3, {side}, {side}) it raised {said(error)}"
         _refuse(name, why, "Let it take images of any side, or choose another --side", error)
     model.train(was)
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, classes):
@@ -148,16 +118,5 @@ def _check(name: str, model: nn.Module, *, classes: int, side: int) -> None:
         _refuse(name, "it has no weights to train", "Return a network with parameters")
 
 
-def _said(error: BaseException) -> str:
-    """An exception in one line, with the place in the user's file where it was raised."""
-    first = (str(error).splitlines() or [""])[0][:200]
-    frames = traceback.extract_tb(error.__traceback__)
-    inside, here = os.path.dirname(__file__), os.getcwd()
-    near = [a for a in frames if a.filename.startswith(here) and not a.filename.startswith(inside)]
-    place = f" ({os.path.basename(near[-1].filename)}, line {near[-1].lineno})" if near else ""
-    return type(error).__name__ + (f": {first}" if first else "") + place
-
-
 def _refuse(name: str, why: str, what: str, error: BaseException | None = None) -> NoReturn:
-    end = "" if what.endswith((".", "?")) else "."
-    raise UsageError(f"--model ({name}): {why.rstrip('.')}. {what}{end}") from error
+    own_function.refuse("--model", name, why, what, error)

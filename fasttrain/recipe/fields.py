@@ -12,8 +12,10 @@ from collections.abc import Collection
 from typing import Any
 
 from ..errors import UsageError, nearest, shown
+from . import pairs
 
 Scalar = bool | int | float | str | None
+OWN = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*"  # MODULE:FUNCTION
 
 
 def number(
@@ -63,6 +65,15 @@ def line(
     return dataclasses.field(default=default, metadata=facts)
 
 
+def pair(default: str, low: float, high: float, group: str, text: str) -> Any:
+    """Return a field for two numbers in [low, high], not falling, kept as text: "0.8,1.25".
+
+    Python may also give a tuple or a list of two numbers.
+    """
+    facts = {"ends": (low, high), "group": group, "help": text, "metavar": "LOW,HIGH"}
+    return dataclasses.field(default=default, metadata=facts)
+
+
 def place(default: str | None, group: str, metavar: str, text: str) -> Any:
     """Return a field for a path, which is kept as text."""
     return line(default, group, text, metavar=metavar)
@@ -83,6 +94,8 @@ def plain(field: dataclasses.Field[Any], value: Any) -> Any:
         value = value.item()
     if isinstance(value, os.PathLike) and "form" in field.metadata:
         value = os.fspath(value)
+    if "ends" in field.metadata:
+        return pairs.written(value)
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, bool):
@@ -106,6 +119,11 @@ def check(field: dataclasses.Field[Any], value: object) -> None:
         is_number = isinstance(value, kinds) and not isinstance(value, bool)
         if not is_number or not facts["low"] <= value <= facts["high"]:  # false for NaN
             raise invalid(field.name, value, bounds(field))
+    elif "ends" in facts:
+        if not pairs.lies_between(value, *facts["ends"]):
+            low, high = facts["ends"]
+            why = f"must be two numbers from {low:g} to {high:g}, the lower first, as 0.8,1.25"
+            raise invalid(field.name, value, why)
     elif isinstance(field.default, bool):
         if not isinstance(value, bool):
             raise invalid(field.name, value, "must be true or false")

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from .fields import Scalar, choice, earlier, flag, line, number, place, switch
+from .fields import OWN, Scalar, choice, earlier, flag, line, number, pair, place, switch
 from .named import LEVELS, RECIPES, fill
 from .training import Training, check_pairs
 
@@ -41,6 +41,13 @@ class Recipe(Training):
         8, 0, 32, "augmentation", "side of the CutOut hole in pixels of a 32x32 image; 0 is off"
     )
     cutout_probability: float = number(1.0, 0.0, 1.0, "augmentation", "probability of a hole")
+    rotate: float = number(0.0, 0.0, 180.0, "augmentation", "rotation by up to so many degrees")
+    zoom: str = pair(
+        "1,1", 0.2, 5.0, "augmentation", "enlarged by a factor between the two, from 0.2 to 5"
+    )
+    brightness: float = number(0.0, 0.0, 1.0, "augmentation", "brightness times 1 +- up to this")
+    contrast: float = number(0.0, 0.0, 1.0, "augmentation", "contrast times 1 +- up to this")
+    saturation: float = number(0.0, 0.0, 1.0, "augmentation", "saturation times 1 +- up to this")
     statistics: str = choice(
         "measured", ("measured", "reference"), "augmentation", "mean and deviation to normalise by"
     )
@@ -120,6 +127,12 @@ class Recipe(Training):
     )
     max_time: float | None = number(
         None, 0.001, 1e9, "stopping", "stop at the first epoch that ends after this many seconds"
+    )
+    track: str = line(
+        *("none", "stopping", "tell wandb, mlflow or your own FUNCTION(event, values) each epoch"),
+        metavar="NAME|MODULE:FUNCTION",
+        form=OWN,
+        known=("none", "wandb", "mlflow"),
     )
     cam_layer: str | None = line(
         None, "stopping", "Grad-CAM shows this module; none: the last with a map", metavar="NAME"

@@ -98,3 +98,7 @@ def check_pairs(recipe: Any) -> None:
         )
     if recipe.nesterov and not recipe.momentum and recipe.filters == "sgd":
         raise UsageError("--nesterov: needs a --momentum above 0. Leave it out, or raise that.")
+    if recipe.keep is not None and recipe.checkpoint_every is None:
+        raise UsageError(
+            f"--keep ({recipe.keep}): goes with --checkpoint-every. Add it, or leave --keep out."
+        )

@@ -10,7 +10,6 @@ import os
 from pathlib import Path
 
 from ..errors import OutputError, UsageError
-from ..recipe.recipe import Recipe
 from . import lock
 from .folders import (
     RUNS,
@@ -41,14 +40,8 @@ def run_to_resume(
     return asked
 
 
-def check_arguments(
-    recipe: Recipe, continued: Path | None, *, overwrite: bool, override: bool
-) -> None:
+def check_arguments(continued: Path | None, *, overwrite: bool, override: bool) -> None:
     """Raise UsageError for arguments of a training that contradict each other."""
-    if recipe.keep is not None and recipe.checkpoint_every is None:
-        raise UsageError(
-            f"--keep ({recipe.keep}): goes with --checkpoint-every. Add it, or leave --keep out."
-        )
     if continued is None and override:
         raise UsageError("--override: goes with --resume. Add it, or leave --override out.")
     if continued is not None and overwrite:

@@ -7,7 +7,6 @@ command that repeats the work.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
@@ -54,6 +53,7 @@ def report_run(
         )
     session.signals.check()  # in case other code swallowed the exception of a signal
     summary = summarise(finished=True)
+    session.tracker.end(summary)
     drawn = partial(draw_end, run, whole=not done, display=display)
     _attempt(drawn, _again_by("report", run), display)
     display.log(headline(summary, run))
@@ -158,11 +158,7 @@ def _attempt(task: Callable[[], object], advice: str, display: Display) -> bool:
     except Exception as problem:
         first = " ".join(str(problem).split()).rstrip(".") or "no more is known"
         kind = "" if isinstance(problem, FasttrainError) else f"{type(problem).__name__}: "
-        line = f"fasttrain: warning: {kind}{first}. The training is done and saved; {advice}"
-        if display.console.quiet:
-            warnings.warn(line, stacklevel=2)
-        else:
-            display.log(line)
+        display.warn(f"{kind}{first}. The training is done and saved; {advice}")
         return False
     return True
 

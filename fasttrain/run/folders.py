@@ -35,6 +35,7 @@ OURS = (
     *(f"{place}/{name}" for name in EXPORTED for place in ("export", ".export.*.tmp")),
     *(f"checkpoints/last.pt.damaged{number}" for number in ("", "-[0-9]*")),
     *(f"checkpoints/{name}.pt.abandoned" for name in ("last", "previous", "best")),
+    *("tracker.json", "tracker.log", "wandb/**/*"),
     *(f"checkpoints/epoch-{'[0-9]' * digits}.pt{end}" for digits in range(1, 7) for end in ENDS),
     *("analysis.npz", "listing.csv", "metrics.jsonl", "profile.txt", "report.html", *JSON_FILES),
 )
@@ -139,7 +140,7 @@ def own_files(path: Path) -> list[Path]:
         found = [file for run in seeds(path) for file in own_files(run)]
         found += [path / SERIES] if os.path.lexists(path / SERIES) else []
     elif read_recipe(path):
-        links = {name for name in (*FOLDERS, "export") if (path / name).is_symlink()}
+        links = {name for name in (*FOLDERS, "export", "wandb") if (path / name).is_symlink()}
         inside = [pattern for pattern in OURS if pattern.partition("/")[0] not in links]
         found = [file for pattern in inside for file in path.glob(pattern) if not file.is_dir()]
     return found

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ..console.eta import Plan
 from ..data import Data, origin
+from ..engine import monitors
 from ..engine.build import Built
 from ..engine.state import Epoch, Hook, Run
 from ..errors import Stopped
@@ -55,8 +56,7 @@ def observed(
     It is then saved again at once: a run killed now would otherwise hold a checkpoint that
     contradicts its recipe.
     """
-    recipe, folder, display, ledger, group, signals = session
-
+    recipe, folder, display, ledger, group, signals, tracker = session
     verified, made_by = origin.verification(data), source.digest_of(recipe)
     choices = {"choices": {name: choice.value for name, choice in built.choices.items()}}
 
@@ -105,6 +105,7 @@ def observed(
             progressed,
             progress.epoch,
             write,
+            lambda run: tracker.epoch(monitors.line(run.history[-1], data.chooses)),
             stop,
             contention.epoch,
         ]

@@ -29,7 +29,8 @@ from .ending import enough
 # Fields that may differ when a run is resumed: they do not change what each epoch computes.
 MACHINE = frozenset(name for name, field in FIELDS.items() if field.metadata["group"] == "machine")
 MAY_CHANGE = MACHINE - {"seed"} | {
-    *("data_dir", "cache_dir", "loader", "target_accuracy", "stop_after", "max_time", "cam_layer"),
+    *("data_dir", "cache_dir", "loader", "cam_layer", "track"),
+    *("target_accuracy", "stop_after", "max_time"),
 }
 ADAM = ("step", "exp_avg", "exp_avg_sq")  # the state that torch keeps of each weight
 

@@ -11,6 +11,7 @@ from ..console.console import Display
 from ..parallel.group import Group
 from ..parallel.signals import Signals
 from ..recipe.recipe import Recipe
+from ..track.tracker import Tracker
 from .ledger import Ledger
 from .rundir import NullRunDir, RunDir
 
@@ -24,3 +25,4 @@ class Session(NamedTuple):
     ledger: Ledger
     group: Group
     signals: Signals
+    tracker: Tracker

@@ -25,6 +25,7 @@ from ..predict import card
 from ..recipe.recipe import Recipe
 from ..storage import checkpoint
 from ..storage.encode import for_shell
+from ..track.tracker import OFF, Tracker
 from . import checks, folders, new_folders, resume, source
 from .reconcile import reconcile
 from .rundir import NullRunDir, RunDir
@@ -50,6 +51,12 @@ def open_run_dir(
     with opened as folder:
         group.broadcast(str(folder.path))
         yield folder
+
+
+def tracking(recipe: Recipe, folder: RunDir | NullRunDir, display: Display) -> Tracker:
+    """Return the tracker of a run; only the first process of a group has one."""
+    name = recipe.track if isinstance(folder, RunDir) else OFF
+    return Tracker(name, folder.path, log=display.log, warn=display.warn)
 
 
 @contextmanager
@@ -107,6 +114,7 @@ def begin(
 ) -> None:
     """Make the folder this run's, once data, device and learning rate are known to be valid."""
     folder, recipe = session.folder, session.recipe
+    session.tracker.wait()
     if not resume.is_over(state, recipe):
         folder.reopen()
     about: dict[str, Any] = {"command": command, "processes": session.group.world}
@@ -119,9 +127,11 @@ def begin(
     folder.write_json("model.json", card.about(recipe, scale, built.step.model))
     if sweep:
         folder.write_json("lr_finder.json", sweep)
-    folder.rewrite_epochs([monitors.line(row, data.chooses) for row in position.history])
+    rows = [monitors.line(row, data.chooses) for row in position.history]
+    folder.rewrite_epochs(rows)
     if data.listing is not None:
         folder.write_listing(data.listing)
+    session.tracker.start(recipe.as_dict(), rows)
 
 
 def finished(

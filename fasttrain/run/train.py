@@ -7,7 +7,7 @@ function's own module has the details. `engine.fit` is the training loop.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from ..engine.build import Built, splits
 from ..engine.choices import recorded
 from ..engine.loop import fit
 from ..engine.lr_finder import restored
-from ..engine.state import Epoch, Run
+from ..engine.state import Epoch, Hook, Run
 from ..machine import auto, memory
 from ..parallel.distributed import joined
 from ..parallel.group import Group
@@ -42,6 +42,7 @@ from .start import (
     open_run_dir,
     restore_position,
     resume_advice,
+    tracking,
 )
 from .summary import counts, final_summary, measure_rates, target_summary
 from .tuned import tuned
@@ -61,18 +62,20 @@ def train(
     began: float | None = None,
     series: Path | None = None,
     begun: Callable[[], None] = lambda: None,
+    on_epoch: Sequence[Hook] = (),
 ) -> list[Epoch]:
     """Train `recipe` into the run directory `out`, and return the history.
 
     `continued` is the run directory, or a checkpoint in one, to resume; `override` allows another
     recipe. With `profile`, a few steps are recorded into the run's tensorboard folder. `series` is
     the folder of the series that the run belongs to; resuming then resumes the series. `begun` is
-    called once data, device and learning rate are ready, before the first step. Under torchrun the
+    called once data, device and learning rate are ready, before the first step. `on_epoch` hooks
+    run after each epoch, in each process. Under torchrun the
     processes join one group, unless they have already joined `group`. Raises the errors of
     fasttrain.errors; Stopped after a signal, once the checkpoint is saved.
     """
     out, continued = some_path(out), some_path(continued)
-    checks.check_arguments(recipe, continued, overwrite=overwrite, override=override)
+    checks.check_arguments(continued, overwrite=overwrite, override=override)
     display = display or Display()
     ledger = Ledger(perf_counter() if began is None else began)
     ledger.parts["import"] = ledger.total
@@ -85,8 +88,9 @@ def train(
         with (
             open_run_dir(recipe, out, overwrite, continued, group) as folder,
             resume_advice(folder, series),
+            tracking(recipe, folder, display) as tracker,
         ):
-            session = Session(recipe, folder, display, ledger, group, signals)
+            session = Session(recipe, folder, display, ledger, group, signals, tracker)
             state = load_state(session, continued, override=override)
             folder.announce(recipe.as_dict())
             with memory.reported(recipe.batch_size, group.device(auto.device(recipe.device))):
@@ -119,7 +123,7 @@ def train(
                         recipe.epochs,
                         run=position,
                         on_step=observers.on_step,
-                        on_epoch=observers.on_epoch,
+                        on_epoch=[*observers.on_epoch, *on_epoch],
                         until=partial(_is_enough, session),
                         total=group.sum,
                         sync_buffers=group.sync_buffers,

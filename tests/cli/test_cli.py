@@ -79,6 +79,7 @@ def test_help_all_has_every_flag_of_a_command_and_help_no_other(name, capsys, mo
             "argument ('--epoch'): not known to fasttrain train. Did you mean --epochs?",
         ),
         (["--lr", "nan"], "--lr (nan)"),
+        (["--zoom", "1.2,0.8"], "--zoom (1.2,0.8): must be two numbers from 0.2 to 5, the lower"),
         (["--epochs"], "--epochs: expected one argument"),
         (["--resume", "--overwrite"], "not allowed with argument"),
         (["--out", ""], "path ('')"),

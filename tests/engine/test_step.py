@@ -240,3 +240,58 @@ def test_halves_of_a_batch_have_the_weighted_gradient_of_the_whole_as_their_mean
 
     halves = gradient(slice(0, 16)), gradient(slice(16, 32))
     torch.testing.assert_close((halves[0] + halves[1]) / 2, gradient(slice(0, 32)))
+
+
+def focal(logits, labels):
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    return ((1 - torch.exp(-losses)) ** 2 * losses).mean()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_loss_of_ones_own_is_what_is_trained_on(compiled, monkeypatch):
+    if compiled:  # what Dynamo captures, run eagerly: a compiler takes half a minute
+        plain = torch.compile
+        monkeypatch.setattr(torch, "compile", lambda *a, **b: plain(*a, **b, backend="eager"))
+    step, (images, labels) = tiny_step(lr=0.1, loss=focal, compile=compiled), batch()
+    twin = copy.deepcopy(step.model)
+    optimizer = torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    for _ in range(3):
+        loss, _ = step(images, labels)
+        expected = focal(twin(images), labels)
+        optimizer.zero_grad()
+        expected.backward()
+        optimizer.step()
+        torch.testing.assert_close(loss, expected.detach())
+    for a, b in zip(step.model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_cross_entropy_as_ones_own_loss_is_the_default_bit_for_bit():
+    steps = [tiny_step(lr=0.1), tiny_step(lr=0.1, loss=F.cross_entropy)]
+    for step in steps:
+        for seed in range(3):
+            step(*batch(seed=seed))
+    one, two = (step.model.state_dict() for step in steps)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert torch.equal(steps[0].sums, steps[1].sums)
+
+
+@pytest.mark.parametrize(
+    ("loss", "shape"),
+    [
+        (lambda logits, labels: F.cross_entropy(logits, labels, reduction="none"), "(32,)"),
+        (lambda logits, labels: 0.5, "float"),
+    ],
+)
+def test_a_loss_that_is_not_one_number_is_refused(loss, shape):
+    step = tiny_step(loss=loss)
+    with pytest.raises(UsageError) as caught:
+        step(*batch())
+    expected = f"loss ({shape}): must be a tensor of one number (). Return the mean."
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize("more", [{"label_smoothing": 0.1}, {"class_weights": torch.ones(10)}])
+def test_ones_own_loss_takes_no_settings_of_the_default(more):
+    with pytest.raises(UsageError, match="label_smoothing and class_weights"):
+        tiny_step(loss=focal, **more)

@@ -81,7 +81,7 @@ from collections import Counter
 from itertools import product
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from kernels import augment, sgd
+from kernels import augment, sgd, warp
 
 def moves(kernel, fixed, **types):
     '''How often a thread loads and stores, by width, and the size of the machine code.'''
@@ -95,7 +95,7 @@ def moves(kernel, fixed, **types):
     found = Counter(re.findall(r"(?:ld|st)[.]global(?:[.]v4)?[.]b\\d+", made["ptx"]))
     return found | {"cubin": len(made["cubin"])}
 
-found = {"sgd": {}, "augment": {}}
+found = {"sgd": {}, "augment": {}, "warp": {}}
 for (momentum, nesterov), scaled in product(((1, 1), (1, 0), (0, 0)), (False, True)):
     given = {"table": "*i64", "lr": "*fp32", "momentum": "fp32", "weight_decay": "fp32"}
     fixed = {"MOMENTUM": bool(momentum), "NESTEROV": bool(nesterov), "BLOCK": sgd.BLOCK}
@@ -116,6 +116,12 @@ for out, reflect, hole, side in (*of_32, *others):
     fixed |= {"BLOCK": augment.BLOCK, "BLOCKS": augment.BLOCKS}
     name = f"{out}, reflect {reflect}, hole {hole}, side {side}"
     found["augment"][name] = moves(augment._augment_kernel, fixed, out=f"*{out}", **given)
+given = {"images": "*u8", "order": "*i64", "affine": "*fp32", "colour": "*fp32", "hole": "*i32"}
+given |= {"mean": three, "std": three}
+for out, reflect, colour, side in (("fp32", True, True, 32), ("fp16", False, False, 224)):
+    fixed = {"HOLE": 8, "REFLECT": reflect, "COLOUR": colour, "SIDE": side, "PIXELS": warp.PIXELS}
+    name = f"{out}, reflect {reflect}, colour {colour}, side {side}"
+    found["warp"][name] = moves(warp._warp_kernel, fixed, out=f"*{out}", **given)
 print(json.dumps(found))
 """
 
@@ -130,7 +136,7 @@ def test_every_variant_is_compiled_for_a_hopper_gpu_and_moves_16_bytes_at_a_time
     if not has_ptxas():
         pytest.skip("triton has no ptxas on this machine")
     found = json.loads(python(COMPILE, TRITON_CACHE_DIR=str(tmp_path)))
-    assert (len(found["sgd"]), len(found["augment"])) == (6, 10)
+    assert [len(found[name]) for name in ("sgd", "augment", "warp")] == [6, 10, 2]
     for name, moves in found["sgd"].items():
         # 16 numbers a thread: 3 x 4 loads and 2 x 4 stores, and once more one by one for the rest.
         expected = (12, 8) if "momentum 1" in name else (8, 4)
@@ -140,4 +146,8 @@ def test_every_variant_is_compiled_for_a_hopper_gpu_and_moves_16_bytes_at_a_time
         # 3 x 8 numbers a thread, and a flag: bytes from anywhere, written in order.
         stores = 6 if "fp32" in name else 3
         assert (moves["ld.global.b8"], moves["st.global.v4.b32"]) == (25, stores), name
+        assert moves["cubin"], name
+    for name, moves in found["warp"].items():
+        # 4 pixels a thread: of each the three bytes of four neighbours.
+        assert moves["ld.global.b8"] == 4 * 4 * 3, name
         assert moves["cubin"], name

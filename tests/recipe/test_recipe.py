@@ -10,6 +10,7 @@ from fasttrain.cli.values import parse
 from fasttrain.data import Split
 from fasttrain.errors import UsageError
 from fasttrain.loaders.build import training_draws
+from fasttrain.recipe.pairs import ends
 from fasttrain.recipe.recipe import FIELDS, LEVELS, RECIPES, Recipe, make
 
 
@@ -87,6 +88,18 @@ def test_a_sprint_without_flips_shows_no_mirrored_image():
         ("flip", "1.5", "--flip (1.5): must be a finite number from 0 to 1"),
         ("amp", "fp8", "--amp (fp8): must be one of auto, bf16, fp16, off"),
         ("recipe", "nosuch", "--recipe (nosuch): must be one of"),
+        ("rotate", "181", "--rotate (181.0): must be a finite number from 0 to 180"),
+        ("brightness", "-0.1", "--brightness (-0.1): must be a finite number from 0 to 1"),
+        ("contrast", "1.5", "--contrast (1.5)"),
+        ("saturation", "nan", "--saturation (nan)"),
+        ("zoom", "0.8,6", "--zoom (0.8,6): must be two numbers from 0.2 to 5, the lower first"),
+        ("zoom", "1.2,0.8", "--zoom (1.2,0.8)"),
+        ("zoom", "0.1,1", "--zoom (0.1,1)"),
+        ("zoom", "0.8", "--zoom (0.8)"),
+        ("zoom", "0.8,1,1.2", "--zoom (0.8,1,1.2)"),
+        ("zoom", "nan,1", "--zoom (nan,1)"),
+        ("zoom", "small,big", "--zoom (small,big)"),
+        ("zoom", "", "--zoom ()"),
         ("widths", "64,256", "--widths (64,256): must look like INT,INT,INT"),
         ("widths", "64,0,256", "--widths (64,0,256)"),
         ("widths", "٦,64,64", "--widths"),
@@ -141,6 +154,31 @@ def test_text_becomes_the_fields_type():
     assert parse("lr", "auto") == "auto"
     assert parse("lr", "1e-2") == 0.01
     assert parse("seed", "12") == 12
+
+
+@pytest.mark.parametrize(
+    "zoom", ["0.8,1.25", "0.80, 1.250", (0.8, 1.25), [0.8, 1.25], np.array([0.8, 1.25])], ids=repr
+)
+def test_a_pair_is_kept_as_one_text_however_it_is_written(zoom):
+    recipe = Recipe(zoom=parse("zoom", zoom) if isinstance(zoom, str) else zoom)
+    assert recipe == Recipe(zoom="0.8,1.25")
+    assert json.loads(json.dumps(recipe.as_dict()))["zoom"] == "0.8,1.25"
+    assert ends(recipe.zoom) == (0.8, 1.25)
+
+
+@pytest.mark.parametrize("zoom", [None, 1.0, True, (1,), (1, 2, 3), {"low": 1}, ("a", "b")])
+def test_what_is_no_pair_is_refused_in_python_too(zoom):
+    with pytest.raises(UsageError, match=r"--zoom \(.*\): must be two numbers"):
+        Recipe(zoom=zoom)
+
+
+def test_the_reference_rotates_by_7_degrees_but_a_run_of_release_0_1_goes_on_without():
+    recipe = make({"recipe": "reference"})
+    assert (recipe.rotate, recipe.zoom, recipe.border) == (7.0, "1,1", "black")
+    new = ("rotate", "zoom", "brightness", "contrast", "saturation")
+    old = {name: value for name, value in recipe.as_dict().items() if name not in new}
+    assert Recipe.saved(old).rotate == 0.0
+    assert Recipe.saved(recipe.as_dict()) == recipe  # the control
 
 
 def test_every_field_says_what_it_is():

@@ -175,10 +175,16 @@ OTHER = {
     "classes": 7,
     "holdout": 0.3,
     "skip_bad_files": True,
+    "rotate": 7.0,
+    "zoom": "0.9,1.1",
+    "brightness": 0.2,
+    "contrast": 0.2,
+    "saturation": 0.2,
 }
 FREE = {"data_dir", "loader", "device", "amp", "compile", "graphs", "optimizer", "deterministic"}
 FREE |= {"tune"}
 FREE |= {"save_every", "hang_timeout", "target_accuracy", "max_time", "cam_layer", "cache_dir"}
+FREE |= {"track"}
 FREE |= {"stop_after"}
 FREE |= {"checkpoint_every", "keep"}
 

@@ -241,6 +241,20 @@ def test_lr_auto_runs_the_range_test_and_trains_with_what_it_finds(network, requ
     assert 1e-5 < sweep["suggestion"] < 10
 
 
+def test_the_range_test_of_adamw_goes_over_smaller_rates(tiny, tmp_path):
+    fasttrain.train(small(lr="auto", epochs=1, optimizer="adamw"), out=tmp_path / "a")
+    lrs = json.loads((tmp_path / "a" / "lr_finder.json").read_text())["lrs"]
+    assert lrs[0] == pytest.approx(1e-6)
+    assert max(lrs) <= 0.1 + 1e-9
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "apex", "kernel"])
+def test_muon_and_another_optimizer_of_all_weights_are_refused(optimizer, tiny, tmp_path):
+    said = rf"--optimizer \({optimizer}\): is of all weights, and --filters muon of some"
+    with pytest.raises(UsageError, match=said):
+        fasttrain.train(small(filters="muon", optimizer=optimizer), out=tmp_path / "a")
+
+
 def test_training_stops_at_its_target(tiny, tmp_path):
     rows = fasttrain.train(small(target_accuracy=0.01, epochs=5), out=tmp_path / "a")
     summary = json.loads((tmp_path / "a" / "summary.json").read_text())
