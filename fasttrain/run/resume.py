@@ -75,7 +75,7 @@ def best_of(state: dict[str, Any]) -> dict[str, Any]:
         "model": state["step"]["model"],
         "test_accuracy": history_of(state)[-1].test_accuracy,
         "recipe": state["recipe"],
-        **{name: state[name] for name in ("data", SOURCE) if name in state},
+        **{name: state[name] for name in ("data", "choices", SOURCE) if name in state},
     }
 
 

@@ -182,6 +182,7 @@ OTHER = {
     "saturation": 0.2,
 }
 FREE = {"data_dir", "loader", "device", "amp", "compile", "graphs", "optimizer", "deterministic"}
+FREE |= {"tune"}
 FREE |= {"save_every", "hang_timeout", "target_accuracy", "max_time", "cam_layer", "cache_dir"}
 FREE |= {"track"}
 FREE |= {"stop_after"}
