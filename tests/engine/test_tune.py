@@ -572,6 +572,17 @@ def test_a_tie_goes_to_the_simplest_and_on_a_gpu_to_the_compiled_step():
     assert choose({**table, BF16: Row(1.021, 3)}, steps=100) == GRAPHED
 
 
+def test_times_of_a_part_of_the_batch_are_equal_within_five_per_cent():
+    part = "on 32 of 128 images"
+    table = {
+        BF16: Row(1.03, 3, why=part),
+        BF16._replace(convolutions="packed"): Row(1.0, 3, why=part),
+    }
+    assert choose(table, steps=100) == BF16
+    table[BF16] = Row(1.06, 3, why=part)
+    assert choose(table, steps=100).convolutions == "packed"
+
+
 def test_the_compiler_is_tried_only_where_half_of_the_run_is_longer_than_a_minute():
     assert not may_pay({GRAPHED: BEST}, 19_500)
     assert may_pay({GRAPHED: BEST}, 45_000)
