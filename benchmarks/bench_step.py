@@ -19,15 +19,15 @@ from fasttrain.engine.build import AMP, set_backends
 from fasttrain.engine.graphs import GraphedStep
 from fasttrain.engine.step import Step
 from fasttrain.machine import auto
-from fasttrain.models.packed_conv import pack_convolutions, suits
+from fasttrain.models.packed_conv import pack_convolutions
 from fasttrain.models.resnet import ResNet18
 from fasttrain.optim.sgd import sgd
 
 ON_GPU = DEVICE.type == "cuda"
 BATCHES = (128, 256, 512, 1024) if ON_GPU else (32, 128)
 ROUNDS = 20 if ON_GPU else 5
+PACKED = DEVICE.type == "cpu" and auto.cpu_multiplies_bf16()
 AUTO = AMP[auto.amp("auto", DEVICE).value]
-SUITS = suits(DEVICE, AUTO)  # as build asks
 
 
 def source() -> Callable:
@@ -63,7 +63,7 @@ PROVIDERS: dict[str, Callable[[], Callable]] = {
     **({"AMP loop": plain_amp} if ON_GPU else {}),
     "channels_last, fused SGD": lambda: ours(amp=None),
     "with AMP": lambda: ours(amp=AUTO),
-    **({"side by side": lambda: ours(amp=AUTO, packed=True)} if SUITS else {}),
+    **({"side by side": lambda: ours(amp=AUTO, packed=True)} if PACKED else {}),
     **({"with AMP and graphs": lambda: GraphedStep(ours(amp=AUTO))} if ON_GPU else {}),
     "with AMP and compile": lambda: ours(amp=AUTO, compiled=True),
     **(

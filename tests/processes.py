@@ -118,11 +118,12 @@ def announce(phase: str, at: Path) -> None:
     from fasttrain.engine import evaluation, step
     from fasttrain.parallel import signals
     from fasttrain.predict import classifier
-    from fasttrain.run import find_lr, finish, train
+    from fasttrain.run import find_lr, finish, train, tuned
     from fasttrain.storage import atomic
 
     homes = {
         "data": (train, "splits"),
+        "tune": (tuned, "tune"),
         "lr finder": (find_lr, "find_lr"),
         "compile": (train, "_warm_up"),
         "epoch": (step.Step, "__call__"),

@@ -13,7 +13,7 @@ ROOMS = {
     "": "",  # fasttrain/__init__.py: the version
     "recipe": "errors",
     "storage": "errors",
-    "machine": "errors kernels",
+    "machine": "errors kernels storage",
     "parallel": "errors",
     "optim": "errors kernels",
     "data": "errors recipe storage",
@@ -30,7 +30,7 @@ ROOMS = {
     "serve": "data errors explain predict report",
     "run": "console data engine errors explain machine models optim parallel predict profile recipe"
     " report storage track",
-    "doctor": "console data engine errors loaders machine models optim profile recipe run",
+    "doctor": "console data engine errors loaders machine models optim parallel profile recipe run",
     "cli": "console data doctor engine errors explain export machine parallel predict recipe"
     " report run serve storage",
     "__main__": "cli console parallel",

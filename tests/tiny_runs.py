@@ -32,6 +32,7 @@ SMALL: dict[str, Any] = {
     "batch_size": 16,
     "device": "cpu",
     "loader": "resident",
+    "tune": "off",
     "epochs": 2,
     "lr": 0.05,
 }

@@ -29,15 +29,16 @@ def run(name: str, options: argparse.Namespace, given: dict[str, Scalar], *, com
 
 def find_lr(call: Call) -> None:
     """Run the range test alone, on the Step and Loader that the recipe would train with."""
-    from ..engine.build import build, splits
+    from ..engine.build import splits
     from ..parallel.distributed import joined
     from ..run.find_lr import range_test
+    from ..run.tuned import tuned
 
     recipe, display = make(call.given), call.display()
     with joined(call.place, device=recipe.device) as group:
         with group.first_on_node(), display.counted() as counted:
             data = splits(recipe, log=display.log, bar=display.bar, counted=counted)
-        range_test(recipe, build(recipe, data, group), display, group)
+        range_test(recipe, tuned(recipe, data, group, display), display, group)
 
 
 def explain(call: Call) -> None:

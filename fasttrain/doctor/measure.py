@@ -16,7 +16,7 @@ import torch
 from ..data import Batch, Data
 from ..engine.build import Built, build
 from ..errors import EnvironmentProblem
-from ..machine.auto import cpu_multiplies_bf16
+from ..machine.auto import NOT_MEASURED, precisions
 from ..models.flops import training_flops
 from ..recipe.recipe import FIELDS, Recipe
 from ..run.contention import halved, threads
@@ -88,22 +88,14 @@ def changes(recipe: Recipe, built: Built) -> Iterator[tuple[str, str, Recipe]]:
     if recipe.compile == "on":
         yield "compile", "--compile off", replace(recipe, compile="off")
         return
-    for amp in _precisions(built.device):
+    for amp in precisions(built.device):
         if amp != built.choices["amp"].value:
             yield "precision", f"--amp {amp}", replace(recipe, amp=amp)
-    if built.choices["graphs"].why.startswith("not measured"):
+    if built.choices["graphs"].why == NOT_MEASURED:
         yield "graphs", "--graphs on", replace(recipe, graphs="on")
     larger = 4 * recipe.batch_size
     if built.device.type == "cuda" and larger <= LARGEST_BATCH:
         yield "batch", f"--batch-size {larger}", replace(recipe, batch_size=larger)
-
-
-def _precisions(device: torch.device) -> tuple[str, ...]:
-    """The precisions that the device does not emulate."""
-    if device.type == "cpu":
-        return ("off", "bf16") if cpu_multiplies_bf16() else ("off",)
-    capability = torch.cuda.get_device_capability(device)
-    return ("off", "fp16", "bf16") if capability >= (8, 0) else ("off", "fp16")
 
 
 def _build(recipe: Recipe, data: Data) -> Workload:

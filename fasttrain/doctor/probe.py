@@ -53,7 +53,7 @@ def loader_rate(
             seen += len(next(batches).labels)
         return seen
 
-    return _timed(take, device, seconds)
+    return timed(take, device, seconds)
 
 
 def step_rate(step: Step, batch: Batch, *, seconds: float) -> Rate:
@@ -66,7 +66,7 @@ def step_rate(step: Step, batch: Batch, *, seconds: float) -> Rate:
             step(*batch)
         return steps * len(batch.labels)
 
-    return _timed(work, step.device, seconds)
+    return timed(work, step.device, seconds)
 
 
 def training_rate(
@@ -89,7 +89,7 @@ def training_rate(
     work()  # warm-up: first kernels, first chunk
     waited.clear()
     began = perf_counter()
-    rate = _timed(work, step.device, seconds)
+    rate = timed(work, step.device, seconds)
     return rate, sum(waited) / (perf_counter() - began)
 
 
@@ -112,7 +112,7 @@ def busy_share(step: Step, batch: Batch, *, step_seconds: float) -> float:
     return min(1.0, profile.busy * profile.step_seconds / step_seconds)
 
 
-def _timed(work: Callable[[], int], device: torch.device, seconds: float) -> Rate:
+def timed(work: Callable[[], int], device: torch.device, seconds: float) -> Rate:
     """Time `work`, which returns its number of images, for about `seconds`, after a warm-up call.
 
     If the warm-up call takes too long, it is the only timing.

@@ -1,7 +1,7 @@
-"""Decides what `auto` means on this machine, and gives the reason for each choice.
+"""What this machine can do, and what `auto` means where nothing was measured, with the reasons.
 
-The reasons are printed at the start of a run, because the usual cause of a slow run is a fast path
-that was silently not taken.
+engine/tune.py measures. These rules serve runs that are too short for it and `--tune off`. The
+reasons are printed, because the usual cause of a slow run is a fast path silently not taken.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import kernels
 
 from ..errors import EnvironmentProblem
 
-# A cold compile costs about a minute; an eager launch-bound step wastes milliseconds.
-COMPILE_PAYS_AFTER_STEPS = 5_000
+NOT_MEASURED = "not measured"
 
 
 class Choice(NamedTuple):
@@ -98,6 +97,15 @@ def cpu_multiplies_bf16() -> bool:
     return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("amx_tile"))
 
 
+def precisions(on: torch.device) -> tuple[str, ...]:
+    """The values of --amp that the device does not emulate, the simplest first."""
+    if on.type == "cpu":
+        return tuple(amp for amp in ("off", "bf16", "fp16") if not _emulated(amp))
+    if torch.cuda.get_device_capability(on) >= (8, 0):
+        return ("off", "bf16", "fp16")
+    return ("off", "fp16")
+
+
 def _emulated(amp: str) -> bool:
     if amp == "fp16":
         found = torch.cpu.get_capabilities()
@@ -105,8 +113,17 @@ def _emulated(amp: str) -> bool:
     return amp == "bf16" and not cpu_multiplies_bf16()
 
 
-def compiled(requested: str, on: torch.device, *, steps: int) -> Choice:
-    """Choose on or off for a run of `steps` training steps."""
+def convolutions(on: torch.device, amp: str) -> Choice:
+    """Choose packed or plain: images side by side, where 3x3 convolutions gain from it."""
+    if on.type != "cpu" or amp != "bf16":
+        return Choice("plain", "packing serves bf16 on a CPU alone")
+    if torch.cpu.get_capabilities().get("amx_tile"):
+        return Choice("packed", "this CPU has AMX, whose tiles narrow images do not fill")
+    return Choice("plain", "this CPU has no AMX")
+
+
+def compiled(requested: str, on: torch.device) -> Choice:
+    """Choose on or off; EnvironmentProblem if it is requested and cannot be."""
     if requested == "on" and on.type == "cpu" and not _cpp_compiler():
         raise EnvironmentProblem(
             "--compile (on): no C++ compiler found. Install g++ or clang++, or use --compile off."
@@ -123,11 +140,7 @@ def compiled(requested: str, on: torch.device, *, steps: int) -> Choice:
         return Choice(
             "off", "on a CPU nearly all of a step is convolutions, and compiling gains nothing"
         )
-    if obstacle:
-        return Choice("off", obstacle)
-    if steps < COMPILE_PAYS_AFTER_STEPS:
-        return Choice("off", f"{steps} steps are too few to pay back a minute of compiling")
-    return Choice("on", f"{steps} steps pay back a minute of compiling")
+    return Choice("off", obstacle or NOT_MEASURED)
 
 
 def graphs(requested: str, on: torch.device, *, optimizer: str, world: int) -> Choice:
@@ -151,8 +164,21 @@ def graphs(requested: str, on: torch.device, *, optimizer: str, world: int) -> C
     if found:
         return Choice("off", found)
     if requested == "auto":
-        return Choice("off", "not measured yet; the doctor command times them")
+        return Choice("off", NOT_MEASURED)
     return Choice("on", "requested")
+
+
+def optimizer(requested: str, on: torch.device, *, sgd: bool) -> Choice:
+    """Choose torch's fused SGD or what is requested; only SGD has an implementation to choose."""
+    if requested != "auto":
+        return Choice(requested, "requested")
+    obstacle = kernel_problem(on) if sgd else "the only one of this kind"
+    return Choice("torch", obstacle or NOT_MEASURED)
+
+
+def kernel_problem(on: torch.device) -> str | None:
+    """Why our kernels are not worth trying on the device; None if they are."""
+    return kernels.problem(on) if on.type == "cuda" else "the kernel needs a GPU"
 
 
 def loader(requested: str, dali_problem: str | None) -> Choice:

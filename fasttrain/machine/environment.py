@@ -30,9 +30,17 @@ def describe() -> dict[str, Any]:
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "fasttrain": {"version": __version__, **_git(PACKAGE)},
+        **hardware(),
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """The part of `describe` that speed depends on: the machine and the versions of what runs."""
+    return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
+        "triton": _version("triton"),
         "dali": next(filter(None, map(_version, DALI)), None),
         "os": platform.platform(),
         "cpu": _cpu(),

@@ -38,17 +38,17 @@ IN_A_ROW_FORWARD = 16  # in a forward or data gradient with weights too large fo
 LEAVE_CACHE = 1_000_000  # weights that are too large for it
 
 
-def suits(device: torch.device, dtype: torch.dtype | None) -> bool:
-    """Whether convolutions in `dtype` are faster when packed: in bf16 on a CPU with AMX."""
-    amx = torch.cpu.get_capabilities().get("amx_tile") if device.type == "cpu" else False
-    return bool(amx) and dtype is torch.bfloat16
+def packable(model: nn.Module) -> bool:
+    """Whether `model` has a 3x3 convolution that packing may make faster."""
+    return any(isinstance(module, nn.Conv2d) and _fits(module) for module in model.modules())
 
 
-def pack_convolutions(model: nn.Module) -> None:
-    """Make every 3x3 convolution of `model` that can gain a PackedConv2d, with the same weights."""
+def pack_convolutions(model: nn.Module, *, packed: bool = True) -> None:
+    """Make every 3x3 convolution of `model` that can gain packed, or plain; weights stay."""
+    before, after = (nn.Conv2d, PackedConv2d) if packed else (PackedConv2d, nn.Conv2d)
     for module in model.modules():
-        if type(module) is nn.Conv2d and _fits(module):
-            module.__class__ = PackedConv2d
+        if type(module) is before and _fits(module):
+            module.__class__ = after
 
 
 class PackedConv2d(nn.Conv2d):

@@ -6,6 +6,7 @@ Explain, predict, serve and export all open a run through `load`, so that they c
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from ..data import Loader, Split
 from ..data.preprocessing import Preprocessing
 from ..engine.build import AMP
+from ..engine.choices import recorded
 from ..errors import CheckpointError
 from ..loaders import build as loaders
 from ..machine import auto
@@ -158,4 +160,7 @@ def open_checkpoint(file: Path, *, here: dict[str, Any]) -> tuple[Classifier, di
         ) from None
     where = auto.device(recipe.device)
     auto.make_current(where)
+    trained = (recorded(state) or {}).get("amp")
+    if recipe.amp == "auto" and trained in auto.precisions(where):
+        recipe = replace(recipe, amp=trained)
     return Classifier(model, scale, recipe=recipe, device=where), kept

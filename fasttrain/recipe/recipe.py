@@ -100,6 +100,9 @@ class Recipe(Training):
         "machine",
         "AdamW, or the implementation of SGD",
     )
+    tune: str = choice(  # release 0.1 chose by rule
+        "cached", ("cached", "always", "off"), "machine", "measure what auto is", earlier="off"
+    )
     seed: int = number(0, 0, 2**32 - 1, "machine", "random seed of weights, order and augmentation")
     deterministic: bool = switch("machine", "use only deterministic operations")
     save_every: float = number(

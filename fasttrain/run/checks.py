@@ -40,6 +40,14 @@ def run_to_resume(
     return asked
 
 
+def check_arguments(continued: Path | None, *, overwrite: bool, override: bool) -> None:
+    """Raise UsageError for arguments of a training that contradict each other."""
+    if continued is None and override:
+        raise UsageError("--override: goes with --resume. Add it, or leave --override out.")
+    if continued is not None and overwrite:
+        raise UsageError("--overwrite: a run is resumed or replaced. Leave one of them out.")
+
+
 def folder_of(asked: Path) -> Path:
     """Return the run directory of a checkpoint, or `asked` itself if it is a folder."""
     return asked if asked.is_dir() else asked.parent.parent

@@ -22,7 +22,17 @@ GEMM_SECONDS = 1.0  # time limit of one rate measurement, on slow machines too
 DIFFERS = 0.25  # relative to the higher rate: idle machines stay within a tenth
 TF32 = "tf32"  # float32 as a GPU's tensor cores multiply it: a rate of its own
 Arithmetic = torch.dtype | str
-PARTS = ("import", "data", "lr_finder", "compile", "train", "data_wait", "eval", "checkpoint")
+PARTS = (
+    "import",
+    "data",
+    "tune",
+    "lr_finder",
+    "compile",
+    "train",
+    "data_wait",
+    "eval",
+    "checkpoint",
+)
 
 
 class Ledger:
@@ -78,7 +88,7 @@ class Ledger:
         """Continue from the sums of an earlier session."""
         self.began -= state["total"]
         for name in self.parts:
-            self.parts[name] += state[name]
+            self.parts[name] += state.get(name, 0.0)  # release 0.1 tuned nothing
 
 
 def arithmetic(amp: torch.dtype | None, device: torch.device) -> Arithmetic:

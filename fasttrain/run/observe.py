@@ -58,11 +58,14 @@ def observed(
     """
     recipe, folder, display, ledger, group, signals, tracker = session
     verified, made_by = origin.verification(data), source.digest_of(recipe)
+    choices = {"choices": {name: choice.value for name, choice in built.choices.items()}}
 
     def capture(run: Run) -> dict[str, Any]:
         if run.epoch or run.step:
             verified()  # before a checkpoint of trained weights
-        return resume.capture(run, built.step, schedule, recipe, group, data=data) | made_by
+        return (
+            resume.capture(run, built.step, schedule, recipe, group, data=data) | made_by | choices
+        )
 
     with ExitStack() as stack:
         mine = folder if isinstance(folder, RunDir) else None

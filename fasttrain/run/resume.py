@@ -77,7 +77,7 @@ def best_of(state: dict[str, Any]) -> dict[str, Any]:
         "model": average.weights(step["average"]) if averaged else step["model"],
         "test_accuracy": monitors.better(row, monitor).test_accuracy,
         "recipe": state["recipe"],
-        **{name: state[name] for name in ("data", SOURCE) if name in state},
+        **{name: state[name] for name in ("data", "choices", SOURCE) if name in state},
     }
 
 

@@ -117,7 +117,9 @@ def begin(
     session.tracker.wait()
     if not resume.is_over(state, recipe):
         folder.reopen()
-    about = {"command": command, "processes": session.group.world}
+    about: dict[str, Any] = {"command": command, "processes": session.group.world}
+    about["choices"] = {name: choice._asdict() for name, choice in built.choices.items()}
+    about["measured"] = built.measured
     folder.begin(
         {**recipe.as_dict(), **source.digest_of(recipe)}, {**environment.describe(), **about}
     )

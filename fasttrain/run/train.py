@@ -18,11 +18,11 @@ import torch
 
 from ..console.console import Display
 from ..data import Data, origin
-from ..engine.build import Built, build, splits
+from ..engine.build import Built, splits
+from ..engine.choices import recorded
 from ..engine.loop import fit
 from ..engine.lr_finder import restored
 from ..engine.state import Epoch, Hook, Run
-from ..errors import UsageError
 from ..machine import auto, memory
 from ..parallel.distributed import joined
 from ..parallel.group import Group
@@ -30,7 +30,7 @@ from ..parallel.launch import local_batch
 from ..parallel.signals import Signals
 from ..recipe.recipe import Recipe
 from ..storage.paths import some_path
-from . import ending, finish, resume
+from . import checks, ending, finish, resume
 from .find_lr import range_test
 from .ledger import Ledger
 from .observe import observed
@@ -45,6 +45,7 @@ from .start import (
     tracking,
 )
 from .summary import counts, final_summary, measure_rates, target_summary
+from .tuned import tuned
 
 
 def train(
@@ -74,7 +75,7 @@ def train(
     fasttrain.errors; Stopped after a signal, once the checkpoint is saved.
     """
     out, continued = some_path(out), some_path(continued)
-    _check_arguments(continued, overwrite=overwrite, override=override)
+    checks.check_arguments(continued, overwrite=overwrite, override=override)
     display = display or Display()
     ledger = Ledger(perf_counter() if began is None else began)
     ledger.parts["import"] = ledger.total
@@ -94,7 +95,8 @@ def train(
             folder.announce(recipe.as_dict())
             with memory.reported(recipe.batch_size, group.device(auto.device(recipe.device))):
                 data = _load(session, state)
-                built = build(recipe, data, group, fresh=state is None)
+                before, part = recorded(state), ledger.part("tune")
+                built = tuned(recipe, data, group, display, recorded=before, counted=part)
                 _introduce(session, data, built, fresh=state is None)
                 measure_rates(recipe, built, ledger, log=display.log)
                 _warm_up(session, built, state)
@@ -137,13 +139,6 @@ def train(
             if group.first:
                 finish.report_run(session, data, built, position, observers, target)
             return position.history
-
-
-def _check_arguments(continued: Path | None, *, overwrite: bool, override: bool) -> None:
-    if continued is None and override:
-        raise UsageError("--override: goes with --resume. Add it, or leave --override out.")
-    if continued is not None and overwrite:
-        raise UsageError("--overwrite: a run is resumed or replaced. Leave one of them out.")
 
 
 def _load(session: Session, state: dict[str, Any] | None) -> Data:

@@ -251,7 +251,8 @@ def test_a_batch_that_does_not_fit_is_exit_8(tmp_path):
 def test_a_signal_saves_says_how_to_resume_and_sets_the_exit_code(tmp_path, number, code):
     out = tmp_path / "a"
     many = [*SMALL, "--recipe", "sprint", "--widths", "8,8,8", "--loader", "resident"]
-    many += ["--epochs", "5000", "--lr", "0.05", "--device", "cpu", "--out", str(out)]
+    many += ["--epochs", "5000", "--lr", "0.05", "--device", "cpu", "--tune", "off"]
+    many += ["--out", str(out)]
     process = subprocess.Popen(
         [sys.executable, "-m", "fasttrain", *many],
         stdout=subprocess.PIPE,

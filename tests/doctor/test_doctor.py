@@ -3,20 +3,25 @@
 import io
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
+from torch._inductor import config as inductor
 
 from fasttrain.cli import main as cli
 from fasttrain.console.console import Display
 from fasttrain.data import Batch
-from fasttrain.doctor import doctor, inventory, measure, probe
+from fasttrain.doctor import compiled, doctor, inventory, measure, probe
 from fasttrain.doctor.bottleneck import Measured, Trial, combined_rate, findings, untried, verdict
+from fasttrain.engine.candidates import Row, Settings
+from fasttrain.engine.tune import Tuned
 from fasttrain.errors import EnvironmentProblem
 from fasttrain.machine.auto import cpu_multiplies_bf16
 from fasttrain.recipe.recipe import Recipe
+from fasttrain.run import tuned
 from tests.conftest import tiny_step
 from tests.engine.test_step import batch
 
@@ -150,7 +155,7 @@ def test_rates_are_medians_that_outlast_one_slow_timing():
         time.sleep(next(pauses))
         return 32
 
-    rate = probe._timed(work, torch.device("cpu"), 0.0)
+    rate = probe.timed(work, torch.device("cpu"), 0.0)
     assert (rate.n, probe.MIN_TIMINGS) == (3, 3)  # the first is for warming up
     assert rate.low <= 32 / 0.6 < 32 / 0.1 < rate.median <= rate.high <= 32 / 0.03
     assert "(median of 3; " in str(rate)
@@ -166,7 +171,7 @@ def test_what_takes_longer_than_its_budget_is_timed_once(first, timings, monkeyp
         time.sleep(first)
         return 32
 
-    rate = probe._timed(work, torch.device("cpu"), 0.0)
+    rate = probe.timed(work, torch.device("cpu"), 0.0)
     assert rate.n == timings
     assert len(calls) == (1 if timings == 1 else 1 + timings)
     assert rate.median <= 32 / first
@@ -217,21 +222,73 @@ def test_on_a_slow_cpu_a_smaller_batch_stands_for_the_recipes(monkeypatch):
         assert measure.workload(slow, on, halves, seconds=10).recipe.batch_size == expected
 
 
-def test_the_doctor_says_what_it_found_chose_and_measured():
+def test_the_doctor_says_what_it_found_chose_and_measured(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     text = io.StringIO()
-    recipe = Recipe(device="cpu", batch_size=2, amp="off", epochs=1)
+    recipe = Recipe(device="cpu", batch_size=2, amp="off", epochs=1, tune="off")
     found = doctor.examine(recipe, display=Display(Console(file=text, width=200)), seconds=0.5)
     said = text.getvalue()
     for words in ("found\n", "choices\n", "measured on cpu", "batch 2", "most to gain: "):
         assert words in said
-    assert "amp        off (requested)" in said
-    assert "optimizer  torch.SGD" in said
+    assert "amp          off (requested)" in said
+    assert "optimizer    torch.SGD (" in said
     assert 0 < found.both < found.step < found.loader
     assert 0 < found.mfu < 5  # beside other programs the product's rate may be measured too low
     assert [trial.change for trial in found.loaders] == ["--loader resident"]
     bf16 = ["--amp bf16"] if cpu_multiplies_bf16() else []
     others = [trial.change for trial in found.steps if trial.kind != "threads"]
     assert others == bf16
+
+
+def test_the_doctor_measures_what_auto_is_anew_prints_the_table_and_refreshes_the_memory(
+    tmp_path, monkeypatch
+):
+    found = {"bf16": 0.87, "off": 2.01}
+    rows = [{**Settings(amp)._asdict(), **Row(s, 3)._asdict()} for amp, s in found.items()]
+    rows += [{**Settings("fp16")._asdict(), **Row(why="refused: its loss is nan")._asdict()}]
+    asked = []
+
+    def tune(trial, *, mode, **options):
+        asked.append(mode)
+        return Tuned(Settings("bf16"), "resident", {"amp": "measured: a test"}, {"steps": rows})
+
+    monkeypatch.setattr(tuned, "tune", tune)
+    said = []
+    recipe = Recipe(device="cpu", loader="resident", batch_size=2, model="sprint", widths="8,8,8")
+    built = doctor.chosen(recipe, doctor.images(), said.append)
+    assert asked == ["always"]
+    assert built.choices["amp"] == ("bf16", "measured: a test")
+    assert list(doctor.table(built.measured)) == [
+        "measured for auto, in turns",
+        "  bf16 plain eager torch             870 ms (n = 3)",
+        "  float32 plain eager torch          2010 ms (n = 3)",
+        "  fp16 plain eager torch             refused: its loss is nan",
+    ]
+    doctor.chosen(replace(recipe, tune="off"), doctor.images(), said.append)
+    assert asked == ["always"]
+    assert list(doctor.table({})) == []
+
+
+def test_compiling_is_timed_with_and_without_the_switches_and_norms_alone(monkeypatch):
+    switches = []
+
+    def compile(function, **options):
+        switches.append((inductor.force_layout_optimization, inductor.loop_reindexing_after_fusion))
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile)
+    recipe = Recipe(device="cpu", batch_size=8, model="sprint", widths="8,8,8", loader="resident")
+    load = measure.workload(
+        replace(recipe, amp="off"), torch.device("cpu"), doctor.images(), seconds=0
+    )
+    said = []
+    found = compiled.compiled_rates(load, seconds=0.0, log=said.append)
+    assert switches == [(False, True), (True, False), (False, True)]
+    assert (inductor.force_layout_optimization, inductor.loop_reindexing_after_fusion) == (
+        (False, True)
+    )
+    assert len(found) == len(said) == 5
+    assert said[2].startswith("step, compiled, switches ")
 
 
 def test_a_machine_without_the_asked_gpu_is_described_before_it_is_refused():

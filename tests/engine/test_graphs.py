@@ -198,9 +198,9 @@ def test_a_step_that_cannot_be_captured_is_refused():
         GraphedStep(Step(model, torch.optim.SGD(model.parameters(), lr=0.1)))
 
 
-def test_auto_leaves_graphs_off_until_they_are_measured_and_says_so():
+def test_without_a_measurement_auto_leaves_graphs_off_and_says_so():
     choice = auto.graphs("auto", GPU, **PLAIN)
-    assert choice == Choice("off", "not measured yet; the doctor command times them")
+    assert choice == Choice("off", "not measured")
     assert auto.graphs("on", GPU, **PLAIN).value == "on"
     assert auto.graphs("off", GPU, **PLAIN) == Choice("off", "requested")
     assert auto.graphs("auto", CPU, **PLAIN).value == "off"
@@ -231,7 +231,7 @@ def test_a_run_gets_the_step_that_was_chosen(monkeypatch, value):
 
 @pytest.mark.parametrize("optimizer", ["torch", "apex"])
 def test_the_doctor_tries_graphs_where_they_can_be_captured(monkeypatch, optimizer):
-    monkeypatch.setattr(measure, "_precisions", lambda device: ("bf16",))
+    monkeypatch.setattr(measure, "precisions", lambda device: ("bf16",))
     choice = auto.graphs("auto", GPU, **{**PLAIN, "optimizer": optimizer})
     chosen = {"amp": Choice("bf16", ""), "graphs": choice}
     built = build.Built(tiny_step(), [], [], GPU, chosen)

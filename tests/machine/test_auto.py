@@ -78,33 +78,33 @@ def test_a_run_in_an_emulated_precision_says_what_to_use(amp, said, tiny, tmp_pa
 
 
 def test_auto_does_not_compile_on_a_cpu_and_says_why():
-    choice = auto.compiled("auto", CPU, steps=10**6)
+    choice = auto.compiled("auto", CPU)
     assert choice.value == "off"
     assert "CPU" in choice.why
-    assert auto.compiled("on", CPU, steps=1).value == "on"
+    assert auto.compiled("on", CPU).value == "on"
 
 
-def test_auto_compiles_for_a_gpu_only_where_the_run_is_long_enough(monkeypatch):
+def test_without_a_measurement_auto_does_not_compile_for_a_gpu(monkeypatch):
     gpu = torch.device("cuda", 0)
     monkeypatch.setattr(kernels, "problem", lambda device: None)
-    assert auto.compiled("auto", gpu, steps=100).value == "off"
-    assert auto.compiled("auto", gpu, steps=19_500).value == "on"
+    assert auto.compiled("auto", gpu) == ("off", "not measured")
+    assert auto.compiled("on", gpu) == ("on", "requested")
 
 
 def test_auto_does_not_compile_for_a_gpu_where_triton_cannot_and_says_what_is_missing(monkeypatch):
     """It would end in a traceback after the start: slim images have no compiler."""
     gpu = torch.device("cuda", 0)
     monkeypatch.setattr(kernels, "problem", lambda device: "there is neither gcc nor clang")
-    assert auto.compiled("auto", gpu, steps=19_500) == ("off", "there is neither gcc nor clang")
-    assert auto.compiled("off", gpu, steps=19_500).why == "requested"
+    assert auto.compiled("auto", gpu) == ("off", "there is neither gcc nor clang")
+    assert auto.compiled("off", gpu).why == "requested"
     with pytest.raises(EnvironmentProblem, match=r"--compile \(on\): there is neither gcc nor"):
-        auto.compiled("on", gpu, steps=1)
+        auto.compiled("on", gpu)
 
 
 def test_no_compiler_is_said_before_torch_says_it_in_fifty_lines(monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(EnvironmentProblem, match="no C\\+\\+ compiler"):
-        auto.compiled("on", CPU, steps=1)
+        auto.compiled("on", CPU)
 
 
 def test_auto_takes_dali_where_it_imports_and_else_says_what_is_missing():

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from fasttrain.data import cifar10, synthetic
 from fasttrain.engine.build import build
 from fasttrain.explain.gradcam import GradCAM
+from fasttrain.machine import auto
 from fasttrain.models import packed_conv
 from fasttrain.models.flops import training_flops
 from fasttrain.models.packed_conv import PackedConv2d, convolve, join, pack_convolutions, part
@@ -183,4 +184,4 @@ def test_it_is_built_in_for_bf16_on_a_cpu_with_amx_and_nowhere_else(monkeypatch,
     built = build(recipe, cifar10.data(train, test))
     found = any(isinstance(module, PackedConv2d) for module in built.step.model.modules())
     assert found == (amx and amp == "bf16")
-    assert not packed_conv.suits(torch.device("cuda", 0), torch.bfloat16)
+    assert auto.convolutions(torch.device("cuda", 0), "bf16").value == "plain"

@@ -14,7 +14,7 @@ from fixture_run import DROPS, NAMES, change, put, write_run
 from PIL import Image
 
 from fasttrain.errors import CheckpointError, OutputError, UsageError
-from fasttrain.report import classes, curves, galleries
+from fasttrain.report import charts, classes, curves, galleries
 from fasttrain.report.figures import FIGURES, draw_all, draw_layers
 from fasttrain.report.read import Run, read
 from fasttrain.report.style import DPI
@@ -403,3 +403,21 @@ def test_the_report_is_imported_without_torch_and_without_matplotlib():
     ).stdout.split()
     assert "numpy" in loaded
     assert not {"torch", "matplotlib", "triton", "nvidia.dali"} & set(loaded)
+
+
+def test_averaged_weights_are_a_curve_of_their_own_and_may_hold_the_best_epoch(tmp_path):
+    plain, averaged = write_run(tmp_path / "plain", epochs=6), write_run(tmp_path / "a", epochs=6)
+    rows = [{**row, "ema_test_accuracy": 0.5 + row["epoch"] / 100} for row in metrics(averaged)]
+    (averaged / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    change(averaged, "summary.json", best_weights="averaged", best_epoch=4)
+    name = "test, averaged weights"
+    drawn = lines(curves.accuracy(read(averaged)), name)
+    assert drawn.get_ydata() == pytest.approx([51, 52, 53, 54, 55, 56])
+    ring = lines(curves.accuracy(read(averaged)), "_best")
+    assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (4, pytest.approx(54))
+    chart = charts.curves(read(averaged))["accuracy"]
+    assert [series["name"] for series in chart["series"]] == ["train", "test", name]
+    assert "54.00 % by the averaged weights in epoch 4" in texts(curves.accuracy(read(averaged)))
+    labels = [line.get_label() for line in curves.accuracy(read(plain)).axes[0].lines]
+    assert name not in labels
+    assert len(charts.curves(read(plain))["accuracy"]["series"]) == 2

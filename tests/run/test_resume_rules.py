@@ -185,6 +185,7 @@ OTHER = {
     "cutmix": 1.0,
 }
 FREE = {"data_dir", "loader", "device", "amp", "compile", "graphs", "optimizer", "deterministic"}
+FREE |= {"tune"}
 FREE |= {"save_every", "hang_timeout", "target_accuracy", "max_time", "cam_layer", "cache_dir"}
 FREE |= {"track"}
 FREE |= {"stop_after"}

@@ -42,7 +42,7 @@ class Fault:
     def __init__(self, monkeypatch, where: str, error: BaseException) -> None:
         home, name = {
             "data": (course, "splits"),
-            "build": (course, "build"),
+            "build": (course, "tuned"),
             "range test": (course, "range_test"),
             "step": (step.Step, "__call__"),
         }[where]
