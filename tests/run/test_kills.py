@@ -19,7 +19,7 @@ EPOCHS = 5
 def test_runs_killed_at_random_and_resumed_end_bitwise_as_one_left_alone(
     kills, tmp_path, record_property
 ):
-    changes = {"epochs": EPOCHS, "save_every": 0.001}
+    changes = {"epochs": EPOCHS, "save_every": 0.001, "ema": 0.9, "mixup": 0.4, "cutmix": 1.0}
     for name in ("warm", "whole"):  # the first waits for the process that is forked from
         began = time.monotonic()
         assert Child(tmp_path / "log", flags(tmp_path / name, **changes)).ended().status == 0

@@ -156,11 +156,12 @@ def test_two_starts_with_one_memory_are_one_training(tmp_path, quick):
     assert kept.exists()
 
 
-def test_measuring_changes_nothing_of_what_is_then_trained(tmp_path, quick):
-    """Weights, momentum, draws, dropout: all as in a run that asked for it."""
-    fasttrain.train(small(**AUTO, lr="auto"), out=tmp_path / "a")
+@pytest.mark.parametrize("more", [{}, {"ema": 0.9, "mixup": 0.4, "cutmix": 1.0}], ids=len)
+def test_measuring_changes_nothing_of_what_is_then_trained(tmp_path, quick, more):
+    """Weights, momentum, their average, draws, dropout: all as in a run that asked for it."""
+    fasttrain.train(small(**AUTO, **more, lr="auto"), out=tmp_path / "a")
     amp = amp_of(tmp_path / "a")
-    fasttrain.train(small(lr="auto", amp=amp), out=tmp_path / "b")
+    fasttrain.train(small(**more, lr="auto", amp=amp), out=tmp_path / "b")
     assert same(end(tmp_path / "a"), end(tmp_path / "b"))
 
 
