@@ -1,6 +1,7 @@
 """What is said of a run on own images has their names, on the page, in tables and in pictures."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -96,7 +97,8 @@ def test_the_run_can_be_explained_reported_and_compared_again(trained, tmp_path,
     assert cli.main(["report", str(run)]) == 0
     capsys.readouterr()
     page = tmp_path / "c.html"
-    assert cli.main(["compare", str(run), str(run), "--out", str(page)]) == 0
+    copy = shutil.copytree(run, tmp_path / "copy")
+    assert cli.main(["compare", str(run), str(copy), "--out", str(page)]) == 0
     said = capsys.readouterr().out
     assert "best val accuracy" in said
     assert "test accuracy of that epoch" in said

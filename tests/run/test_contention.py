@@ -152,7 +152,7 @@ def test_the_doctor_finds_the_number_of_threads_whatever_that_of_cores(
     of = measure.workload(recipe, torch.device("cpu"), halves, seconds=0.1)
     monkeypatch.setattr(measure, "step_rate", rate)
     monkeypatch.setattr(measure, "_cores", lambda: cores)
-    monkeypatch.setattr(measure, "_precisions", lambda device: ("off",))
+    monkeypatch.setattr(measure, "precisions", lambda device: ("off",))
     with threads(used):
         found = measure.measure(of, seconds=0.1, log=log.append)
     advice = [line for line in verdict(found).splitlines() if "wrong number of threads" in line]
