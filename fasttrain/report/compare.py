@@ -98,7 +98,8 @@ def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 
 def _read(runs: Sequence[Path | Run], sort: str | None) -> list[Run]:
     if len(runs) < 2:
-        raise UsageError(f"compare ({len(runs)} runs): needs at least two. Name another run.")
+        count = "one run" if runs else "no runs"
+        raise UsageError(f"compare ({count}): needs at least two. Name another run.")
     found = [run if isinstance(run, Run) else read(run) for run in runs]
     return ordered(found, sort) if sort else found
 
