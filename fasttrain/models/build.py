@@ -95,7 +95,7 @@ def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
                 f"--optimizer ({recipe.optimizer}): is of all weights, and --filters "
                 f"{recipe.filters} of some of them. Use --optimizer auto."
             )
-        return sgd.muon(model, **options)
+        return sgd.muon(model, bias_rate=recipe.bias_rate, **options)
     if recipe.optimizer == "adamw":
         return sgd.adamw(model, **options)
     provider = "torch" if recipe.optimizer == "auto" else recipe.optimizer

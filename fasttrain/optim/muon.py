@@ -45,13 +45,14 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float,
         filter_momentum: float = 0.6,
         decay_norms: bool = True,
+        bias_rate: float = BIAS_RATE,
     ) -> None:
         trainable = [p for p in model.parameters() if p.requires_grad]
         _check_parameters(model)
         momentum, weight_decay = float(momentum), float(weight_decay)
         kinds = (
             ((4,), 1.0, float(filter_momentum), 0.0),
-            ((0, 1), BIAS_RATE, momentum, weight_decay if decay_norms else 0.0),
+            ((0, 1), float(bias_rate), momentum, weight_decay if decay_norms else 0.0),
             ((2,), HEAD_RATE, momentum, weight_decay),
         )
         groups: list[dict[str, Any]] = [

@@ -18,7 +18,7 @@ import kernels
 
 from ..errors import EnvironmentProblem
 from .kernel_sgd import KernelSGD
-from .muon import Muon
+from .muon import BIAS_RATE, Muon
 
 
 def sgd(
@@ -86,11 +86,17 @@ def adamw(
 
 
 def muon(
-    model: nn.Module, *, lr: float, momentum: float, weight_decay: float, decay_norms: bool = True
+    model: nn.Module,
+    *,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    decay_norms: bool = True,
+    bias_rate: float = BIAS_RATE,
 ) -> Muon:
     """Muon for the convolution filters of `model`, SGD with Nesterov momentum for the rest."""
     options: dict[str, Any] = {"weight_decay": weight_decay, "decay_norms": decay_norms}
-    return Muon(model, lr=_rate(model, lr), momentum=momentum, **options)
+    return Muon(model, lr=_rate(model, lr), momentum=momentum, bias_rate=bias_rate, **options)
 
 
 def _rate(model: nn.Module, lr: float) -> Tensor:

@@ -66,6 +66,9 @@ class Training:
         1, 1, 10_000, "recipe", "compute a step in so many parts, one by one, for less memory"
     )
     filters: str = choice("sgd", ("sgd", "muon"), "recipe", "optimizer of the convolution filters")
+    bias_rate: float = number(
+        0.22, 0.0, 1e4, "recipe", "muon: rate of the biases, times that of the filters"
+    )
     label_smoothing: float = number(
         0.0, 0.0, 0.9, "recipe", "fraction of each target spread over all classes"
     )

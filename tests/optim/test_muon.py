@@ -8,8 +8,10 @@ from torch import nn
 
 from fasttrain.engine.step import Step
 from fasttrain.errors import UsageError
+from fasttrain.models import build
 from fasttrain.optim.muon import BIAS_RATE, HEAD_RATE, Muon, orthogonal
 from fasttrain.optim.schedule import EveryStep
+from fasttrain.recipe.recipe import Recipe
 from tests.conftest import tiny_model
 
 
@@ -181,3 +183,10 @@ def test_a_parameter_of_no_group_is_refused_by_name(layer, said):
 
 def rates(step):
     return [float(group["lr"]) for group in step.optimizer.param_groups]
+
+
+def test_the_biases_rate_is_that_of_the_recipe():
+    made = build.optimizer(Recipe.named("sprint", bias_rate=75.0, lr=0.1), tiny_model())
+    assert [float(group["lr"]) for group in made.param_groups] == pytest.approx(
+        [0.1, 7.5, 0.1 * HEAD_RATE]
+    )

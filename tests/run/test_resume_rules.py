@@ -176,6 +176,7 @@ OTHER = {
     "holdout": 0.3,
     "skip_bad_files": True,
     "rotate": 7.0,
+    "bias_rate": 75.0,
     "zoom": "0.9,1.1",
     "brightness": 0.2,
     "contrast": 0.2,
