@@ -270,7 +270,7 @@ def test_a_sprint_for_zero_is_the_smallest_and_for_no_target_the_usual_one():
         Recipe.named("sprint", **asked)
         for asked in ({"target_accuracy": 0}, {"target_accuracy": None}, {})
     )
-    assert (zero.widths, zero.target_accuracy) == ("36,72,144", 0)
+    assert (zero.widths, zero.target_accuracy) == ("32,64,192", 0)
     assert none == replace(usual, target_accuracy=None)
 
 
