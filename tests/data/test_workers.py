@@ -30,7 +30,7 @@ def data(tmp_path):
 @pytest.fixture
 def many(monkeypatch):
     """Sixty images are enough for two processes, which make a few at a time."""
-    monkeypatch.setattr(workers, "MANY", 10)
+    monkeypatch.setattr(workers, "MANY", 1)  # also for what a broken preparation left
     monkeypatch.setattr(crew, "cores", lambda: 2)
     monkeypatch.setattr(decoding, "TASK_PIXELS", 2000)
     monkeypatch.setattr(pictures, "small", lambda *a, **o: pytest.fail("decoded in this process"))
