@@ -14,14 +14,10 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,12 +26,12 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import table
+from benchmarks.peak_memory import GIANT, GIANTS, peak, with_giants
 from fasttrain.data import crew, files, layouts, prepare, scan, workers
 from fasttrain.machine import environment
 
 FULL = 256  # pixels of a side of the JPEGs
 BAR = 0.8  # of cores x the rate of one thread
-GIANT, GIANTS = 10_000, 4  # pixels of a side
 
 
 def written(folder: Path, count: int) -> Path:
@@ -150,54 +146,6 @@ def measured(count: int, side: int, rounds: int) -> dict[str, Any]:
     ]
     group = f"preparing {count:,} JPEGs of {FULL} x {FULL} to {side} x {side}"
     return {"group": group, "cores": cores, "bar": BAR, "rows": rows, "peak_bytes": peaks}
-
-
-def with_giants(data: Path) -> Path:
-    """Put images that are as large as is taken, and lie on their side, among the others."""
-    noise = Image.effect_noise((GIANT // 10, GIANT // 10), 60).resize((GIANT, GIANT))
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    for number in range(GIANTS):
-        path = next(data.iterdir()) / f"giant {number}.jpg"
-        if number:
-            shutil.copy(data.parent / "giant.jpg", path)
-        else:
-            noise.convert("RGB").save(path, quality=85, exif=exif)
-            shutil.copy(path, data.parent / "giant.jpg")
-    return data
-
-
-def peak(data: Path, side: int) -> int | None:
-    """The most bytes that a process which prepares `data` and its children have at a time; None
-    where there is no /proc. A page that several of them have counts once."""
-    if not Path("/proc/self/smaps_rollup").exists():
-        return None
-    command = [sys.executable, "-m", "benchmarks.bench_prepare", "--once", str(data)]
-    most = 0
-    with subprocess.Popen([*command, "--side", str(side)]) as process:
-        while process.poll() is None:
-            most = max(most, sum(_proportional(pid) for pid in _family(process.pid)))
-            time.sleep(0.01)
-    if process.returncode:
-        raise RuntimeError(f"{command} ended with {process.returncode}")
-    return most
-
-
-def _family(pid: int) -> list[int]:
-    """A process and its children."""
-    found = [pid]
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            found += map(int, children.read_text().split())
-    return found
-
-
-def _proportional(pid: int) -> int:
-    """Bytes of a process's memory, those that it shares divided by how many share them."""
-    with suppress(OSError, IndexError):  # it has just ended
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text().partition("Pss:")[2]
-        return int(text.split()[0]) * 1024
-    return 0
 
 
 def main() -> None:

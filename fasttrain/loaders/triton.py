@@ -1,11 +1,12 @@
 """Loads batches from a split that stays on the GPU as bytes; one kernel makes each chunk.
 
 Its pixels equal ResidentLoader's, but for those of a WarpedDraw, which are off by rounding. It
-writes each number once; ResidentLoader reads and writes them
-several times in float32.
+writes each number once; ResidentLoader reads and writes them several times in float32.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -65,36 +66,24 @@ class KernelLoader(ResidentLoader):
     ) -> Tensor:
         from kernels.augment import augment_
 
-        shape = (len(order), self._side, self._side, 3)
-        out = torch.empty(shape, dtype=self._dtype, device=self.device)
-        augment_(
-            out,
-            self._images,
-            order,
-            crop,
-            flip,
-            hole,
-            mean=self._byte_mean,
-            std=self._byte_std,
-            side=self._hole,
-            reflect=self._reflect,
-        )
-        return out
+        return self._filled(augment_, order, crop, flip, hole)
 
     def _warped_pixels(
         self, *, order: Tensor, affine: Tensor, hole: Tensor, colour: Tensor | None = None
     ) -> Tensor:
         from kernels.warp import warp_
 
+        return self._filled(warp_, order, affine, colour, hole)
+
+    def _filled(self, kernel: Callable[..., None], order: Tensor, *rows: Tensor | None) -> Tensor:
+        """Images (B, S, S, 3) that a kernel makes by the rows of a draw."""
         shape = (len(order), self._side, self._side, 3)
         out = torch.empty(shape, dtype=self._dtype, device=self.device)
-        warp_(
+        kernel(
             out,
             self._images,
             order,
-            affine,
-            colour,
-            hole,
+            *rows,
             mean=self._byte_mean,
             std=self._byte_std,
             side=self._hole,
