@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..machine import auto
-from ..machine.auto import NOT_MEASURED, Choice
+from ..machine.auto import LAUNCHES, NOT_MEASURED, Choice
 from ..models.packed_conv import packable
 from ..recipe.recipe import Recipe
 
@@ -85,7 +85,7 @@ def space(
             found["convolutions"] = WORDS["convolutions"]
         return found
     for name in ("compile", "graphs"):
-        if chosen[name].why == NOT_MEASURED:
+        if chosen[name].why in (NOT_MEASURED, LAUNCHES):
             found[name] = WORDS[name]
     if chosen["optimizer"].why == NOT_MEASURED:
         found["optimizer"] = ("torch", "kernel")

@@ -20,6 +20,7 @@ from ..machine import auto, environment
 from ..machine.auto import NOT_MEASURED, Choice
 from ..parallel.group import Group
 from ..parallel.launch import local_batch
+from ..recipe.named import MODELS
 from ..recipe.recipe import FIELDS, Recipe
 from .candidates import WORDS
 from .tune import Tuned
@@ -44,7 +45,11 @@ def chosen_by_rule(
         "amp": lambda asked: auto.amp(asked, device),
         "compile": lambda asked: auto.compiled(asked, device),
         "graphs": lambda asked: auto.graphs(
-            asked, device, optimizer=recipe.optimizer, world=group.world
+            asked,
+            device,
+            optimizer=recipe.optimizer,
+            world=group.world,
+            known=recipe.model in MODELS,
         ),
         "optimizer": lambda asked: auto.optimizer(asked, device, sgd=recipe.filters == "sgd"),
         "loader": lambda asked: auto.loader(asked, dali.available() if asked == "auto" else None),
@@ -69,13 +74,14 @@ def chosen_by_rule(
 def recorded(state: Mapping[str, Any] | None) -> dict[str, str] | None:
     """What a checkpoint recorded of the choices of its run; None without a checkpoint.
 
-    Earlier releases recorded nothing, and chose by rule. Words of a later one are left out.
+    Earlier releases recorded nothing and chose by rule, graphs never. Words of a later one are
+    left out.
     """
     if state is None:
         return None
     found = state.get("choices")
     words = {**WORDS, "loader": LOADERS}
-    given = found if isinstance(found, dict) else {}
+    given = found if isinstance(found, dict) else {"graphs": "off"}
     return {name: word for name, word in given.items() if word in words.get(name, ())}
 
 

@@ -26,7 +26,7 @@ from tests.engine.test_step import batch
 from tests.taped import Tape
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
-PLAIN = {"optimizer": "torch", "world": 1}
+PLAIN = {"optimizer": "torch", "world": 1, "known": False}
 
 
 def pair(make=tiny_step, **options):
@@ -198,9 +198,10 @@ def test_a_step_that_cannot_be_captured_is_refused():
         GraphedStep(Step(model, torch.optim.SGD(model.parameters(), lr=0.1)))
 
 
-def test_without_a_measurement_auto_leaves_graphs_off_and_says_so():
-    choice = auto.graphs("auto", GPU, **PLAIN)
-    assert choice == Choice("off", "not measured")
+def test_without_a_measurement_auto_captures_networks_of_the_package_alone_and_says_why():
+    assert auto.graphs("auto", GPU, **PLAIN) == Choice("off", "not measured")
+    choice = auto.graphs("auto", GPU, **{**PLAIN, "known": True})
+    assert (choice.value, choice.why) == ("on", auto.LAUNCHES)
     assert auto.graphs("on", GPU, **PLAIN).value == "on"
     assert auto.graphs("off", GPU, **PLAIN) == Choice("off", "requested")
     assert auto.graphs("auto", CPU, **PLAIN).value == "off"

@@ -110,6 +110,7 @@ def test_a_run_of_release_0_1_goes_on_by_the_rules_it_began_with(tmp_path, machi
     checkpoint.save(file, state)
     said = log_of(recipe=small(**AUTO), continued=tmp_path / "a")
     assert "\n  amp bf16 (this CPU has bf16 instructions)\n" in said
+    assert "\n  graphs off (as the run began)\n" in said, "0.1 captured nothing by itself"
 
 
 def test_what_another_machine_does_not_have_is_left_and_that_is_said(tmp_path, machine):
