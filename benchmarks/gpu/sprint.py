@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
+from benchmarks.conftest import without_reports
 from benchmarks.gpu import images, toy
 from benchmarks.gpu.plan import installed
 from benchmarks.gpu.record import Job, LeftOut, said
@@ -17,7 +17,6 @@ from benchmarks.peers import airbench94
 from fasttrain.cli import repeat
 from fasttrain.errors import DataError
 from fasttrain.recipe.recipe import Recipe, make
-from fasttrain.run import finish
 
 TARGET = 0.94
 MOST = 20  # seeds
@@ -76,8 +75,7 @@ class _Series:
         """Train the next seed; record the series so far."""
         self.count += 1
         there = self.folder if self.count > 1 else None
-        quiet = mock.patch.multiple(finish, draw_end=_nothing, explain_run=_nothing)
-        with quiet:
+        with without_reports():
             found = repeat.train_runs(
                 self.recipe,
                 self.count,
@@ -101,7 +99,3 @@ class _Peer:
     def seed(self) -> None:
         """Train once; record its seconds and accuracies."""
         self.job.record.row({"group": GROUP, "provider": "airbench", "n": 1, **self.peer.run()})
-
-
-def _nothing(*args: object, **options: object) -> None:
-    """Replace the report of a run."""
