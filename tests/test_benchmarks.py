@@ -22,6 +22,7 @@ from benchmarks import (
     conftest,
     finetune,
     headline,
+    modern,
     own_images,
     preparing,
     scaling,
@@ -34,6 +35,7 @@ from benchmarks.peers import amp_loop
 from fasttrain.data import synthetic
 from fasttrain.engine import metrics
 from fasttrain.engine.build import build, splits
+from fasttrain.recipe.named import RECIPES
 from fasttrain.recipe.recipe import make
 from tests.conftest import tiny_model, tiny_step
 
@@ -92,6 +94,7 @@ WRITERS = {
     (own_images.BEGIN, own_images.END): lambda: own_images.table(table.results("own-images")),
     (scaling.BEGIN, scaling.END): scaling.table,
     (finetune.BEGIN, finetune.END): lambda: finetune.table(table.results("finetune")),
+    (modern.BEGIN, modern.END): lambda: modern.table(table.results("modern")),
 }
 
 
@@ -327,6 +330,31 @@ def test_switches_become_rows_next_to_the_sprint_as_it_is():
     first, second = made.splitlines()[4:6]
     assert first.startswith("| as it is | 88.00%, 89.00% | 88.50% | (deviation 0.71) | 1.00 |")
     assert second == "| ReLU for GELU | 87.00%, 88.00% | 87.50% | -1.00 | 0.75 |"
+
+
+def test_the_parts_of_the_modern_recipe_are_judged_one_by_one():
+    """On a ResNet18 of a sixteenth of the work, next to the default recipe."""
+    whole = modern.recipe(modern.WHOLE)
+    assert sum(p.numel() for p in modern.narrow(10).parameters()) == 701_466
+    changed = {
+        name: {key for key, value in modern.recipe(name).as_dict().items() if value != of[key]}
+        for name in modern.PARTS
+        for of in [whole.as_dict()]
+    }
+    for name in set(modern.PARTS) - {modern.MISSION}:
+        assert changed[name] == set(modern.PARTS[name][1])
+    fields = set(RECIPES["modern"])
+    assert changed[modern.MISSION] == {"recipe", *fields}
+    assert fields == set.union(*(set(fields) for _, fields in modern.PARTS.values())) - {"ema"}
+
+
+def test_the_parts_become_rows_below_the_whole():
+    rows = {"mission": [0.5, 0.6], "flips": [0.88, 0.9], "modern": [0.8, 0.82]}
+    result = {"command": "here", "environment": ENVIRONMENT, "rows": rows}
+    first, second, third = modern.table([result]).splitlines()[4:7]
+    assert first == "| `--recipe modern` | 80.00%, 82.00% | 81.00% ± 1.41% |  |"
+    assert second == "| with `--no-alternate` | 88.00%, 90.00% | 89.00% ± 1.41% | +8.00 |"
+    assert third.startswith("| the default recipe | 50.00%, 60.00% |")
 
 
 class Once:

@@ -46,6 +46,16 @@ RECIPES: dict[str, dict[str, Scalar]] = {
         "cutout": 0,
         "test_flips": True,
     },
+    # What the records of ResNets on CIFAR-10 share; docs/recipes.md says what each part brings.
+    "modern": {
+        "lr": 0.1,
+        "nesterov": True,
+        "decay_norms": False,
+        "scheduler": "onecycle",
+        "label_smoothing": 0.1,
+        "border": "reflect",
+        "alternate": True,
+    },
     # For --init: a rate so low that the weights keep what they know. 250 images of other classes of
     # CIFAR-10: 78.9 %, without weights 69.3 %. On digits a rate of 0.1 is better (docs/recipes.md).
     "finetune": {
@@ -93,16 +103,15 @@ def settings(name: str, given: Mapping[str, Any]) -> dict[str, Scalar]:
     """Return the fields that the named recipe sets beside the given ones.
 
     A sprint's level is that of the given, or else its own, target, and its own target is of
-    CIFAR-10 alone. With --flip 0 it mirrors no image, neither in training nor in a test: every
-    other epoch would show all of them mirrored.
+    CIFAR-10 alone. With --flip 0 no recipe mirrors an image, neither in training nor in a test:
+    every other epoch would show all of them mirrored.
     """
     found = RECIPES[name]
-    if name != "sprint":
-        return found
-    target = given.get("target_accuracy")
-    found = {**found, **level(found["target_accuracy"] if target is None else target)}
-    if str(given.get("dataset", "cifar10")) not in SPRINTED:
-        del found["target_accuracy"]
+    if name == "sprint":
+        target = given.get("target_accuracy")
+        found = {**found, **level(found["target_accuracy"] if target is None else target)}
+        if str(given.get("dataset", "cifar10")) not in SPRINTED:
+            del found["target_accuracy"]
     if given.get("flip") == 0:
         found = {field: value for field, value in found.items() if field not in MIRRORED}
     return found

@@ -122,7 +122,7 @@ def test_a_misspelt_choice_is_answered_with_the_nearest_one(capsys, named, choic
         (["nothing-like-it"], "See --help."),
         (["explain", "run", "--sample", "randm"], "must be one of confident, random. Did you mean"),
         (["explain", "run", "--sample", "x"], "--sample (x): must be one of confident, random."),
-        (["--recipe", "zzz"], "must be one of resnet18, reference, sprint, finetune. See --help."),
+        (["--recipe", "zzz"], "one of resnet18, reference, sprint, modern, finetune. See --help."),
         (["--Epochs", "3"], "Did you mean --epochs?"),
     ],
 )

@@ -60,15 +60,16 @@ def test_a_sprint_on_other_images_does_not_stop_at_cifar10s_target(dataset):
     assert (asked.target_accuracy, asked.epochs) == (0.88, 4)
 
 
-def test_a_sprint_without_flips_shows_no_mirrored_image():
+@pytest.mark.parametrize("name", ["sprint", "modern"])
+def test_a_recipe_without_flips_shows_no_mirrored_image(name):
     """Every other epoch would show all of them mirrored, and 2 is no mirrored 5."""
-    still, flipped = (make({"recipe": "sprint", "flip": chance}) for chance in (0, 0.5))
+    still, flipped = (make({"recipe": name, "flip": chance}) for chance in (0, 0.5))
     split = Split(np.zeros((50, 32, 32, 3), np.uint8), np.zeros(50, np.int64))
     for epoch in (1, 2, 3):
         assert not training_draws(still, split)(epoch).flip.any()
         assert training_draws(flipped, split)(epoch).flip.any()
     assert not still.test_flips
-    assert make({"recipe": "sprint", "flip": 0, "test_flips": True}).test_flips
+    assert make({"recipe": name, "flip": 0, "test_flips": True}).test_flips
     old = Recipe.saved({**flipped.as_dict(), "flip": 0.0})
     assert old.alternate, "a run that was saved so goes on so"
 
