@@ -10,6 +10,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.table import RESULTS, put, results, value
+from fasttrain.recipe.named import RECIPES
 
 BEGIN = "<!-- table: python -m benchmarks.headline -->"
 END = "<!-- end of the headline -->"
@@ -47,15 +48,22 @@ def missions(gpus: list[dict[str, Any]]) -> list[Row]:
 
 
 def sprints(series: list[dict[str, Any]]) -> list[Row]:
-    """One row per target: the fastest of the series that reached it with every seed."""
-    rows = []
-    for target in sorted({each["target"] for each in series}):
-        there = [e for e in series if e["target"] == target and e["reached"] == e["count"]]
+    """One row per target: the fastest series, with today's biases, of which two thirds reached it.
+
+    Biases that hardly moved made earlier series slower; docs/sprint.md still has those.
+    """
+    rows, rate = [], RECIPES["sprint"]["bias_rate"]
+    today = [each for each in series if each["recipe"].get("bias_rate") == rate]
+    for target in sorted({each["target"] for each in today}):
+        there = [e for e in today if e["target"] == target and 3 * e["reached"] >= 2 * e["count"]]
         if there:
             best = min(there, key=lambda each: each["seconds_mean"])
             accuracy = mean(run["best_test_accuracy"] for run in best["runs"])
             seconds = f"{best['seconds_mean']:,.0f} s"
-            measured = f"{seconds}, {100 * accuracy:.2f} % (means of {best['count']} seeds)"
+            seeds = f"means of {best['count']} seeds"
+            if best["reached"] < best["count"]:
+                seeds = f"{best['reached']} of {best['count']} seeds reached it"
+            measured = f"{seconds}, {100 * accuracy:.2f} % ({seeds})"
             what = f"`--recipe sprint` to {100 * target:.4g} % of CIFAR-10's test images"
             rows.append((what, measured, where(best)))
     return rows

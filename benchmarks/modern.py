@@ -26,7 +26,7 @@ BEGIN, END = "<!-- table: python -m benchmarks.modern -->", "<!-- end of modern 
 RUNS = 3
 WIDTH = 16  # of 64 channels
 SHORT: dict[str, Scalar] = {"model": "benchmarks.modern:narrow", "epochs": 10}
-SHORT |= {"train_limit": 20_000, "amp": "bf16", "loader": "resident", "tune": "off"}
+SHORT |= {"train_limit": 10_000, "amp": "bf16", "loader": "resident", "tune": "off"}
 MISSION, WHOLE = "mission", "modern"
 PARTS: dict[str, tuple[str, dict[str, Scalar]]] = {
     MISSION: ("the default recipe", {}),

@@ -144,15 +144,20 @@ def test_a_table_without_its_last_line_is_an_error_and_nothing_is_lost(documents
     assert "the rest of the page" in page.read_text()
 
 
-def test_the_headline_has_ten_rows_at_most_and_one_for_what_no_gpu_measured():
+def test_the_headline_has_ten_rows_at_most_and_one_for_what_no_gpu_measured(monkeypatch):
     lines = headline.table().splitlines()
     assert 5 <= len(lines) - 2 <= 10
-    assert "*not measured*" in lines[-1]
+    assert "*not measured*" not in "".join(lines)
+    monkeypatch.setattr(
+        headline, "results", lambda *kind: [] if kind == ("gpu",) else table.results(*kind)
+    )
+    assert "*not measured*" in headline.table().splitlines()[-1]
 
 
 def test_the_headline_takes_the_fastest_series_that_reached_its_target_each_time():
     runs = [{"best_test_accuracy": 0.885}, {"best_test_accuracy": 0.887}]
     made = {"environment": ENVIRONMENT, "target": 0.88, "count": 2, "runs": runs}
+    made["recipe"] = {"bias_rate": RECIPES["sprint"]["bias_rate"]}
     slow = {**made, "reached": 2, "seconds_mean": 100.0}
     fast = {**made, "reached": 2, "seconds_mean": 80.4}
     missed = {**made, "reached": 1, "seconds_mean": 60.0}
@@ -163,6 +168,9 @@ def test_the_headline_takes_the_fastest_series_that_reached_its_target_each_time
         "2 cores of AMD EPYC with bf16",
     )
     assert headline.sprints([missed]) == []
+    ((_, measured, _),) = headline.sprints([{**missed, "count": 3, "reached": 2}])
+    assert measured == "60 s, 88.60 % (2 of 3 seeds reached it)"
+    assert headline.sprints([{**fast, "recipe": {"bias_rate": 0.22}}]) == []
 
 
 def test_the_headline_prefers_what_a_gpu_measured():
