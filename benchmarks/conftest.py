@@ -6,10 +6,7 @@ Every result carries its hardware and versions, since a speed means little witho
 from __future__ import annotations
 
 import importlib.util
-from contextlib import AbstractContextManager
 from statistics import median
-from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
@@ -17,7 +14,6 @@ import torch
 from fasttrain.data import Split
 from fasttrain.machine import environment
 from fasttrain.machine.allocator import keep_pages
-from fasttrain.run import finish
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 if DEVICE.type == "cpu":
@@ -46,16 +42,6 @@ def batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
 def installed(*packages: str) -> bool:
     """Whether all of the packages can be imported; a peer that cannot is left out."""
     return all(importlib.util.find_spec(name) for name in packages)
-
-
-def without_reports() -> AbstractContextManager[Any]:
-    """For the block, runs write no report: seconds each, where accuracies are all that is asked."""
-    nothing = {"draw_end": _nothing, "explain_run": _nothing}
-    return mock.patch.multiple(finish, **nothing)
-
-
-def _nothing(*args: object, **options: object) -> None:
-    """Replace the report of a run."""
 
 
 def wait() -> None:

@@ -7,18 +7,15 @@ python -m benchmarks.modern                  results/modern-*.json -> the table 
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from torch import nn
-
-from benchmarks.conftest import without_reports
-from benchmarks.table import machine, put, results, store
+from benchmarks import series
+from benchmarks.table import machine
 from fasttrain.cli import repeat
-from fasttrain.models.resnet import BasicBlock, ResNet, stem
+from fasttrain.models.resnet import BasicBlock, ResNet
 from fasttrain.recipe.fields import Scalar
 from fasttrain.recipe.recipe import Recipe, make
 
@@ -42,28 +39,9 @@ PARTS: dict[str, tuple[str, dict[str, Scalar]]] = {
 }
 
 
-class Narrow(ResNet):
+def narrow(num_classes: int) -> ResNet:
     """ResNet18 for images of 32x32 with a quarter of its channels, a sixteenth of its work."""
-
-    def __init__(self, classes: int) -> None:
-        nn.Module.__init__(self)
-        self.conv1, self.pooled, _ = stem(WIDTH, 32)
-        self.bn1 = nn.BatchNorm2d(WIDTH)
-        self.layer1 = _stage(WIDTH, WIDTH, stride=1)
-        self.layer2 = _stage(WIDTH, 2 * WIDTH, stride=2)
-        self.layer3 = _stage(2 * WIDTH, 4 * WIDTH, stride=2)
-        self.layer4 = _stage(4 * WIDTH, 8 * WIDTH, stride=1)
-        self.fc = nn.Linear(8 * WIDTH, classes)
-
-
-def narrow(num_classes: int) -> nn.Module:
-    """The network of SHORT, as --model calls it."""
-    return Narrow(num_classes)
-
-
-def _stage(channels_in: int, channels: int, *, stride: int) -> nn.Sequential:
-    first = BasicBlock(channels_in, channels, stride=stride)
-    return nn.Sequential(first, BasicBlock(channels, channels, stride=1))
+    return ResNet(BasicBlock, (2, 2, 2, 2), classes=num_classes, side=32, width=WIDTH)
 
 
 def recipe(name: str) -> Recipe:
@@ -76,7 +54,7 @@ def recipe(name: str) -> Recipe:
 def run(out: Path, names: list[str]) -> None:
     """Train RUNS seeds of each variant into out/NAME, without their reports."""
     for name in names or PARTS:
-        with without_reports():
+        with series.without_reports():
             repeat.train_runs(
                 recipe(name), RUNS, out=out / name, command="python -m benchmarks.modern OUT"
             )
@@ -84,15 +62,11 @@ def run(out: Path, names: list[str]) -> None:
 
 def gather(out: Path) -> dict[str, Any]:
     """Collect the finished runs of each variant, and their environment."""
-    paths = {name: out / name / "series.json" for name in PARTS}
-    made = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
-    found = {name: series for name, series in made.items() if "count" in series}  # all their runs
-    rows = {
-        name: [each["final_test_accuracy"] for each in series["runs"]]
-        for name, series in found.items()
-    }
-    first = found[WHOLE]
-    return {"command": first["command"], "environment": first["environment"], "rows": rows}
+    return series.gather(out, PARTS, first=WHOLE, row=_accuracies)
+
+
+def _accuracies(runs: list[dict[str, Any]]) -> list[float]:
+    return [each["final_test_accuracy"] for each in runs]
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -117,13 +91,8 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    if arguments and arguments[0] != "keep":
-        run(Path(arguments[0]), arguments[1:])
-        return
-    if arguments:
-        _, out, name = arguments
-        store(gather(Path(out)), "modern", name)
-    put(table(results("modern")), begin=BEGIN, end=END)
+    given = {"run": run, "gather": gather, "table": table, "begin": BEGIN, "end": END}
+    series.command(arguments, kind="modern", **given)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ python -m benchmarks.switches                    results/switches-*.json -> the 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -19,9 +18,9 @@ from unittest import mock
 
 from torch.nn import functional as F
 
-from benchmarks import variants
-from benchmarks.conftest import DEVICE, without_reports
-from benchmarks.table import machine, put, results, store
+from benchmarks import series, variants
+from benchmarks.conftest import DEVICE
+from benchmarks.table import machine
 from fasttrain.cli import repeat
 from fasttrain.models import sprint
 from fasttrain.optim import sgd
@@ -100,7 +99,7 @@ def run(out: Path, names: list[str]) -> None:
     """Train RUNS seeds of each switch into out/NAME."""
     for name in names or list(SWITCHES):
         switch = SWITCHES[name]
-        with switch.patch(), without_reports():
+        with switch.patch(), series.without_reports():
             repeat.train_runs(
                 recipe(switch), RUNS, out=out / name, command=f"python -m benchmarks.switches {out}"
             )
@@ -108,18 +107,14 @@ def run(out: Path, names: list[str]) -> None:
 
 def gather(out: Path) -> dict[str, Any]:
     """Collect the finished runs of each switch, and their environment."""
-    paths = {name: out / name / "series.json" for name in SWITCHES}
-    made = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
-    found = {name: series for name, series in made.items() if "count" in series}  # all their runs
-    rows = {
-        name: {
-            "accuracies": [each["final_test_accuracy"] for each in made["runs"]],
-            "seconds": [each["train_seconds"] for each in made["runs"]],
-        }
-        for name, made in found.items()
+    return series.gather(out, SWITCHES, first=AS_IT_IS, row=_row)
+
+
+def _row(runs: list[dict[str, Any]]) -> dict[str, list[float]]:
+    return {
+        "accuracies": [each["final_test_accuracy"] for each in runs],
+        "seconds": [each["train_seconds"] for each in runs],
     }
-    first = found[AS_IT_IS]
-    return {"command": first["command"], "environment": first["environment"], "rows": rows}
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -152,13 +147,8 @@ def _line(what: str, row: dict[str, Any], base: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    if arguments and arguments[0] != "keep":
-        run(Path(arguments[0]), arguments[1:])
-        return
-    if arguments:
-        _, out, name = arguments
-        store(gather(Path(out)), "switches", name)
-    put(table(results("switches")), begin=BEGIN, end=END)
+    given = {"run": run, "gather": gather, "table": table, "begin": BEGIN, "end": END}
+    series.command(arguments, kind="switches", **given)
 
 
 if __name__ == "__main__":

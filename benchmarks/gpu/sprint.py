@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.conftest import without_reports
 from benchmarks.gpu import images, toy
 from benchmarks.gpu.plan import installed
 from benchmarks.gpu.record import Job, LeftOut, said
 from benchmarks.peers import airbench94
+from benchmarks.series import without_reports
 from fasttrain.cli import repeat
 from fasttrain.errors import DataError
 from fasttrain.recipe.recipe import Recipe, make

@@ -69,7 +69,10 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """images (N, 3, side, side) -> logits (N, classes); `depths` are the blocks of the stages."""
+    """images (N, 3, side, side) -> logits (N, classes).
+
+    `depths` are the blocks of the stages, `width` the channels of the first.
+    """
 
     stages = ("layer1", "layer2", "layer3", "layer4")
 
@@ -80,17 +83,18 @@ class ResNet(nn.Module):
         *,
         classes: int,
         side: int,
+        width: int = 64,
     ) -> None:
         super().__init__()
-        self.conv1, self.pooled, map_side = stem(64, side)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.conv1, self.pooled, map_side = stem(width, side)
+        self.bn1 = nn.BatchNorm2d(width)
         last = 1 if -(-map_side // 4) <= LAST_MAP else 2
-        wide = block.widening
-        self.layer1 = _stage(block, 64, 64, depth=depths[0], stride=1)
-        self.layer2 = _stage(block, wide * 64, 128, depth=depths[1], stride=2)
-        self.layer3 = _stage(block, wide * 128, 256, depth=depths[2], stride=2)
-        self.layer4 = _stage(block, wide * 256, 512, depth=depths[3], stride=last)
-        self.fc = nn.Linear(wide * 512, classes)
+        wide = width * block.widening
+        self.layer1 = _stage(block, width, width, depth=depths[0], stride=1)
+        self.layer2 = _stage(block, wide, 2 * width, depth=depths[1], stride=2)
+        self.layer3 = _stage(block, 2 * wide, 4 * width, depth=depths[2], stride=2)
+        self.layer4 = _stage(block, 4 * wide, 8 * width, depth=depths[3], stride=last)
+        self.fc = nn.Linear(8 * wide, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)))
